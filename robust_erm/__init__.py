@@ -1,0 +1,1 @@
+"""robust-erm: the implicit bias of optimisation in adversarially robust training, measured."""

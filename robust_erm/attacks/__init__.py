@@ -1,0 +1,1 @@
+"""Attacks: frozen hyperparameters with a pure ``perturb``; one file each."""

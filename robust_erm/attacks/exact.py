@@ -1,0 +1,51 @@
+"""The worst case of a model linear in its input, in closed form."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robust_erm.attacks.attack import Deterministic, Victim
+from robust_erm.norms import Norm
+
+
+@dataclass(frozen=True)
+class Exact(Deterministic):
+    """``min_{||delta||_p <= eps} y <w, x + delta> = y <w, x> - eps ||w||_{p*}`` (tsilivis2024 eq. 8).
+
+    Reached at ``delta = -y eps argmax_{||u||_p <= 1} <u, w>``. With several classes the smallest of
+    the pairwise worst margins ``<w_y - w_c, x> - eps ||w_y - w_c||_{p*}`` is taken: exact for the
+    margin. The whole ball is the threat: no box.
+
+    Args:
+        p: exponent of the threat's norm, in [1, inf].
+    """
+
+    p: float = math.inf
+
+    def __post_init__(self) -> None:
+        Norm(self.p)
+
+    @property
+    def closed_form(self) -> bool:
+        """Yes."""
+        return True
+
+    def perturb(self, victim: Victim, eps: Tensor, noise: Tensor) -> Tensor:
+        """x' (n, d)."""
+        w, x, y = victim.weight, victim.x, victim.y
+        assert w is not None, "validated before training: model linear in its input"
+        norm = Norm(self.p)
+        if w.ndim == 1:
+            return x - eps * y.unsqueeze(-1) * norm.steepest(w)
+        classes = y.long()
+        difference = w.unsqueeze(1) - w.unsqueeze(0)  # (C, C, d): w_y - w_c
+        logits = x @ w.mT
+        own = torch.nn.functional.one_hot(classes, w.shape[0]).bool()
+        true = torch.where(own, logits, torch.zeros_like(logits)).sum(-1, keepdim=True)
+        worst = true - logits - eps * norm.dual.value(difference)[classes]
+        rival = torch.where(own, torch.full_like(worst, math.inf), worst).argmin(-1)
+        return x - eps * norm.steepest(difference)[classes, rival]

@@ -1,0 +1,34 @@
+"""One step of the fast gradient (sign) method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from robust_erm.attacks.attack import Deterministic, Victim, into_box
+from robust_erm.norms import Norm
+
+
+@dataclass(frozen=True)
+class FGM(Deterministic):
+    """``x' = x - eps argmax_{||u||_p <= 1} <u, grad margin>``: FGSM for p = inf, l_2-FGM for p = 2.
+
+    Args:
+        p: exponent of the threat's norm, in [1, inf].
+        box: keep x' in the data's domain, where it has one.
+
+    Reference:
+        Goodfellow et al. 2015; lyu2022 Sec. 2.
+    """
+
+    p: float
+    box: bool = True
+
+    def __post_init__(self) -> None:
+        Norm(self.p)
+
+    def perturb(self, victim: Victim, eps: Tensor, noise: Tensor) -> Tensor:
+        """x' (n, d)."""
+        step = Norm(self.p).steepest(victim.margin_gradient(victim.x))
+        return into_box(victim.x - eps * step, self.box, victim.domain)

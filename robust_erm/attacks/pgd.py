@@ -1,0 +1,91 @@
+"""Projected gradient descent on the margin, in l_inf, l_2 and l_1 balls."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robust_erm.attacks.attack import Victim, into_box
+from robust_erm.errors import require
+from robust_erm.norms import Norm
+
+
+@dataclass(frozen=True)
+class PGD:
+    """``x' <- P(x' - step eps argmax_{||u||_p <= 1} <u, grad margin(x')>)``, repeated.
+
+    P is the Euclidean projection onto the l_p ball of radius eps around x, then the box. In l_1
+    the steepest step moves one coordinate.
+
+    Args:
+        p: exponent of the threat's norm: inf, 2 or 1.
+        steps: iterations.
+        relative_step: step size in units of eps (tsilivis2024 App. F.2: 10 steps of eps / 5).
+        random_start: begin at a uniform random point of the ball instead of x.
+        restarts: independent random starts; each sample keeps its smallest margin.
+        box: keep x' in the data's domain, where it has one ([0, 1] for images).
+
+    Reference:
+        Madry et al. 2018; tsilivis2024 App. E.
+    """
+
+    p: float = math.inf
+    steps: int = 10
+    relative_step: float = 0.2
+    random_start: bool = False
+    restarts: int = 1
+    box: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.p in (1, 2, math.inf), "p", self.p, "PGD knows p = 1, 2 and inf")
+        require(self.steps >= 1, "steps", self.steps, "must be 1 or more")
+        require(self.relative_step > 0, "relative_step", self.relative_step, "must be positive")
+        require(self.restarts >= 1, "restarts", self.restarts, "must be 1 or more")
+        require(
+            self.random_start or self.restarts == 1,
+            "restarts",
+            self.restarts,
+            "restarts from the same point are the same attack: set random_start=true",
+        )
+
+    @property
+    def closed_form(self) -> bool:
+        """No."""
+        return False
+
+    def draw(self, n: int, d: int, generator: torch.Generator) -> Tensor:
+        """Uniform points (restarts, n, d) of the unit ball; none without random start."""
+        shape = (self.restarts if self.random_start else 0, n, d)
+        if self.p == math.inf:
+            return 2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1
+        # Barthe et al. 2005: coordinates with density exp(-|t|^p), over the p-norm with one
+        # exponential variable added, are uniform in the l_p ball
+        extra = torch.empty(shape[:2], dtype=torch.float64).exponential_(generator=generator).unsqueeze(-1)
+        if self.p == 2:
+            z = torch.randn(shape, generator=generator, dtype=torch.float64) / math.sqrt(2)
+            return z / (z.square().sum(-1, keepdim=True) + extra).sqrt()
+        z = torch.empty(shape, dtype=torch.float64).exponential_(generator=generator)
+        sign = 2 * torch.randint(0, 2, shape, generator=generator, dtype=torch.float64) - 1
+        return sign * z / (z.sum(-1, keepdim=True) + extra)
+
+    def perturb(self, victim: Victim, eps: Tensor, noise: Tensor) -> Tensor:
+        """x' (n, d)."""
+        if not self.random_start:
+            return self._descend(victim, eps, victim.x)
+        tries = [self._descend(victim, eps, into_box(victim.x + eps * u, self.box, victim.domain)) for u in noise]
+        best, least = tries[0], victim.margin(tries[0])
+        for x in tries[1:]:
+            margin = victim.margin(x)
+            best = torch.where((margin < least).unsqueeze(-1), x, best)
+            least = torch.minimum(margin, least)
+        return best
+
+    def _descend(self, victim: Victim, eps: Tensor, start: Tensor) -> Tensor:
+        norm, x = Norm(self.p), start
+        for _ in range(self.steps):
+            moved = x - self.relative_step * eps * norm.steepest(victim.margin_gradient(x))
+            x = into_box(victim.x + norm.project(moved - victim.x, eps), self.box, victim.domain)
+        return x

@@ -1,0 +1,292 @@
+"""The resolved configuration of one run: typed, checked, and with an identity.
+
+Every component in ``conf/<group>/<name>.yaml`` names its class by ``_target_``; the class, a frozen
+dataclass, is its schema: values are converted to the types of its fields (so ``eps=0`` and
+``eps=0.0`` are the same run) and unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import torch
+from hydra.utils import get_class
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
+
+from robust_erm.errors import ConfigError, one_of, require
+
+_RUNTIME: dict[str, Any] = {"identity": False}
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a run ends: at ``steps``, or once the training loss is at most ``loss`` (null: never)."""
+
+    steps: int = MISSING
+    loss: float | None = MISSING
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 0, "steps", self.steps, "must be 0 or more")
+        require(self.loss is None or self.loss > 0, "loss", self.loss, "must be positive, or null for no target")
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """How runs are computed: no effect on their results beyond rounding."""
+
+    device: str = MISSING
+    inner_steps: int = MISSING
+    checkpoint_seconds: float = MISSING
+    threads: int | None = MISSING
+    progress: bool = MISSING
+
+    def __post_init__(self) -> None:
+        require(self.inner_steps >= 1, "inner_steps", self.inner_steps, "must be 1 or more")
+        require(self.checkpoint_seconds >= 0, "checkpoint_seconds", self.checkpoint_seconds, "must be 0 or more")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "must be 1 or more, or null")
+        device = "cuda" if self.device == "auto" and torch.cuda.is_available() else self.device
+        valid = re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device) is not None
+        require(valid, "device", self.device, "must be auto, cpu, cuda, cuda:<index> or mps")
+        if device.startswith("cuda"):
+            index = int(device.partition(":")[2] or 0)
+            found = torch.cuda.device_count()
+            require(index < found, "device", self.device, f"this machine has {found} CUDA devices; use trainer.device=cpu")
+        if device == "mps":
+            require(torch.backends.mps.is_available(), "device", self.device, "is not here; use trainer.device=cpu")
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device, with ``auto`` resolved to CUDA where there is one."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+
+@dataclass(frozen=True)
+class Wandb:
+    """The mirror in Weights & Biases."""
+
+    enabled: bool = MISSING
+    mode: str = MISSING
+    project: str = MISSING
+    entity: str | None = MISSING
+    group: str | None = MISSING
+    tags: tuple[str, ...] = MISSING
+
+    def __post_init__(self) -> None:
+        one_of("mode", self.mode, ("offline", "online", "shared", "disabled", "dryrun", "run"))
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that a run is. See ``conf/train.yaml`` for what each key means."""
+
+    seed: int = MISSING
+    eps: float = MISSING
+    eps_unit: str = MISSING
+    p: float = MISSING
+    eval_eps: float | None = MISSING
+    dtype: str = MISSING
+    data: Any = MISSING
+    model: Any = MISSING
+    objective: Any = MISSING
+    optimizer: Any = MISSING
+    attack: Any = MISSING
+    eval_attacks: Any = MISSING
+    stop: Stop = MISSING
+    measure_per_decade: int = MISSING
+    trainer: Trainer = field(default=MISSING, metadata=_RUNTIME)
+    logger: Wandb = field(default=MISSING, metadata=_RUNTIME)
+    output_dir: str = field(default=MISSING, metadata=_RUNTIME)
+    run_dir: str | None = field(default=MISSING, metadata=_RUNTIME)
+    fresh: bool = field(default=MISSING, metadata=_RUNTIME)
+
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
+        require(self.eps >= 0 and math.isfinite(self.eps), "eps", self.eps, "must be finite and 0 or more")
+        eval_eps = self.eval_eps
+        ok = eval_eps is None or (eval_eps >= 0 and math.isfinite(eval_eps))
+        require(ok, "eval_eps", eval_eps, "must be finite and 0 or more, or null for eps")
+        one_of("eps_unit", self.eps_unit, ("absolute", "margin"))
+        require(self.p >= 1, "p", self.p, "the threat needs a norm: 1 <= p <= inf")
+        one_of("dtype", self.dtype, ("float64", "float32"))
+        require(self.measure_per_decade >= 1, "measure_per_decade", self.measure_per_decade, "must be 1 or more")
+        for check in (self._check_objective, self._check_attacks, self._check_schedule, self._check_sizes):
+            check()
+
+    @property
+    def outputs(self) -> int:
+        """Logits: 1 for two classes."""
+        classes: int = self.data.n_classes
+        return 1 if classes == 2 else classes
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """float64 or float32."""
+        return torch.float64 if self.dtype == "float64" else torch.float32
+
+    @property
+    def id(self) -> str:
+        """Ten hex digits of everything that may change the result."""
+        canonical = json.dumps(identity(self), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+    @property
+    def name(self) -> str:
+        """The run's folder: readable parts, then :attr:`id`."""
+        unit = "eps*" if self.eps_unit == "margin" else ""
+        parts = [word(self.data), word(self.model), word(self.optimizer), f"eps{self.eps:g}{unit}", f"s{self.seed}"]
+        return "-".join([*parts, self.id]).replace("*", "star")
+
+    def _check_objective(self) -> None:
+        try:
+            self.objective.check_outputs(self.outputs)
+        except ConfigError as error:
+            raise error.under("objective") from None
+
+    def _check_attacks(self) -> None:
+        linear = hasattr(self.model, "weight")
+        for key, attack in {"attack": self.attack, **{f"eval_attacks.{k}": a for k, a in self.eval_attacks.items()}}.items():
+            advice = f"needs a model linear in its input, model={word(self.model)} is not; use attack=pgd"
+            require(linear or not attack.closed_form, key, "exact", advice)
+        unit = self.eps_unit
+        require(unit != "margin" or self.outputs == 1, "eps_unit", unit, "needs two classes: use eps_unit=absolute")
+
+    def _check_schedule(self) -> None:
+        schedule = self.optimizer.schedule
+        suits = self.optimizer.scales_with_loss or not schedule.divides_by_loss
+        advice = (
+            f"its step grows like 1 / loss, but optimizer={word(self.optimizer)} here does not shrink with the loss; "
+            "use optimizer/schedule=constant, or optimizer.normalized=false where there is that option"
+        )
+        require(suits, "optimizer.schedule", word(schedule), advice)
+
+    def _check_sizes(self) -> None:
+        try:
+            self.data.check()
+        except ConfigError as error:
+            raise error.under("data") from None
+        try:
+            _try_init(self.model, self.data.dimension, self.outputs)
+        except ConfigError as error:
+            raise error.under("model") from None
+
+
+@lru_cache(maxsize=32)
+def _try_init(model: Any, d: int, outputs: int) -> None:
+    model.init(d, outputs, torch.Generator())
+
+
+def word(component: Any) -> str:
+    """How file names and messages call a component: mlp, gd, sd, ..."""
+    named: str = getattr(component, "nickname", type(component).__name__.lower())
+    return named
+
+
+def identity(value: Any) -> Any:
+    """``value`` as plain data, without what cannot change a result; infinities as strings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kept = {f.name: f for f in dataclasses.fields(value) if f.metadata.get("identity", True)}
+        plain = {name: identity(getattr(value, name)) for name in kept}
+        return plain if isinstance(value, (Run, Stop)) else {"_target_": target_of(value), **plain}
+    if isinstance(value, dict):
+        return {k: identity(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [identity(v) for v in value]
+    return repr(value) if isinstance(value, float) else value
+
+
+def plain(run: Run) -> dict[str, Any]:
+    """All of ``run`` as plain data, as config.yaml holds it."""
+
+    def convert(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = {f.name: convert(getattr(value, f.name)) for f in dataclasses.fields(value)}
+            return fields if isinstance(value, (Run, Stop, Trainer, Wandb)) else {"_target_": target_of(value), **fields}
+        if isinstance(value, dict):
+            return {k: convert(v) for k, v in value.items()}
+        return [convert(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+    found: dict[str, Any] = convert(run)
+    return found
+
+
+def target_of(component: Any) -> str:
+    """The dotted path of a component's class."""
+    return f"{type(component).__module__}.{type(component).__qualname__}"
+
+
+def resolve(cfg: DictConfig) -> Run:
+    """The checked run that a composed Hydra config describes.
+
+    Raises:
+        ConfigError: naming the key, its value and what would be right.
+    """
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(str(error.full_key), "???", "must be given") from None
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error.full_key), "", str(error).splitlines()[0]) from None
+    assert isinstance(plain, dict)
+    given: dict[str, Any] = {str(k): v for k, v in plain.items()}
+    components = ("data", "model", "objective", "optimizer", "attack")
+    for key in components:
+        given[key] = _build(given.get(key), key)
+    given["eval_attacks"] = {k: _build(v, f"eval_attacks.{k}") for k, v in (given.get("eval_attacks") or {}).items()}
+    for key, part in (("stop", Stop), ("trainer", Trainer), ("logger", Wandb)):
+        given[key] = _typed(part, given.get(key) or {}, key)
+    return _typed(Run, given, "")
+
+
+def _build(node: Any, key: str) -> Any:
+    """The component that ``{_target_: class, ...}`` describes; nested ones first."""
+    valid = isinstance(node, dict) and "_target_" in node
+    require(valid, key, node, "must name a component of this group, a mapping with _target_")
+    values = {k: _build(v, f"{key}.{k}") if isinstance(v, dict) and "_target_" in v else v for k, v in node.items()}
+    target = values.pop("_target_")
+    try:
+        cls = get_class(target)
+    except Exception as error:  # hydra wraps whatever the import raised
+        raise ConfigError(f"{key}._target_", target, f"cannot be imported: {str(error).splitlines()[0]}") from error
+    require(dataclasses.is_dataclass(cls), f"{key}._target_", target, "must be a (frozen) dataclass")
+    return _typed(cls, values, key)
+
+
+def _typed(cls: type[Any], values: dict[str, Any], key: str) -> Any:
+    """``cls(**values)`` with every value converted to the type of its field."""
+    prefix = f"{key}." if key else ""
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for name in values:
+        near = difflib.get_close_matches(name, fields, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        require(name in fields, f"{prefix}{name}", values[name], f"unknown option: has {', '.join(fields)}{hint}")
+    converted: dict[str, Any] = {}
+    schema = OmegaConf.structured(cls)
+    OmegaConf.set_readonly(schema, False)
+    for name, value in values.items():
+        if fields[name].type == "Any" or dataclasses.is_dataclass(value):
+            converted[name] = value
+            continue
+        try:
+            schema[name] = value
+        except ValidationError as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"{prefix}{name}", value, f"has the wrong type: {reason}") from None
+        converted[name] = tuple(schema[name]) if "tuple" in str(fields[name].type) else schema[name]
+    missing = [n for n, f in fields.items() if n not in values and f.default in (MISSING, dataclasses.MISSING)]
+    require(not missing, prefix + (missing or [""])[0], "???", "must be given")
+    try:
+        return cls(**converted)
+    except ConfigError as error:
+        raise (error.under(key) if key else error) from None
+

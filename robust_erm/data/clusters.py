@@ -1,0 +1,78 @@
+"""Gaussian clusters with far-apart means (frei2023 Sec. 2)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from robust_erm.data.dataset import Array, Dataset
+from robust_erm.errors import one_of, require
+from robust_erm.streams import numpy_stream
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """x = mu_q + sigma g, q uniform over k clusters, ||mu_q|| = sqrt(d), y the label of the cluster.
+
+    Labels alternate between +1 and -1 over the clusters, so that both occur when k > 1 (the paper
+    leaves them free).
+
+    Args:
+        d: dimension.
+        m: training points (the paper's n >= k ln(d)^2).
+        k: clusters.
+        sigma: standard deviation within a cluster.
+        means: random (uniform on the sphere) or orthogonal (exactly; needs k <= d).
+        m_test: test points.
+    """
+
+    d: int = 1000
+    m: int = 500
+    k: int = 10
+    sigma: float = 1.0
+    means: str = "random"
+    m_test: int = 1000
+
+    def __post_init__(self) -> None:
+        require(self.d >= 1, "d", self.d, "must be 1 or more")
+        require(self.m >= 1, "m", self.m, "must be 1 or more")
+        require(self.m_test >= 1, "m_test", self.m_test, "must be 1 or more")
+        require(self.k >= 1, "k", self.k, "must be 1 or more")
+        require(self.sigma >= 0, "sigma", self.sigma, "must be 0 or more")
+        one_of("means", self.means, ("random", "orthogonal"))
+        orthogonal = self.means == "orthogonal"
+        require(not orthogonal or self.k <= self.d, "k", self.k, f"at most d = {self.d} means can be orthogonal")
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in one input."""
+        return self.d
+
+    @property
+    def n_classes(self) -> int:
+        """2."""
+        return 2
+
+    def check(self) -> None:
+        """Nothing beyond the above."""
+
+    def cluster_means(self, seed: int) -> Array:
+        """mu (k, d) of ``seed``, rows of norm sqrt(d)."""
+        mu = numpy_stream(seed, "teacher").standard_normal((self.k, self.d))
+        if self.means == "orthogonal":
+            mu = np.linalg.qr(mu.T)[0].T
+        mu *= math.sqrt(self.d) / np.linalg.norm(mu, axis=1, keepdims=True)
+        return mu
+
+    def draw(self, seed: int) -> Dataset:
+        """The data set of ``seed``."""
+        mu = self.cluster_means(seed)
+
+        def points(stream: str, n: int) -> tuple[Array, Array]:
+            rng = numpy_stream(seed, stream)
+            q = rng.integers(self.k, size=n)
+            return mu[q] + self.sigma * rng.standard_normal((n, self.d)), np.where(q % 2 == 0, 1.0, -1.0)
+
+        return Dataset(*points("train", self.m), *points("test", self.m_test))

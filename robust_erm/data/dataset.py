@@ -1,0 +1,59 @@
+"""What every data component gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GaussianTeacher:
+    """The law x ~ N(0, I_d), y = sgn<w_star, x>: test accuracies of linear predictors are exact."""
+
+    w_star: Array
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One draw.
+
+    Args:
+        x_train, x_test: (m, d), (m_test, d).
+        y_train, y_test: (m,), (m_test,); in {-1, +1} for two classes, else 0..classes-1.
+        domain: the interval that every input coordinate lives in, or None for the whole line.
+        law: what is known of the population, or None.
+    """
+
+    x_train: Array
+    y_train: Array
+    x_test: Array
+    y_test: Array
+    domain: tuple[float, float] | None = None
+    law: GaussianTeacher | None = None
+
+
+class Data(Protocol):
+    """A way to draw a data set."""
+
+    @property
+    def dimension(self) -> int:
+        """d, known before anything is drawn."""
+        ...
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes, known before anything is drawn."""
+        ...
+
+    def check(self) -> None:
+        """Raise :class:`ConfigError` where ``draw`` would fail; called before any training."""
+        ...
+
+    def draw(self, seed: int) -> Dataset:
+        """The data set of ``seed``."""
+        ...

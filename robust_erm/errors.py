@@ -1,0 +1,38 @@
+"""The one exception for input that a user can mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ConfigError(Exception):
+    """Bad input: says which key, which value, and what would be right.
+
+    Printed as ``key = value: what would be right``; entry points turn it into exit status 2.
+    """
+
+    def __init__(self, key: str, value: object, expected: str) -> None:
+        self.key, self.value, self.expected = key, value, expected
+        super().__init__(key, value, expected)
+
+    def under(self, prefix: str) -> ConfigError:
+        """The same error seen from one level above: ``k_w`` becomes ``data.k_w``."""
+        return ConfigError(f"{prefix}.{self.key}" if self.key else prefix, self.value, self.expected)
+
+    def __str__(self) -> str:
+        return f"{self.key} = {self.value}: {self.expected}"
+
+
+def require(condition: bool, key: str, value: object, expected: str) -> None:
+    """Raise :class:`ConfigError` unless ``condition`` holds."""
+    if not condition:
+        raise ConfigError(key, value, expected)
+
+
+def one_of(key: str, value: str, choices: Iterable[str]) -> None:
+    """Raise :class:`ConfigError` unless ``value`` is among ``choices``; suggests the nearest."""
+    names = list(choices)
+    near = difflib.get_close_matches(str(value), names, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    require(value in names, key, value, f"must be one of {', '.join(names)}{hint}")

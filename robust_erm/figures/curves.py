@@ -1,0 +1,81 @@
+"""Robust accuracy and normalised margins against steps, one line for each run."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from robust_erm.run_folder import write_whole
+
+# Okabe & Ito's colour-blind-safe palette
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+PANELS = {
+    "train_robust_acc": "robust train accuracy",
+    "test_robust_acc": "robust test accuracy",
+    "margin_robust_l2": r"robust margin $/\,\|\theta\|_2^L$",
+    "margin_robust_linf": r"robust margin $/\,\|\theta\|_\infty^L$",
+}
+
+
+def curves(table: pd.DataFrame, keys: list[str]) -> Figure:
+    """Four panels over steps (log scale, step 0 drawn at 1/2).
+
+    Args:
+        table: :func:`robust_erm.results.read_curves`.
+        keys: the config columns that name the lines; colour follows the first, dashes the rest.
+    """
+    panels = [column for column in PANELS if column in table]
+    with plt.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
+        figure, axes = plt.subplots(2, 2, figsize=(6.8, 4.6), layout="constrained")
+        colours: dict[str, str] = {}
+        dashes: dict[tuple[str, ...], str] = {}
+        for _, run in table.groupby("folder", sort=False):
+            head = run.iloc[0]
+            parts = tuple(f"{k}={head[k]:g}" if isinstance(head[k], float) else f"{k}={head[k]}" for k in keys)
+            colour = colours.setdefault(parts[0] if parts else "", COLOURS[len(colours) % len(COLOURS)])
+            dash = dashes.setdefault(parts[1:], ("-", "--", ":", "-.")[len(dashes) % 4])
+            for ax, column in zip(axes.flat, panels, strict=False):
+                label = ", ".join(parts) if parts else "run"
+                ax.plot(run["step"].clip(lower=0.5), run[column], dash, color=colour, lw=1.2, label=label)
+        for ax, column in zip(axes.flat, panels, strict=False):
+            ax.set(xscale="log", title=PANELS[column])
+            if column.startswith("margin"):
+                _show_positive(ax)
+        for ax in list(axes.flat)[len(panels) :]:
+            ax.set_axis_off()
+        for ax in axes[-1]:
+            ax.set_xlabel("step")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        if len(labels) <= 24:
+            figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
+    return figure
+
+
+def _show_positive(ax: plt.Axes) -> None:
+    """Margins start far below zero; what matters is how they end: show from slightly below zero."""
+    top = max((float(line.get_ydata().max()) for line in ax.lines if len(line.get_ydata())), default=0.0)
+    if top > 0:
+        ax.set_ylim(-0.25 * top, 1.08 * top)
+    ax.axhline(0, color="0.7", lw=0.6, zorder=0)
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write ``stem``.png (200 dpi) and ``stem``.pdf whole, close the figure, and return the paths."""
+    paths = []
+    for suffix in (".png", ".pdf"):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=suffix[1:], dpi=200)
+        path = stem.with_suffix(suffix)
+        write_whole(path, buffer.getvalue())
+        paths.append(path)
+    plt.close(figure)
+    return paths

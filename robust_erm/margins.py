@@ -1,0 +1,49 @@
+"""Margins of one model on one batch, named by the norm that divides."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from robust_erm.norms import Norm
+from robust_erm.params import Params
+
+DIVISORS: dict[str, Norm] = {"l1": Norm(1.0), "l2": Norm(2.0), "linf": Norm(math.inf)}
+
+
+def margin(f: Tensor, y: Tensor) -> Tensor:
+    """``y f`` (n,) for f (n,), y in {-1, +1}; true minus best other logit for f (n, C), classes y."""
+    if f.ndim == 1:
+        return y * f
+    own = F.one_hot(y.long(), f.shape[-1]).bool()
+    true = torch.where(own, f, torch.zeros_like(f)).sum(-1)
+    return true - torch.where(own, torch.full_like(f, -math.inf), f).amax(-1)
+
+
+def normalised(least: Tensor, vector: Tensor, degree: int, prefix: str) -> dict[str, Tensor]:
+    """``min_i margin_i / ||vector||^degree`` for the norms l_1, l_2 and l_inf.
+
+    Args:
+        least: () the smallest margin over the samples.
+        vector: (P,) parameters, or the predictor (d,) with degree 1.
+
+    Returns:
+        ``{prefix_l1, prefix_l2, prefix_linf}``; nan for the zero vector.
+    """
+    return {f"{prefix}_{name}": least / norm.value(vector) ** degree for name, norm in DIVISORS.items()}
+
+
+def layer_norms(params: Params) -> dict[str, Tensor]:
+    """Frobenius norm of every parameter tensor."""
+    return {name: torch.linalg.vector_norm(p) for name, p in params.items()}
+
+
+def by_layers(least: Tensor, params: Params) -> Tensor:
+    """``min_i margin_i / prod_l ||W_l||_F``, for nets homogeneous in every layer (lyu2022 Sec. 4)."""
+    product = torch.ones_like(least)
+    for size in layer_norms(params).values():
+        product = product * size
+    return least / product

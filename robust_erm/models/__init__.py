@@ -1,0 +1,1 @@
+"""Models: frozen hyperparameters with pure ``init`` and ``apply``; one file each."""

@@ -1,0 +1,70 @@
+"""The MNIST network of Madry et al. 2018."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from robust_erm.errors import ConfigError, require
+from robust_erm.models.model import squeeze_logit, uniform
+from robust_erm.params import Params
+
+
+@dataclass(frozen=True)
+class CNN:
+    """conv 5x5 (32) - pool 2 - conv 5x5 (64) - pool 2 - fc 1024 - fc C, ReLU, same padding.
+
+    Takes square one-channel images, flattened to (n, side^2); side must be a multiple of 4.
+
+    Args:
+        channels: of the two convolutions.
+        hidden: units of the fully connected layer.
+        bias: biases in every layer (the paper's net); without them it is homogeneous of degree 4.
+        init_scale: factor on PyTorch's default uniform initialisation.
+
+    Reference:
+        Madry et al. 2018, "Towards deep learning models resistant to adversarial attacks", Sec. 5;
+        tsilivis2024 App. F.2.
+    """
+
+    channels: tuple[int, int] = (32, 64)
+    hidden: int = 1024
+    bias: bool = True
+    init_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(min(*self.channels, self.hidden) >= 1, "channels", self.channels, "must be 1 or more")
+        require(self.init_scale > 0, "init_scale", self.init_scale, "must be positive")
+
+    @property
+    def degree(self) -> int | None:
+        """4 without biases."""
+        return None if self.bias else 4
+
+    def init(self, d: int, outputs: int, generator: torch.Generator) -> Params:
+        """W1, W2 convolutions; W3, W4 fully connected; b1..b4 where ``bias``."""
+        side = math.isqrt(d)
+        if side * side != d or side % 4:
+            raise ConfigError("channels", self.channels, f"model=cnn needs square images, side a multiple of 4; d = {d}")
+        one, two = self.channels
+        shapes = [(one, 1, 5, 5), (two, one, 5, 5), (self.hidden, two * (side // 4) ** 2), (outputs, self.hidden)]
+        params: Params = {}
+        for k, shape in enumerate(shapes, start=1):
+            fan_in = math.prod(shape[1:])
+            params[f"W{k}"] = uniform(shape, fan_in, self.init_scale, generator)
+            if self.bias:
+                params[f"b{k}"] = uniform(shape[:1], fan_in, self.init_scale, generator)
+        return params
+
+    def apply(self, params: Params, x: Tensor) -> Tensor:
+        """x (n, side^2) -> (n,) or (n, C)."""
+        side = math.isqrt(x.shape[-1])
+        h = x.reshape(-1, 1, side, side)
+        for k in (1, 2):
+            h = F.max_pool2d(F.conv2d(h, params[f"W{k}"], params.get(f"b{k}"), padding=2).relu(), 2)
+        h = F.linear(h.flatten(1), params["W3"], params.get("b3")).relu()
+        return squeeze_logit(F.linear(h, params["W4"], params.get("b4")))

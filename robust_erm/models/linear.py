@@ -1,0 +1,43 @@
+"""f(x; w) = <w, x>."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robust_erm.errors import require
+from robust_erm.params import Params
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Linear predictor without bias, ``f(x; w) = <w, x>`` (or W x, for C > 2 classes).
+
+    Args:
+        init_scale: standard deviation of the Gaussian start; 0 starts at w = 0 (tsilivis2024).
+    """
+
+    init_scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.init_scale >= 0, "init_scale", self.init_scale, "must be 0 or more")
+
+    @property
+    def degree(self) -> int | None:
+        """1."""
+        return 1
+
+    def init(self, d: int, outputs: int, generator: torch.Generator) -> Params:
+        """w (d,), or (C, d)."""
+        shape = (d,) if outputs == 1 else (outputs, d)
+        return {"w": self.init_scale * torch.randn(shape, generator=generator, dtype=torch.float64)}
+
+    def weight(self, params: Params) -> Tensor:
+        """w itself."""
+        return params["w"]
+
+    def apply(self, params: Params, x: Tensor) -> Tensor:
+        """x (n, d) -> (n,) or (n, C)."""
+        return x @ params["w"].mT if params["w"].ndim == 2 else x @ params["w"]

@@ -1,0 +1,43 @@
+"""What every model states, and the initialisation that they share."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from robust_erm.params import Params
+
+
+class Model(Protocol):
+    """A model f(x; params): hyperparameters, and two pure functions.
+
+    A model that is linear in its input also has ``weight(params)``, the predictor (d,) or (C, d):
+    the exact attack, exact risks and l_p margins of the predictor are read from it.
+    """
+
+    @property
+    def degree(self) -> int | None:
+        """L with f(x; a params) = a^L f(x; params) for a > 0; None where there is none."""
+        ...
+
+    def init(self, d: int, outputs: int, generator: torch.Generator) -> Params:
+        """Fresh parameters for inputs (n, d) and ``outputs`` logits (1 for two classes)."""
+        ...
+
+    def apply(self, params: Params, x: Tensor) -> Tensor:
+        """f(x): x (n, d) -> (n,) for one logit, (n, C) for several."""
+        ...
+
+
+def uniform(shape: tuple[int, ...], fan_in: int, scale: float, generator: torch.Generator) -> Tensor:
+    """PyTorch's default for linear and convolutional layers: U(-b, b), b = scale / sqrt(fan_in)."""
+    bound = scale / math.sqrt(fan_in)
+    return (2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1) * bound
+
+
+def squeeze_logit(f: Tensor) -> Tensor:
+    """(n, 1) -> (n,); (n, C) unchanged."""
+    return f.squeeze(-1) if f.shape[-1] == 1 else f

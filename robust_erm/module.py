@@ -1,0 +1,64 @@
+"""The LightningModule: a pack of runs, many inner steps per ``training_step``."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Any
+
+import lightning as L
+import torch
+
+from robust_erm.measure import Evaluation, Row, measure
+from robust_erm.runs import RUNNING, Runs
+
+
+class RobustERM(L.LightningModule):
+    """Adversarial training of R runs of one model and optimizer.
+
+    Optimisation is manual, and its steps are :meth:`Runs.advance`'s; Lightning's own
+    ``global_step`` stays 0. Callbacks read ``runs`` and ``rows``.
+
+    Args:
+        runs: the pack.
+        evaluation: what to measure with.
+        schedule: increasing steps at which every run is measured.
+        inner_steps: at most so many steps in one ``training_step``.
+
+    Attributes:
+        rows: for every run, its measurements so far.
+        just_ended: indices of the runs that ended in the last ``training_step``.
+    """
+
+    def __init__(self, runs: Runs, evaluation: Evaluation, schedule: list[int], inner_steps: int) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.runs, self.evaluation = runs, evaluation
+        self.schedule, self.inner_steps = schedule, inner_steps
+        self.rows: list[list[Row]] = [[] for _ in runs.seeds]
+        self.just_ended: list[int] = []
+
+    def configure_optimizers(self) -> None:
+        """None: the runs carry their own."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Advance to the next measurement, or by ``inner_steps``; measure what is due."""
+        runs = self.runs
+        before = runs.running
+        if runs.t == 0 and not self.rows[int(before[0])]:
+            self._record(before)
+        upcoming = bisect_right(self.schedule, runs.t)
+        to_next = self.schedule[upcoming] - runs.t if upcoming < len(self.schedule) else 1
+        runs.advance(min(self.inner_steps, to_next))
+        ended = before[runs.status[before] != RUNNING]
+        due = before if runs.t in self.schedule else ended
+        if len(due):
+            self._record(due)
+        self.just_ended = ended.tolist()
+        if not len(runs.running):
+            self.trainer.should_stop = True
+
+    def _record(self, index: torch.Tensor) -> None:
+        for i, row in zip(index.tolist(), measure(self.runs, self.evaluation, index), strict=True):
+            t = int(self.runs.stopped_at[i]) if self.runs.status[i] != RUNNING else self.runs.t
+            if not self.rows[i] or self.rows[i][-1]["step"] < t:
+                self.rows[i].append({"step": t, **row})

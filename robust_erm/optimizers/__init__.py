@@ -1,0 +1,1 @@
+"""Optimizers: frozen hyperparameters with pure ``init`` and ``update``; one file each."""

@@ -1,0 +1,58 @@
+"""Adam (Kingma & Ba 2015), for comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robust_erm.errors import require
+from robust_erm.optimizers.optimizer import State
+from robust_erm.params import Layout
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam on L, with both moments kept in units of the current loss so that they never underflow.
+
+    ``m = L m~``, ``v = L^2 v~``; the update is ``m^ / (sqrt(v^) + epsilon)`` as in torch.optim.Adam,
+    that is ``m~^ / (sqrt(v~^) + epsilon / L)``: with epsilon > 0 the steps fade once L << epsilon.
+
+    Args:
+        beta1, beta2: decay of the moments, in [0, 1).
+        epsilon: 1e-8 is PyTorch's default; 0 keeps the method invariant to the scale of the loss.
+        schedule: step sizes.
+    """
+
+    schedule: Any
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        require(0 <= self.beta1 < 1, "beta1", self.beta1, "must be in [0, 1)")
+        require(0 <= self.beta2 < 1, "beta2", self.beta2, "must be in [0, 1)")
+        require(self.epsilon >= 0, "epsilon", self.epsilon, "must be 0 or more")
+
+    @property
+    def scales_with_loss(self) -> bool:
+        """False: the length of the gradient cancels."""
+        return False
+
+    def init(self, theta: Tensor) -> State:
+        """Zero moments."""
+        zero = theta.new_zeros(())
+        return {"m": torch.zeros_like(theta), "v": torch.zeros_like(theta), "log_loss": zero, "count": zero.clone()}
+
+    def update(self, grad: Tensor, log_loss: Tensor, state: State, layout: Layout) -> tuple[Tensor, Tensor, State]:
+        """See :class:`robust_erm.optimizers.optimizer.Optimizer`."""
+        rescale = (state["log_loss"] - log_loss).exp()
+        count = state["count"] + 1
+        m = self.beta1 * rescale * state["m"] + (1 - self.beta1) * grad
+        v = self.beta2 * rescale**2 * state["v"] + (1 - self.beta2) * grad**2
+        m_hat, v_hat = m / (1 - self.beta1**count), v / (1 - self.beta2**count)
+        size = v_hat.sqrt() + (self.epsilon * (-log_loss).exp() if self.epsilon else 0.0)
+        direction = torch.where(size > 0, m_hat / torch.where(size > 0, size, torch.ones_like(size)), 0.0)
+        return direction, torch.zeros_like(log_loss), {"m": m, "v": v, "log_loss": log_loss, "count": count}

@@ -1,0 +1,253 @@
+"""Train a pack: resolved runs in, run folders and summaries out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import platform
+import subprocess
+import time
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
+
+from robust_erm.callbacks import Progress, Recorder
+from robust_erm.config import Run, identity
+from robust_erm.data.dataset import Data, Dataset
+from robust_erm.errors import ConfigError
+from robust_erm.measure import Evaluation, log_spaced
+from robust_erm.module import RobustERM
+from robust_erm.oracles.margin import max_margin
+from robust_erm.params import Layout
+from robust_erm.run_folder import LOG, RunFolder
+from robust_erm.runs import Points, Runs
+from robust_erm.step import Recipe
+from robust_erm.streams import torch_stream
+
+log = logging.getLogger("robust_erm")
+
+_BATCHED = ("seed", "eps", "eps_unit", "eval_eps")
+
+
+def pack_key(run: Run) -> str:
+    """Runs with equal keys can be trained together: they differ in numbers of the run axis only."""
+    kept = {k: v for k, v in identity(run).items() if k not in _BATCHED}
+    kept["stop"] = run.stop.steps
+    kept["runtime"] = [repr(run.trainer), run.logger.enabled]
+    return json.dumps(kept, sort_keys=True)
+
+
+@lru_cache(maxsize=4)
+def draw(data: Data, seed: int) -> Dataset:
+    """The data set of ``seed``; the last few are kept."""
+    return data.draw(seed)
+
+
+@lru_cache(maxsize=4096)
+def exact_margin(data: Data, seed: int, p: float) -> float:
+    """eps*: the exact l_p margin of the training set of ``seed``, 0 where it is not separable."""
+    found = draw(data, seed)
+    return max_margin(found.x_train * found.y_train[:, None], p).value
+
+
+def radii(run: Run) -> tuple[float, float]:
+    """Absolute radii of training and evaluation.
+
+    Raises:
+        ConfigError: eps counts in margins and the training set has none.
+    """
+    unit = 1.0
+    if run.eps_unit == "margin":
+        unit = exact_margin(run.data, run.seed, run.attack.p)
+        if unit == 0:
+            raise ConfigError("eps_unit", "margin", f"the training set of seed {run.seed} is not linearly separable")
+    return unit * run.eps, unit * (run.eps if run.eval_eps is None else run.eval_eps)
+
+
+def warn_if_not_separable(run: Run) -> None:
+    """Say before training that no linear model is robust on all training points."""
+    if run.outputs == 1 and hasattr(run.model, "weight") and run.attack.closed_form:
+        margin, eps = exact_margin(run.data, run.seed, run.attack.p), radii(run)[0]
+        if eps >= margin:
+            log.warning(
+                "%s: eps = %g is not below the training set's exact l_%g margin %.6g: "
+                "no linear model is robust on all training points, and the loss has a minimum",
+                run.name,
+                eps,
+                run.attack.p,
+                margin,
+            )
+
+
+def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list[Dataset]]:
+    """The stacked tensors of runs with equal :func:`pack_key`."""
+    first = runs[0]
+    datasets = [draw(run.data, run.seed) for run in runs]
+    options: dict[str, Any] = {"dtype": first.torch_dtype, "device": device}
+    shared = all(dataset is datasets[0] for dataset in datasets)
+
+    def points(part: str) -> Points:
+        xs, ys = ([getattr(dataset, f"{kind}_{part}") for dataset in datasets] for kind in "xy")
+        x, y = (xs[0], ys[0]) if shared else (np.stack(xs), np.stack(ys))
+        return Points(torch.as_tensor(x, **options), torch.as_tensor(y, **options))
+
+    inits = [first.model.init(first.data.dimension, first.outputs, torch_stream(run.seed, "init")) for run in runs]
+    layout = Layout.of(inits[0])
+    both = [radii(run) for run in runs]
+    eps, eval_eps = (torch.tensor([pair[k] for pair in both], **options) for k in (0, 1))
+    target = [-math.inf if run.stop.loss is None else math.log(run.stop.loss) for run in runs]
+    recipe = Recipe(first.model, layout, first.objective, first.optimizer, first.attack, datasets[0].domain)
+    pack = Runs(
+        recipe=recipe,
+        train=points("train"),
+        eps=eps,
+        theta=torch.stack([layout.flatten(params) for params in inits]).to(**options),
+        seeds=[run.seed for run in runs],
+        target=torch.tensor(target, **options),
+        steps=first.stop.steps,
+    )
+    exact = hasattr(first.model, "weight") and all(dataset.law is not None for dataset in datasets)
+    laws = [dataset.law if exact else None for dataset in datasets]
+    evaluation = Evaluation(None if exact else points("test"), laws, first.eval_attacks, eval_eps)
+    return pack, evaluation, datasets
+
+
+def train_pack(runs: list[Run], report: Callable[[int, int], None] = lambda *_: None) -> list[dict[str, Any]]:
+    """Train runs with equal :func:`pack_key` together; what has ended already is not trained again.
+
+    Runs that stand at different steps (after an interruption) are trained in turn.
+
+    Returns:
+        Their summaries, in order.
+    """
+    folders = [RunFolder(run) for run in runs]
+    summaries = {i: s for i, folder in enumerate(folders) if (s := folder.read_summary()) is not None}
+    for i in summaries:
+        log.info("%s: done already (%s)", folders[i].path, summaries[i]["status"])
+    resumed = {i: folder.read_checkpoint() for i, folder in enumerate(folders) if i not in summaries}
+    steps = {i: kept["run"]["t"] if kept else 0 for i, kept in resumed.items()}
+    for t in sorted(set(steps.values())):
+        members = [i for i in resumed if steps[i] == t]
+        kept = [resumed[i] for i in members]
+        found = _fit([folders[i] for i in members], kept, t, report)
+        summaries |= dict(zip(members, found, strict=True))
+    return [summaries[i] for i in range(len(runs))]
+
+
+def _fit(
+    folders: list[RunFolder], resumed: list[dict[str, Any] | None], t: int, report: Callable[[int, int], None]
+) -> list[dict[str, Any]]:
+    runs = [folder.run for folder in folders]
+    first, began = runs[0], time.monotonic()
+    trainer = first.trainer
+    if trainer.threads is not None:
+        torch.set_num_threads(trainer.threads)
+    torch.backends.cudnn.allow_tf32 = False
+    device = trainer.torch_device
+    for run in runs:
+        warn_if_not_separable(run)
+    pack, evaluation, datasets = build(runs, device)
+    module = RobustERM(pack, evaluation, log_spaced(first.stop.steps, first.measure_per_decade), trainer.inner_steps)
+    pack.t = t
+    for i, kept in enumerate(resumed):
+        if kept is not None:
+            pack.load(i, kept["run"])
+            module.rows[i] = kept["rows"]
+    handlers = []
+    for folder in folders:
+        folder.open()
+        handler = logging.FileHandler(folder.path / LOG)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+        handlers.append(handler)
+        log.info("%s: %s at step %d, on %s", folder.run.name, "resumed" if t else "started", t, device)
+
+    def summarise(i: int, module: RobustERM) -> dict[str, Any]:
+        run = runs[i]
+        sampled = evaluation.test is not None
+        log.info("%s: ended at step %d", run.name, int(module.rows[i][-1]["step"]))
+        return {
+            "eps": float(evaluation.eps[i]) if run.eval_eps is None else radii(run)[0],
+            "eval_eps": float(evaluation.eps[i]),
+            "test_accuracy": f"sampled, {datasets[i].x_test.shape[0]} points" if sampled else "exact, closed form",
+            "parameters": pack.theta.shape[1],
+            "degree": run.model.degree,
+            "seconds": time.monotonic() - began,
+            "pack_size": len(runs),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            **provenance(),
+        }
+
+    callbacks: list[L.Callback] = [Recorder(folders, summarise, trainer.checkpoint_seconds), Progress(report)]
+    if first.logger.enabled:
+        from robust_erm.wandb_mirror import WandbMirror
+
+        callbacks.append(WandbMirror(folders))
+    try:
+        _lightning(device, callbacks).fit(module, train_dataloaders=_Endless())
+    finally:
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
+    recorder = callbacks[0]
+    assert isinstance(recorder, Recorder)
+    return [recorder.summaries[i] for i in range(len(runs))]
+
+
+class _Endless:
+    """A loader without data: ``training_step`` has its own."""
+
+    def __iter__(self) -> Any:
+        while True:
+            yield 0
+
+
+def _lightning(device: torch.device, callbacks: list[L.Callback]) -> L.Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*`LightningModule.configure_optimizers` returned `None`.*")
+    return L.Trainer(
+        accelerator={"cuda": "gpu"}.get(device.type, device.type),
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        plugins=[LightningEnvironment()],
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+    )
+
+
+@lru_cache(maxsize=1)
+def provenance() -> dict[str, Any]:
+    """Versions and the git revision of the code (null outside a checkout; ``+`` when changed)."""
+    revision = None
+    here = Path(__file__).parent
+    if (here.parent / ".git").exists():
+        command = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        revision = done.stdout.strip() or None
+    packages = ("robust-erm", "torch", "lightning", "numpy", "scipy")
+    return {
+        "git": revision,
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in packages},
+        "host_cores": os.cpu_count(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except ModuleNotFoundError:
+        return None

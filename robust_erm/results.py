@@ -1,0 +1,135 @@
+"""Run folders as tidy tables, from Python and from the command line.
+
+    python -m robust_erm.results outputs --where optimizer=sd eps=0.2 --csv table.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from robust_erm.config import Run, plain, word
+from robust_erm.errors import ConfigError, require
+from robust_erm.run_folder import CONFIG, METRICS, SUMMARY, folder_of, write_whole
+
+_COMPONENTS = ("data", "model", "optimizer", "objective", "attack")
+_RUNTIME = ("trainer", "logger", "output_dir", "run_dir", "fresh", "id")
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"optimizer": {"r": 2}}`` as ``{"optimizer.r": 2}``; lists as text."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = str(value) if isinstance(value, list) else value
+    return found
+
+
+def as_row(run: Run, summary: dict[str, Any]) -> dict[str, Any]:
+    """One row of the table, from a run and its summary."""
+    names = {key: word(getattr(run, key)) for key in _COMPONENTS}
+    return _row({**plain(run), "names": names}, summary, folder_of(run))
+
+
+def _row(config: dict[str, Any], summary: dict[str, Any], folder: Path) -> dict[str, Any]:
+    names = config.pop("names", None) or {key: config[key]["_target_"].rpartition(".")[2].lower() for key in _COMPONENTS}
+    kept = {k: v for k, v in flat(config).items() if k.split(".")[0] not in _RUNTIME}
+    measured = {k: v for k, v in flat(summary).items() if k not in ("eps", "eval_eps")}
+    absolute = {"eps_absolute": summary.get("eps"), "eval_eps_absolute": summary.get("eval_eps")}
+    return {**names, **kept, **measured, **absolute, "folder": str(folder)}
+
+
+def load(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
+    """One row for every run that has ended below ``paths`` (run folders, or folders of them).
+
+    Columns: the names of the components, every config key (``optimizer.r``), the final metrics,
+    status, versions, and the folder.
+    """
+    roots = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    rows = []
+    for root in map(Path, roots):
+        require(root.exists(), "paths", root, "there is no such folder")
+        for summary in sorted(root.rglob(SUMMARY)):
+            config = yaml.safe_load((summary.parent / CONFIG).read_text())
+            rows.append(_row(config, json.loads(summary.read_text()), summary.parent))
+    return pd.DataFrame(rows)
+
+
+def read_curves(frame: pd.DataFrame) -> pd.DataFrame:
+    """All measurements of the runs of ``frame``: metrics.parquet of each, beside its config columns."""
+    parts = []
+    for record in frame.to_dict("records"):
+        metrics = pd.read_parquet(Path(record["folder"]) / METRICS)
+        constant = {k: v for k, v in record.items() if k not in metrics}
+        parts.append(metrics.assign(**constant))
+    return pd.concat(parts, ignore_index=True)
+
+
+def varying(frame: pd.DataFrame) -> list[str]:
+    """The config columns that tell the rows apart: components by name, their options where names do not."""
+    found: list[str] = []
+    config = [c for c in frame.columns if c in _COMPONENTS or "." in c or c in ("seed", "eps", "p", "eps_unit", "dtype")]
+    config = [c for c in config if not c.startswith("versions.") and not c.endswith("_target_")]
+    for column in config:
+        group = column.split(".")[0]
+        if column == group or group not in found:
+            if frame[column].map(str).nunique() > 1:
+                found.append(column)
+        elif frame.groupby(group)[column].agg(lambda s: s.map(str).nunique()).max() > 1:
+            found.append(column)
+    return found
+
+
+def where(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
+    """The rows for which every ``key=value`` holds; numbers are compared as numbers."""
+    for condition in conditions:
+        key, equals, value = condition.partition("=")
+        require(bool(equals), "--where", condition, "must be key=value")
+        require(key in frame, "--where", key, f"no such column; there are {', '.join(map(str, frame.columns))}")
+        try:
+            frame = frame[pd.to_numeric(frame[key]) == float(value)]
+        except (ValueError, TypeError):
+            frame = frame[frame[key].astype(str) == value]
+    return frame
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="robust_erm.results", description="Run folders as one table.")
+    parser.add_argument("paths", nargs="*", default=["outputs"], help="run folders, or folders of them")
+    parser.add_argument("--where", nargs="+", default=[], metavar="KEY=VALUE", help="keep runs with this config")
+    parser.add_argument("--csv", type=Path, help="write the table, all columns, as CSV")
+    parser.add_argument("--parquet", type=Path, help="write the table, all columns, as parquet")
+    options = parser.parse_args(arguments)
+    try:
+        frame = load(options.paths)
+        require(len(frame) > 0, "paths", " ".join(map(str, options.paths)), "no run has ended there yet")
+        frame = where(frame, options.where)
+        require(len(frame) > 0, "--where", " ".join(options.where), "no run matches")
+        for path, write in ((options.csv, frame.to_csv), (options.parquet, frame.to_parquet)):
+            if path is not None:
+                require(path.absolute().parent.is_dir(), f"--{path.suffix[1:] or 'csv'}", path, "its folder is missing")
+                buffer = io.BytesIO()
+                write(buffer, index=False)
+                write_whole(path, buffer.getvalue())
+    except ConfigError as error:
+        print(f"robust_erm: {error}", file=sys.stderr)
+        return 2
+    from robust_erm.report import show
+
+    show(frame, varying(frame))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""A run is a folder: config.yaml, metrics.parquet, summary.json, checkpoint.pt and run.log.
+
+Every file is written whole or not at all. The checkpoint is the truth while a run is under way (it
+holds the metrics so far); summary.json appears last, and only when the run has ended.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+
+from robust_erm.config import Run, plain
+from robust_erm.errors import ConfigError, require
+
+CONFIG, METRICS, SUMMARY, CHECKPOINT, LOG = "config.yaml", "metrics.parquet", "summary.json", "checkpoint.pt", "run.log"
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def folder_of(run: Run) -> Path:
+    """Where ``run`` lives."""
+    return Path(run.run_dir) if run.run_dir else Path(run.output_dir) / run.name
+
+
+class RunFolder:
+    """The folder of one run."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.path = run, folder_of(run)
+
+    def check(self) -> None:
+        """Raise :class:`ConfigError` where the folder is not this run's; touches nothing."""
+        parent = next(p for p in (self.path, *self.path.parents) if p.exists())
+        key = "run_dir" if self.run.run_dir else "output_dir"
+        require(parent.is_dir(), key, self.path, f"{parent} is not a folder")
+        require(os.access(parent, os.W_OK), key, self.path, f"{parent} is not writable; choose another folder")
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return
+        config = self.path / CONFIG
+        require(config.is_file(), key, self.path, "holds other files and no config.yaml; choose an empty folder")
+        try:
+            found = yaml.safe_load(config.read_text())["id"]
+        except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+            raise ConfigError(key, self.path, "has an unreadable config.yaml; delete the folder or choose another") from error
+        advice = f"belongs to another config (id {found}, this one is {self.run.id}); choose another folder"
+        require(found == self.run.id, key, self.path, advice)
+        if not self.run.fresh:
+            self.read_checkpoint()
+
+    def open(self) -> None:
+        """Make the folder and write the resolved config."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if self.run.fresh:
+            for name in (SUMMARY, CHECKPOINT, METRICS, LOG):
+                (self.path / name).unlink(missing_ok=True)
+        text = yaml.safe_dump({"id": self.run.id, **plain(self.run)}, sort_keys=False)
+        write_whole(self.path / CONFIG, text.encode())
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """The summary of a run that has ended, or None."""
+        path = self.path / SUMMARY
+        if self.run.fresh or not path.is_file():
+            return None
+        summary: dict[str, Any] = json.loads(path.read_text())
+        return summary
+
+    def read_checkpoint(self) -> dict[str, Any] | None:
+        """The last checkpoint, or None; raises :class:`ConfigError` where it is not this run's."""
+        path = self.path / CHECKPOINT
+        if self.run.fresh or not path.is_file():
+            return None
+        try:
+            kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            found = kept["id"]
+        except Exception as error:  # torch raises many kinds on a damaged file
+            raise ConfigError("checkpoint", path, "is damaged; train again with fresh=true") from error
+        advice = f"belongs to another config (id {found}, this one is {self.run.id}); train again with fresh=true"
+        require(found == self.run.id, "checkpoint", path, advice)
+        return kept
+
+    def write_checkpoint(self, state: dict[str, Any], rows: list[dict[str, float]]) -> None:
+        """All that is needed to go on: the run's state and its metrics so far."""
+        buffer = io.BytesIO()
+        torch.save({"id": self.run.id, "rows": rows, "run": state}, buffer)
+        write_whole(self.path / CHECKPOINT, buffer.getvalue())
+
+    def write_metrics(self, rows: list[dict[str, float]]) -> None:
+        """metrics.parquet: one row a measurement, column ``step`` first."""
+        table = pd.DataFrame(rows)
+        table["step"] = table["step"].astype("int64")
+        buffer = io.BytesIO()
+        table.to_parquet(buffer, index=False)
+        write_whole(self.path / METRICS, buffer.getvalue())
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """summary.json; numbers that are not finite become null."""
+        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in summary.items()}
+        write_whole(self.path / SUMMARY, (json.dumps(clean, indent=1) + "\n").encode())

@@ -1,0 +1,230 @@
+"""The run axis: R runs of one recipe, trained together. The only module that knows R.
+
+Every function of :mod:`robust_erm.step` is mapped over the leading axis of R runs. Random numbers
+are drawn outside the map, from one generator per run, so that no run depends on its neighbours;
+a run that has ended is frozen at once and leaves the computation at the next call of ``advance``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+from torch.utils import _pytree as pytree
+
+from robust_erm.attacks.attack import Attack
+from robust_erm.margins import margin
+from robust_erm.step import Batch, Recipe, loss_and_grad, outputs, perturbed, predictor, step
+from robust_erm.streams import torch_stream
+
+RUNNING, CONVERGED, MAX_STEPS, DIVERGED = range(4)
+STATUS = ("running", "converged", "max_steps", "diverged")
+
+_CHUNK = 1024  # points evaluated at once; fixed, so that noise does not depend on the number of runs
+
+
+@dataclass
+class Points:
+    """Labelled points: x (n, d), y (n,) shared by all runs, or (R, n, d), (R, n), one set a run."""
+
+    x: Tensor
+    y: Tensor
+
+    @property
+    def axis(self) -> int | None:
+        """What vmap maps over: 0, or None where shared."""
+        return 0 if self.x.ndim == 3 else None
+
+    def of(self, rows: Tensor) -> Points:
+        """The points of some runs."""
+        return self if self.axis is None else Points(self.x[rows], self.y[rows])
+
+    def chunk(self, start: int, stop: int) -> Points:
+        """Points start..stop of every run."""
+        return Points(self.x[..., start:stop, :], self.y[..., start:stop])
+
+
+@dataclass
+class Runs:
+    """State of R runs that are all at step t.
+
+    Args:
+        recipe: their common code.
+        train: training points.
+        eps: (R,) radii.
+        theta: (R, P) parameters.
+        seeds: of every run, for its noise.
+        target: (R,) log loss at which a run has converged; -inf for never.
+        steps: the last step.
+    """
+
+    recipe: Recipe
+    train: Points
+    eps: Tensor
+    theta: Tensor
+    seeds: list[int]
+    target: Tensor
+    steps: int
+    t: int = 0
+    state: dict[str, Any] = field(init=False)
+    best_theta: Tensor = field(init=False)
+    best_log_loss: Tensor = field(init=False)
+    status: Tensor = field(init=False)
+    stopped_at: Tensor = field(init=False)
+    generators: list[torch.Generator] = field(init=False)
+
+    def __post_init__(self) -> None:
+        optimizer = self.recipe.optimizer
+        fresh = {
+            "optimizer": vmap(optimizer.init)(self.theta),
+            "schedule": vmap(optimizer.schedule.init)(self.theta),
+        }
+        self.state = pytree.tree_map(lambda a: a.clone(memory_format=torch.contiguous_format), fresh)
+        self.best_theta = self.theta.clone()
+        self.best_log_loss = torch.full_like(self.eps, torch.inf)
+        self.status = torch.full_like(self.eps, RUNNING, dtype=torch.int8)
+        self.stopped_at = torch.full_like(self.eps, -1, dtype=torch.int64)
+        self.generators = [torch_stream(seed, "attack") for seed in self.seeds]
+
+    @property
+    def bound(self) -> Tensor:
+        """B (R,): the largest l_inf norm of a training point of each run."""
+        return self.train.x.abs().amax((-2, -1)).expand(self.eps.shape)
+
+    @property
+    def running(self) -> Tensor:
+        """Indices of the runs that have not ended."""
+        return (self.status == RUNNING).nonzero().squeeze(-1)
+
+    def _noise(self, attack: Attack, rows: list[int], n: int, generators: list[torch.Generator]) -> Tensor:
+        """(len(rows), k, n, d): drawn on the CPU from every run's own generator."""
+        d = self.train.x.shape[-1]
+        return torch.stack([attack.draw(n, d, generators[i]) for i in rows]).to(self.theta)
+
+    def advance(self, n: int) -> None:
+        """Take n steps, or fewer where ``steps`` comes first; runs that end are frozen on the way."""
+        rows = self.running
+        index = rows.tolist()
+        n = min(n, self.steps - self.t)
+        recipe, train = self.recipe, self.train.of(rows)
+        batch = Batch(train.x, train.y, self.eps[rows], self.bound[rows])
+        axes = Batch(train.axis, train.axis, 0, 0)  # type: ignore[arg-type]
+        mapped = vmap(lambda t, *rest: step(recipe, t, *rest), in_dims=(None, 0, 0, axes, 0))
+
+        theta, best, best_loss = self.theta[rows], self.best_theta[rows], self.best_log_loss[rows]
+        state = pytree.tree_map(lambda a: a[rows], self.state)
+        status, stopped_at, target = self.status[rows], self.stopped_at[rows], self.target[rows]
+        for t in range(self.t, self.t + n):
+            noise = self._noise(recipe.attack, index, train.x.shape[-2], self.generators)
+            point, after, state = mapped(torch.tensor(t, device=theta.device), theta, state, batch, noise)
+            alive = status == RUNNING
+            status, stopped_at = _judge(point.log_loss, point.grad, target, t, status, stopped_at)
+            better = (alive & (point.log_loss < best_loss)).unsqueeze(-1)
+            best = torch.where(better, point.theta, best)
+            best_loss = torch.where(better.squeeze(-1), point.log_loss, best_loss)
+            # a step is undone only to a point that had not converged: theta is point.theta where a run ends
+            theta = torch.where((status == RUNNING).unsqueeze(-1), after, theta)
+        self.t += n
+        if self.t == self.steps:
+            noise = self._noise(recipe.attack, index, train.x.shape[-2], self.generators)
+            last = vmap(lambda *a: loss_and_grad(recipe, *a), in_dims=(0, axes, 0))
+            log_loss, grad = last(theta, batch, noise)
+            status, stopped_at = _judge(log_loss, grad, target, self.t, status, stopped_at)
+            stopped_at = torch.where(status == RUNNING, self.t, stopped_at)
+            status = torch.where(status == RUNNING, MAX_STEPS, status)
+        theta = torch.where((status == DIVERGED).unsqueeze(-1), best, theta)
+
+        self.theta[rows], self.best_theta[rows], self.best_log_loss[rows] = theta, best, best_loss
+        self.status[rows], self.stopped_at[rows] = status.to(torch.int8), stopped_at
+        pytree.tree_map(lambda whole, part: whole.index_copy_(0, rows, part), self.state, state)
+
+    def clean(self, points: Points, rows: Tensor) -> Tensor:
+        """Clean margins (len(rows), n) of ``points``."""
+        recipe, points = self.recipe, points.of(rows)
+        one = vmap(lambda theta, x, y: margin(outputs(recipe, theta, x), y), in_dims=(0, points.axis, points.axis))
+        theta = self.theta[rows]
+        return torch.cat([one(theta, c.x, c.y) for c in _chunks(points)], dim=-1)
+
+    def attacked(self, attack: Attack, points: Points, eps: Tensor, rows: Tensor) -> Tensor:
+        """Margins (len(rows), n) of ``points`` after ``attack`` of radius eps (R,).
+
+        Its noise is the same at every call: one draw for each run, from its stream "eval".
+        """
+        recipe, points = self.recipe, points.of(rows)
+
+        def one(theta: Tensor, eps: Tensor, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
+            x_adv = perturbed(recipe, attack, theta, Batch(x, y, eps, eps), noise)
+            return margin(outputs(recipe, theta, x_adv), y)
+
+        mapped = vmap(one, in_dims=(0, 0, points.axis, points.axis, 0))
+        index = rows.tolist()
+        generators = [torch_stream(seed, "eval") for seed in self.seeds]
+        theta, radii = self.theta[rows], eps[rows]
+        pieces = [
+            mapped(theta, radii, c.x, c.y, self._noise(attack, index, c.x.shape[-2], generators))
+            for c in _chunks(points)
+        ]
+        return torch.cat(pieces, dim=-1)
+
+    def log_losses(self, rows: Tensor) -> Tensor:
+        """Worst-case training log losses (len(rows),), with the noise of :meth:`attacked`."""
+        recipe, train = self.recipe, self.train.of(rows)
+        batch = Batch(train.x, train.y, self.eps[rows], self.bound[rows])
+        axes = Batch(train.axis, train.axis, 0, 0)  # type: ignore[arg-type]
+        generators = [torch_stream(seed, "eval") for seed in self.seeds]
+        noise = self._noise(recipe.attack, rows.tolist(), train.x.shape[-2], generators)
+        log_loss: Tensor = vmap(lambda *a: loss_and_grad(recipe, *a)[0], in_dims=(0, axes, 0))(
+            self.theta[rows], batch, noise
+        )
+        return log_loss
+
+    def predictors(self, rows: Tensor) -> Tensor | None:
+        """The weights (len(rows), d) or (len(rows), C, d) of models linear in their input, else None."""
+        if not hasattr(self.recipe.model, "weight"):
+            return None
+        weights: Tensor = vmap(lambda theta: predictor(self.recipe, theta))(self.theta[rows])
+        return weights
+
+    def export(self, i: int) -> dict[str, Any]:
+        """Run i as plain tensors and numbers: all that is needed to go on. Ended runs keep less."""
+        kept: dict[str, Any] = {
+            "t": int(self.stopped_at[i]) if int(self.status[i]) != RUNNING else self.t,
+            "status": int(self.status[i]),
+            "theta": self.theta[i].cpu().clone(),
+            "best_log_loss": self.best_log_loss[i].cpu().clone(),
+        }
+        if kept["status"] == RUNNING:
+            kept["best_theta"] = self.best_theta[i].cpu().clone()
+            kept["generator"] = self.generators[i].get_state()
+            kept["state"] = pytree.tree_map(lambda a: a[i].cpu().clone(), self.state)
+        return kept
+
+    def load(self, i: int, kept: dict[str, Any]) -> None:
+        """Put run i back to where :meth:`export` found it."""
+        self.theta[i] = kept["theta"].to(self.theta)
+        self.best_log_loss[i] = kept["best_log_loss"].to(self.theta)
+        self.status[i] = kept["status"]
+        if kept["status"] == RUNNING:
+            self.best_theta[i] = kept["best_theta"].to(self.theta)
+            self.generators[i].set_state(kept["generator"])
+            pytree.tree_map(lambda whole, part: whole[i].copy_(part), self.state, kept["state"])
+        else:
+            self.stopped_at[i] = kept["t"]
+
+
+def _judge(
+    log_loss: Tensor, grad: Tensor, target: Tensor, t: int, status: Tensor, stopped_at: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Which of the running runs end at step t: on a non-finite number, or at the target."""
+    alive = status == RUNNING
+    finite = log_loss.isfinite() & grad.isfinite().all(-1)
+    ended = alive & (~finite | (log_loss <= target))
+    new = torch.where(ended, torch.where(finite, CONVERGED, DIVERGED), status)
+    return new, torch.where(ended, t, stopped_at)
+
+
+def _chunks(points: Points) -> list[Points]:
+    return [points.chunk(start, start + _CHUNK) for start in range(0, points.x.shape[-2], _CHUNK)]

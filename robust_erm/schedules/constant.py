@@ -1,0 +1,28 @@
+"""eta_t = lr."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from robust_erm.errors import require
+from robust_erm.schedules.schedule import Memoryless, Point, State, log
+
+
+@dataclass(frozen=True)
+class Constant(Memoryless):
+    """The same step size throughout.
+
+    Args:
+        lr: step size on L (of the update itself where the optimizer is normalized).
+    """
+
+    lr: float
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, "lr", self.lr, "must be positive")
+
+    def log_step(self, t: Tensor, point: Point, eps: Tensor, bound: Tensor, state: State) -> Tensor:
+        """log lr."""
+        return log(self.lr, point.log_loss)

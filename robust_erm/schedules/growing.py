@@ -1,0 +1,35 @@
+"""eta_t = lr * factor^floor(t / every)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from robust_erm.errors import require
+from robust_erm.schedules.schedule import Memoryless, Point, State
+
+
+@dataclass(frozen=True)
+class Growing(Memoryless):
+    """A step size multiplied by ``factor`` every ``every`` steps (vardi2022: 1e-5, 1.1, 100).
+
+    Args:
+        lr: the first step size.
+        factor: at least 1.
+        every: steps between two growths.
+    """
+
+    lr: float = 1e-5
+    factor: float = 1.1
+    every: int = 100
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, "lr", self.lr, "must be positive")
+        require(self.factor >= 1, "factor", self.factor, "must be 1 or more")
+        require(self.every >= 1, "every", self.every, "must be 1 or more")
+
+    def log_step(self, t: Tensor, point: Point, eps: Tensor, bound: Tensor, state: State) -> Tensor:
+        """log lr + floor(t / every) log factor: grows past 1e308 without overflow."""
+        return math.log(self.lr) + (t // self.every) * math.log(self.factor)

@@ -1,0 +1,74 @@
+"""eta_t = alpha_t / L_t, alpha_t growing after a good step and backing off after a bad one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robust_erm.errors import require
+from robust_erm.schedules.schedule import Point, State
+
+
+@dataclass(frozen=True)
+class InverseLoss:
+    """``eta_t = alpha_t / L_t``: the step alpha_t on log L, adapted in the manner of Lyu & Li 2020.
+
+    A step that lowers the loss is kept and multiplies alpha by ``grow``; a step that raises it is
+    undone and divides alpha by ``shrink``. An undone step counts as a step. With ``grow = 1`` and
+    ``shrink = 1`` nothing is ever undone: a constant step on log L.
+
+    Args:
+        lr: alpha_0.
+        grow, shrink: at least 1 (Lyu & Li 2020 App. L.1: 2^(1/5) and 2^(1/10), the latter repeated
+            until the loss falls; here each undone step is one repetition).
+        lowest: alpha is never made smaller than this: where the worst-case loss has a kink, no step
+            may lower it, and training must go on.
+
+    Reference:
+        Lyu & Li 2020, "Gradient descent maximizes the margin of homogeneous neural networks".
+    """
+
+    lr: float = 0.1
+    grow: float = 1.1486983549970351
+    shrink: float = 2.0
+    lowest: float = 1e-6
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, "lr", self.lr, "must be positive")
+        require(self.grow >= 1, "grow", self.grow, "must be 1 or more")
+        require(self.shrink >= 1, "shrink", self.shrink, "must be 1 or more")
+        require(0 < self.lowest <= self.lr, "lowest", self.lowest, "must be positive and at most lr")
+
+    @property
+    def divides_by_loss(self) -> bool:
+        """Always."""
+        return True
+
+    def init(self, theta: Tensor) -> State:
+        """alpha_0, and nothing to go back to."""
+        return {
+            "log_alpha": torch.full_like(theta[0], self.lr).log(),
+            "theta": torch.zeros_like(theta),
+            "grad": torch.zeros_like(theta),
+            "log_loss": torch.full_like(theta[0], torch.inf),
+        }
+
+    def accept(self, point: Point, state: State) -> tuple[Point, State]:
+        """Undo the last step where it raised the loss, unless alpha is at its lowest."""
+        lowest = torch.full_like(state["log_alpha"], self.lowest).log()
+        if self.shrink == 1:
+            undo = torch.zeros_like(state["log_alpha"], dtype=torch.bool)
+        else:
+            undo = ~(point.log_loss <= state["log_loss"]) & (state["log_alpha"] > lowest)
+        first = state["log_loss"] == torch.inf
+        grown = state["log_alpha"] + torch.full_like(lowest, self.grow).log()
+        shrunk = torch.maximum(state["log_alpha"] - torch.full_like(lowest, self.shrink).log(), lowest)
+        log_alpha = torch.where(undo, shrunk, torch.where(first, state["log_alpha"], grown))
+        kept = Point(*(torch.where(undo, state[k], v) for k, v in point._asdict().items()))
+        return kept, {"log_alpha": log_alpha, **kept._asdict()}
+
+    def log_step(self, t: Tensor, point: Point, eps: Tensor, bound: Tensor, state: State) -> Tensor:
+        """log alpha_t - log L_t."""
+        return state["log_alpha"] - point.log_loss

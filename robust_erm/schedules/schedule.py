@@ -1,0 +1,61 @@
+"""What every schedule states."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+
+class Point(NamedTuple):
+    """Where training stands before a step: parameters (P,), log loss (), and its gradient (P,)."""
+
+    theta: Tensor
+    log_loss: Tensor
+    grad: Tensor
+
+
+class Schedule(Protocol):
+    """``log eta_t`` of the step ``theta - eta_t * update``, eta_t a step size on L."""
+
+    @property
+    def divides_by_loss(self) -> bool:
+        """Whether eta grows like 1 / L: such a step suits only updates that shrink like L."""
+        ...
+
+    def init(self, theta: Tensor) -> State:
+        """The state before the first step."""
+        ...
+
+    def accept(self, point: Point, state: State) -> tuple[Point, State]:
+        """The point to step from: the current one, or an earlier one to which it backs off."""
+        ...
+
+    def log_step(self, t: Tensor, point: Point, eps: Tensor, bound: Tensor, state: State) -> Tensor:
+        """log eta_t (); t counts from 0, ``bound`` is the largest l_inf norm of a training point."""
+        ...
+
+
+class Memoryless:
+    """The two methods of a schedule that keeps no state."""
+
+    @property
+    def divides_by_loss(self) -> bool:
+        """No."""
+        return False
+
+    def init(self, theta: Tensor) -> State:
+        """No state."""
+        return {}
+
+    def accept(self, point: Point, state: State) -> tuple[Point, State]:
+        """Always the current point."""
+        return point, state
+
+
+def log(value: float, like: Tensor) -> Tensor:
+    """log(value) as a tensor of the type of ``like``."""
+    return torch.full_like(like, value).log()

@@ -1,0 +1,113 @@
+"""One run, one step: attack, gradient, update. Pure functions of tensors, for one model on one dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from robust_erm.attacks.attack import Attack, Victim
+from robust_erm.margins import margin
+from robust_erm.models.model import Model
+from robust_erm.norms import Norm
+from robust_erm.objectives import Objective
+from robust_erm.optimizers.optimizer import Optimizer
+from robust_erm.params import Layout
+from robust_erm.schedules.schedule import Point
+
+
+class Batch(NamedTuple):
+    """Inputs x (n, d), labels y (n,), radius eps (), bound B () = max_i ||x_i||_inf."""
+
+    x: Tensor
+    y: Tensor
+    eps: Tensor
+    bound: Tensor
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The code of a run: everything that is not a tensor. Runs of one pack share it."""
+
+    model: Model
+    layout: Layout
+    objective: Objective
+    optimizer: Optimizer
+    attack: Attack
+    domain: tuple[float, float] | None
+
+
+def outputs(recipe: Recipe, theta: Tensor, x: Tensor) -> Tensor:
+    """f(x; theta): theta (P,), x (n, d) -> (n,) or (n, C)."""
+    return recipe.model.apply(recipe.layout.unflatten(theta), x)
+
+
+def predictor(recipe: Recipe, theta: Tensor) -> Tensor | None:
+    """The weight (d,) or (C, d) of a model linear in its input, else None."""
+    weight: Any = getattr(recipe.model, "weight", None)
+    return None if weight is None else weight(recipe.layout.unflatten(theta))
+
+
+def perturbed(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise: Tensor) -> Tensor:
+    """x' (n, d) of ``attack`` against the model at theta (P,)."""
+    params = recipe.layout.unflatten(theta)
+    victim = Victim(
+        margin=lambda x: margin(recipe.model.apply(params, x), batch.y),
+        x=batch.x,
+        y=batch.y,
+        domain=recipe.domain,
+        weight=predictor(recipe, theta),
+    )
+    return attack.perturb(victim, batch.eps, noise)
+
+
+def loss_and_grad(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Worst-case log loss () and a (sub)gradient of it (P,) at theta (P,).
+
+    Under an iterative attack the gradient is taken at fixed x' (Danskin). Under the exact one, for
+    one logit, the loss is the closed form in ``y_i <w, x_i> - eps ||w||_{p*}`` and the gradient its
+    subgradient of least norm (tsilivis2024 Lemma C.3), pulled back to the parameters.
+    """
+    w = predictor(recipe, theta)
+    if recipe.attack.closed_form and w is not None and w.ndim == 1:
+        return _closed_form(recipe, theta, batch)
+    x_adv = perturbed(recipe, recipe.attack, theta, batch, noise)
+    grad, log_loss = torch.func.grad_and_value(
+        lambda t: recipe.objective.log_loss(outputs(recipe, t, x_adv), batch.y)
+    )(theta)
+    return log_loss, grad
+
+
+def _closed_form(recipe: Recipe, theta: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    weight: Any = recipe.model.weight  # type: ignore[attr-defined]
+    w, pull = torch.func.vjp(lambda t: weight(recipe.layout.unflatten(t)), theta)
+    dual = Norm(recipe.attack.p).dual
+    s = batch.eps * dual.value(w) - batch.y * (batch.x @ w)
+    share, log_loss = torch.func.grad_and_value(recipe.objective.of_scores)(s)  # share_i = d log L / d s_i
+    grad_w = -((batch.y * share) @ batch.x)
+    push = share.sum() * batch.eps
+    grad_w = grad_w + push * dual.min_subgradient(w, grad_w, push)
+    (grad,) = pull(grad_w)
+    return log_loss, grad
+
+
+def step(
+    recipe: Recipe, t: Tensor, theta: Tensor, state: dict[str, Any], batch: Batch, noise: Tensor
+) -> tuple[Point, Tensor, dict[str, Any]]:
+    """One step from theta_t.
+
+    Returns:
+        The point stepped from (theta_t, or where the schedule backed off to), theta_{t+1}, and the
+        next state ``{"optimizer": ..., "schedule": ...}``.
+    """
+    optimizer, schedule = recipe.optimizer, recipe.optimizer.schedule
+    log_loss, grad = loss_and_grad(recipe, theta, batch, noise)
+    point, schedule_state = schedule.accept(Point(theta, log_loss, grad), state["schedule"])
+    direction, log_scale, optimizer_state = optimizer.update(
+        point.grad, point.log_loss, state["optimizer"], recipe.layout
+    )
+    log_eta = schedule.log_step(t, point, batch.eps, batch.bound, schedule_state)
+    after = point.theta - (log_eta + log_scale).exp() * direction
+    return point, after, {"optimizer": optimizer_state, "schedule": schedule_state}
