@@ -59,7 +59,9 @@ class Trainer:
         if device.startswith("cuda"):
             index = int(device.partition(":")[2] or 0)
             found = torch.cuda.device_count()
-            require(index < found, "device", self.device, f"this machine has {found} CUDA devices; use trainer.device=cpu")
+            require(
+                index < found, "device", self.device, f"this machine has {found} CUDA devices; use trainer.device=cpu"
+            )
         if device == "mps":
             require(torch.backends.mps.is_available(), "device", self.device, "is not here; use trainer.device=cpu")
 
@@ -155,7 +157,10 @@ class Run:
 
     def _check_attacks(self) -> None:
         linear = hasattr(self.model, "weight")
-        for key, attack in {"attack": self.attack, **{f"eval_attacks.{k}": a for k, a in self.eval_attacks.items()}}.items():
+        for key, attack in {
+            "attack": self.attack,
+            **{f"eval_attacks.{k}": a for k, a in self.eval_attacks.items()},
+        }.items():
             advice = f"needs a model linear in its input, model={word(self.model)} is not; use attack=pgd"
             require(linear or not attack.closed_form, key, "exact", advice)
         unit = self.eps_unit
@@ -211,7 +216,9 @@ def plain(run: Run) -> dict[str, Any]:
     def convert(value: Any) -> Any:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             fields = {f.name: convert(getattr(value, f.name)) for f in dataclasses.fields(value)}
-            return fields if isinstance(value, (Run, Stop, Trainer, Wandb)) else {"_target_": target_of(value), **fields}
+            return (
+                fields if isinstance(value, (Run, Stop, Trainer, Wandb)) else {"_target_": target_of(value), **fields}
+            )
         if isinstance(value, dict):
             return {k: convert(v) for k, v in value.items()}
         return [convert(v) for v in value] if isinstance(value, (tuple, list)) else value
@@ -245,7 +252,8 @@ def resolve(cfg: DictConfig) -> Run:
     given["eval_attacks"] = {k: _build(v, f"eval_attacks.{k}") for k, v in (given.get("eval_attacks") or {}).items()}
     for key, part in (("stop", Stop), ("trainer", Trainer), ("logger", Wandb)):
         given[key] = _typed(part, given.get(key) or {}, key)
-    return _typed(Run, given, "")
+    run: Run = _typed(Run, given, "")
+    return run
 
 
 def _build(node: Any, key: str) -> Any:
@@ -289,4 +297,3 @@ def _typed(cls: type[Any], values: dict[str, Any], key: str) -> Any:
         return cls(**converted)
     except ConfigError as error:
         raise (error.under(key) if key else error) from None
-

@@ -28,7 +28,9 @@ def normalised(least: Tensor, vector: Tensor, degree: int, prefix: str) -> dict[
 
     Args:
         least: () the smallest margin over the samples.
-        vector: (P,) parameters, or the predictor (d,) with degree 1.
+        vector: (P,) parameters, or the predictor (d,).
+        degree: L; 1 for the predictor.
+        prefix: of the names.
 
     Returns:
         ``{prefix_l1, prefix_l2, prefix_linf}``; nan for the zero vector.

@@ -34,7 +34,7 @@ def project_simplex(v: Tensor) -> Tensor:
     rank = torch.arange(1, v.shape[-1] + 1, dtype=v.dtype, device=v.device)
     threshold = (u.cumsum(-1) - 1) / rank
     support = (u > threshold) & valid
-    last = support.sum(-1, keepdim=True) - 1
+    last = (support.sum(-1, keepdim=True) - 1).clamp_min(0)  # rounding may leave none where v is huge
     tau = threshold.gather(-1, last)
     return torch.where(torch.isfinite(v), (v - tau).clamp_min(0), torch.zeros_like(v))
 
@@ -68,14 +68,17 @@ class Norm:
         """``||x||_p`` along the last axis: (..., d) -> (...). No overflow for finite results."""
         if self.p == 1:
             return x.abs().sum(-1)
-        if self.p == 2:
-            return torch.linalg.vector_norm(x, dim=-1)
         top = x.abs().amax(-1)
         if self.p == math.inf:
             return top
         scale = torch.where(top > 0, top, torch.ones_like(top))
-        powers = (x.abs() / scale.unsqueeze(-1)) ** self.p
-        return scale * powers.sum(-1) ** (1 / self.p) * (top > 0)
+        unit = x / scale.unsqueeze(-1)
+        length: Tensor
+        if self.p == 2:
+            length = torch.linalg.vector_norm(unit, dim=-1)
+        else:
+            length = (unit.abs() ** self.p).sum(-1) ** (1 / self.p)
+        return scale * length
 
     def steepest(self, g: Tensor) -> Tensor:
         """``argmax_{||u||_p <= 1} <u, g>`` along the last axis; zero where ``g`` is zero.
@@ -133,10 +136,10 @@ class Norm:
         return torch.where(inside, x, outer)
 
     def _shrink(self, a: Tensor, r: Tensor) -> Tensor:
-        """z in [0, a] with z + lam p z^(p-1) = a and ||z||_p = r; a >= 0 scaled to ||a||_p = 1."""
+        """Z in [0, a] with z + lam p z^(p-1) = a and ||z||_p = r; a >= 0 scaled to ||a||_p = 1."""
         p = self.p
         low = torch.full_like(r.expand(*a.shape[:-1], 1), -80.0)  # log lam
-        high = torch.full_like(low, 80.0)
+        high = torch.full_like(low, min(80 + 40 * (p - 1), 700.0))  # z falls like lam^(-1/(p-1))
         z = a
         for _ in range(90):
             mid = (low + high) / 2
@@ -159,7 +162,9 @@ class Norm:
         dual ball; there p in (1, inf) other than 2 takes s = 0, a valid choice, not the least.
 
         Args:
-            w: (d,). g: (d,). c: non-negative scalar tensor.
+            w: (d,).
+            g: (d,).
+            c: non-negative, without axes.
 
         Returns:
             (d,).

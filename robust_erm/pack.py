@@ -19,7 +19,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from robust_erm.callbacks import Progress, Recorder
 from robust_erm.config import Run, identity
@@ -214,6 +214,7 @@ class _Endless:
 
 def _lightning(device: torch.device, callbacks: list[L.Callback]) -> L.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
     warnings.filterwarnings("ignore", message=".*`LightningModule.configure_optimizers` returned `None`.*")
     return L.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),

@@ -32,10 +32,10 @@ class Layout:
         return sum(math.prod(shape) for _, shape in self.shapes)
 
     def flatten(self, params: Params) -> Tensor:
-        """theta (P,)."""
+        """Theta (P,)."""
         return torch.cat([params[name].reshape(-1) for name, _ in self.shapes])
 
     def unflatten(self, theta: Tensor) -> Params:
         """Views of theta (P,) under the names and shapes of the layout."""
-        pieces = theta.split([math.prod(shape) for _, shape in self.shapes])
+        pieces = torch.split(theta, [math.prod(shape) for _, shape in self.shapes])
         return {name: piece.reshape(shape) for (name, shape), piece in zip(self.shapes, pieces, strict=True)}

@@ -1,6 +1,6 @@
 """Run folders as tidy tables, from Python and from the command line.
 
-    python -m robust_erm.results outputs --where optimizer=sd eps=0.2 --csv table.csv
+python -m robust_erm.results outputs --where optimizer=sd eps=0.2 --csv table.csv
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import yaml
 from robust_erm.config import Run, plain, word
 from robust_erm.errors import ConfigError, require
 from robust_erm.run_folder import CONFIG, METRICS, SUMMARY, folder_of, write_whole
+from robust_erm.terminal import show
 
 _COMPONENTS = ("data", "model", "optimizer", "objective", "attack")
 _RUNTIME = ("trainer", "logger", "output_dir", "run_dir", "fresh", "id")
@@ -42,7 +43,9 @@ def as_row(run: Run, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row(config: dict[str, Any], summary: dict[str, Any], folder: Path) -> dict[str, Any]:
-    names = config.pop("names", None) or {key: config[key]["_target_"].rpartition(".")[2].lower() for key in _COMPONENTS}
+    names = config.pop("names", None) or {
+        key: config[key]["_target_"].rpartition(".")[2].lower() for key in _COMPONENTS
+    }
     kept = {k: v for k, v in flat(config).items() if k.split(".")[0] not in _RUNTIME}
     measured = {k: v for k, v in flat(summary).items() if k not in ("eps", "eval_eps")}
     absolute = {"eps_absolute": summary.get("eps"), "eval_eps_absolute": summary.get("eval_eps")}
@@ -70,7 +73,7 @@ def read_curves(frame: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for record in frame.to_dict("records"):
         metrics = pd.read_parquet(Path(record["folder"]) / METRICS)
-        constant = {k: v for k, v in record.items() if k not in metrics}
+        constant = {str(k): v for k, v in record.items() if k not in metrics}
         parts.append(metrics.assign(**constant))
     return pd.concat(parts, ignore_index=True)
 
@@ -78,14 +81,16 @@ def read_curves(frame: pd.DataFrame) -> pd.DataFrame:
 def varying(frame: pd.DataFrame) -> list[str]:
     """The config columns that tell the rows apart: components by name, their options where names do not."""
     found: list[str] = []
-    config = [c for c in frame.columns if c in _COMPONENTS or "." in c or c in ("seed", "eps", "p", "eps_unit", "dtype")]
+    config = [
+        c for c in frame.columns if c in _COMPONENTS or "." in c or c in ("seed", "eps", "p", "eps_unit", "dtype")
+    ]
     config = [c for c in config if not c.startswith("versions.") and not c.endswith("_target_")]
     for column in config:
         group = column.split(".")[0]
         if column == group or group not in found:
-            if frame[column].map(str).nunique() > 1:
+            if len(set(frame[column].map(str))) > 1:
                 found.append(column)
-        elif frame.groupby(group)[column].agg(lambda s: s.map(str).nunique()).max() > 1:
+        elif frame.groupby(group)[column].agg(lambda s: len(set(s.map(str)))).max() > 1:
             found.append(column)
     return found
 
@@ -125,11 +130,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"robust_erm: {error}", file=sys.stderr)
         return 2
-    from robust_erm.report import show
-
     show(frame, varying(frame))
     return 0
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The console command ``robust-erm-results``."""
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    command()

@@ -61,7 +61,9 @@ class RunFolder:
         try:
             found = yaml.safe_load(config.read_text())["id"]
         except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
-            raise ConfigError(key, self.path, "has an unreadable config.yaml; delete the folder or choose another") from error
+            raise ConfigError(
+                key, self.path, "has an unreadable config.yaml; delete the folder or choose another"
+            ) from error
         advice = f"belongs to another config (id {found}, this one is {self.run.id}); choose another folder"
         require(found == self.run.id, key, self.path, advice)
         if not self.run.fresh:

@@ -33,14 +33,11 @@ class Points:
     x: Tensor
     y: Tensor
 
-    @property
-    def axis(self) -> int | None:
-        """What vmap maps over: 0, or None where shared."""
-        return 0 if self.x.ndim == 3 else None
-
     def of(self, rows: Tensor) -> Points:
-        """The points of some runs."""
-        return self if self.axis is None else Points(self.x[rows], self.y[rows])
+        """The points of some runs, (len(rows), n, d); shared ones are a view, not a copy."""
+        if self.x.ndim == 3:
+            return Points(self.x[rows], self.y[rows])
+        return Points(self.x.expand(len(rows), *self.x.shape), self.y.expand(len(rows), *self.y.shape))
 
     def chunk(self, start: int, stop: int) -> Points:
         """Points start..stop of every run."""
@@ -111,15 +108,14 @@ class Runs:
         n = min(n, self.steps - self.t)
         recipe, train = self.recipe, self.train.of(rows)
         batch = Batch(train.x, train.y, self.eps[rows], self.bound[rows])
-        axes = Batch(train.axis, train.axis, 0, 0)  # type: ignore[arg-type]
-        mapped = vmap(lambda t, *rest: step(recipe, t, *rest), in_dims=(None, 0, 0, axes, 0))
+        mapped = vmap(lambda t, *rest: step(recipe, t, *rest), in_dims=(None, 0, 0, 0, 0))
 
         theta, best, best_loss = self.theta[rows], self.best_theta[rows], self.best_log_loss[rows]
         state = pytree.tree_map(lambda a: a[rows], self.state)
         status, stopped_at, target = self.status[rows], self.stopped_at[rows], self.target[rows]
         for t in range(self.t, self.t + n):
             noise = self._noise(recipe.attack, index, train.x.shape[-2], self.generators)
-            point, after, state = mapped(torch.tensor(t, device=theta.device), theta, state, batch, noise)
+            point, after, state = mapped(theta.new_tensor(t), theta, state, batch, noise)
             alive = status == RUNNING
             status, stopped_at = _judge(point.log_loss, point.grad, target, t, status, stopped_at)
             better = (alive & (point.log_loss < best_loss)).unsqueeze(-1)
@@ -130,7 +126,7 @@ class Runs:
         self.t += n
         if self.t == self.steps:
             noise = self._noise(recipe.attack, index, train.x.shape[-2], self.generators)
-            last = vmap(lambda *a: loss_and_grad(recipe, *a), in_dims=(0, axes, 0))
+            last = vmap(lambda *a: loss_and_grad(recipe, *a))
             log_loss, grad = last(theta, batch, noise)
             status, stopped_at = _judge(log_loss, grad, target, self.t, status, stopped_at)
             stopped_at = torch.where(status == RUNNING, self.t, stopped_at)
@@ -144,7 +140,7 @@ class Runs:
     def clean(self, points: Points, rows: Tensor) -> Tensor:
         """Clean margins (len(rows), n) of ``points``."""
         recipe, points = self.recipe, points.of(rows)
-        one = vmap(lambda theta, x, y: margin(outputs(recipe, theta, x), y), in_dims=(0, points.axis, points.axis))
+        one = vmap(lambda theta, x, y: margin(outputs(recipe, theta, x), y))
         theta = self.theta[rows]
         return torch.cat([one(theta, c.x, c.y) for c in _chunks(points)], dim=-1)
 
@@ -159,7 +155,7 @@ class Runs:
             x_adv = perturbed(recipe, attack, theta, Batch(x, y, eps, eps), noise)
             return margin(outputs(recipe, theta, x_adv), y)
 
-        mapped = vmap(one, in_dims=(0, 0, points.axis, points.axis, 0))
+        mapped = vmap(one)
         index = rows.tolist()
         generators = [torch_stream(seed, "eval") for seed in self.seeds]
         theta, radii = self.theta[rows], eps[rows]
@@ -173,19 +169,16 @@ class Runs:
         """Worst-case training log losses (len(rows),), with the noise of :meth:`attacked`."""
         recipe, train = self.recipe, self.train.of(rows)
         batch = Batch(train.x, train.y, self.eps[rows], self.bound[rows])
-        axes = Batch(train.axis, train.axis, 0, 0)  # type: ignore[arg-type]
         generators = [torch_stream(seed, "eval") for seed in self.seeds]
         noise = self._noise(recipe.attack, rows.tolist(), train.x.shape[-2], generators)
-        log_loss: Tensor = vmap(lambda *a: loss_and_grad(recipe, *a)[0], in_dims=(0, axes, 0))(
-            self.theta[rows], batch, noise
-        )
+        log_loss: Tensor = vmap(lambda *a: loss_and_grad(recipe, *a)[0])(self.theta[rows], batch, noise)
         return log_loss
 
     def predictors(self, rows: Tensor) -> Tensor | None:
         """The weights (len(rows), d) or (len(rows), C, d) of models linear in their input, else None."""
         if not hasattr(self.recipe.model, "weight"):
             return None
-        weights: Tensor = vmap(lambda theta: predictor(self.recipe, theta))(self.theta[rows])
+        weights: Tensor = vmap(lambda theta: predictor(self.recipe, theta))(self.theta[rows])  # type: ignore[assignment]
         return weights
 
     def export(self, i: int) -> dict[str, Any]:

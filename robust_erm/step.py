@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.attacks.attack import Attack, Victim
+from robust_erm.linalg import matvec
 from robust_erm.margins import margin
 from robust_erm.models.model import Model
 from robust_erm.norms import Norm
@@ -51,7 +52,7 @@ def predictor(recipe: Recipe, theta: Tensor) -> Tensor | None:
 
 
 def perturbed(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise: Tensor) -> Tensor:
-    """x' (n, d) of ``attack`` against the model at theta (P,)."""
+    """X' (n, d) of ``attack`` against the model at theta (P,)."""
     params = recipe.layout.unflatten(theta)
     victim = Victim(
         margin=lambda x: margin(recipe.model.apply(params, x), batch.y),
@@ -74,19 +75,24 @@ def loss_and_grad(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) ->
     if recipe.attack.closed_form and w is not None and w.ndim == 1:
         return _closed_form(recipe, theta, batch)
     x_adv = perturbed(recipe, recipe.attack, theta, batch, noise)
-    grad, log_loss = torch.func.grad_and_value(
-        lambda t: recipe.objective.log_loss(outputs(recipe, t, x_adv), batch.y)
-    )(theta)
+
+    def worst_case(t: Tensor) -> Tensor:
+        return recipe.objective.log_loss(outputs(recipe, t, x_adv), batch.y)
+
+    grad, log_loss = torch.func.grad_and_value(worst_case)(theta)
     return log_loss, grad
 
 
 def _closed_form(recipe: Recipe, theta: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     weight: Any = recipe.model.weight  # type: ignore[attr-defined]
-    w, pull = torch.func.vjp(lambda t: weight(recipe.layout.unflatten(t)), theta)
+    w: Tensor
+    w, pull = torch.func.vjp(  # type: ignore[misc]
+        lambda t: weight(recipe.layout.unflatten(t)), theta
+    )
     dual = Norm(recipe.attack.p).dual
-    s = batch.eps * dual.value(w) - batch.y * (batch.x @ w)
+    s = batch.eps * dual.value(w) - batch.y * matvec(batch.x, w)
     share, log_loss = torch.func.grad_and_value(recipe.objective.of_scores)(s)  # share_i = d log L / d s_i
-    grad_w = -((batch.y * share) @ batch.x)
+    grad_w = -((batch.y * share).unsqueeze(0) @ batch.x).squeeze(0)
     push = share.sum() * batch.eps
     grad_w = grad_w + push * dual.min_subgradient(w, grad_w, push)
     (grad,) = pull(grad_w)

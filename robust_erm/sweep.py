@@ -15,8 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from robust_erm.config import Run, resolve, word
 from robust_erm.errors import ConfigError, require
 from robust_erm.pack import pack_key, radii, train_pack
-from robust_erm.report import console, report
-from robust_erm.run_folder import RunFolder
+from robust_erm.report import report
+from robust_erm.run_folder import RunFolder, folder_of
+from robust_erm.terminal import console, set_up_logging
 
 log = logging.getLogger("robust_erm")
 
@@ -38,7 +39,9 @@ def check_all(configs: Sequence[DictConfig], labels: Sequence[str]) -> list[Run]
             folder = RunFolder(run)
             folder.check()
             other = names.setdefault(str(folder.path), run.id)
-            require(other == run.id, "run_dir", folder.path, "is the folder of several points; leave run_dir out of sweeps")
+            require(
+                other == run.id, "run_dir", folder.path, "is the folder of several points; leave run_dir out of sweeps"
+            )
             runs.append(run)
         except ConfigError as error:
             faults.append(f"{error}" + (f"   [{label}]" if len(configs) > 1 else ""))
@@ -90,7 +93,9 @@ def _train(members: list[Run], show: Any) -> list[Result]:
         return list(train_pack(members, show))
     except Exception as error:
         if len(members) > 1:
-            log.warning("a pack of %d runs failed (%s: %s); training them one by one", len(members), _kind(error), error)
+            log.warning(
+                "a pack of %d runs failed (%s: %s); training them one by one", len(members), _kind(error), error
+            )
             return [result for run in members for result in _train([run], show)]
         log.error("%s failed: %s: %s", members[0].name, _kind(error), error, exc_info=True)
         return [error]
@@ -100,8 +105,20 @@ def _kind(error: BaseException) -> str:
     return type(error).__name__
 
 
+def run_one(config: DictConfig) -> dict[str, Any]:
+    """Check, train and report one run; its table and figure go to its own folder."""
+    set_up_logging()
+    run = check_all([config], [""])[0]
+    result = train_all([run], 1)[0]
+    report([run], [result], folder_of(run))
+    if isinstance(result, BaseException):
+        raise SystemExit(1)
+    return result
+
+
 def run_sweep(configs: Sequence[DictConfig], overrides: Sequence[list[str]], folder: Path, size: int) -> list[Result]:
     """Check, train and report the points of one sweep; its table and figure go to ``folder``."""
+    set_up_logging()
     try:
         require(size >= 1, "hydra.launcher.pack_size", size, "must be 1 or more")
         runs = check_all(configs, [" ".join(o) for o in overrides])

@@ -53,7 +53,7 @@ class Attack(Protocol):
         ...
 
     def perturb(self, victim: Victim, eps: Tensor, noise: Tensor) -> Tensor:
-        """x' (n, d) with ``||x' - x||_p <= eps`` row by row (and in the domain, where boxed)."""
+        """X' (n, d) with ``||x' - x||_p <= eps`` row by row (and in the domain, where boxed)."""
         ...
 
 

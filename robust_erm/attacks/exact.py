@@ -35,7 +35,7 @@ class Exact(Deterministic):
         return True
 
     def perturb(self, victim: Victim, eps: Tensor, noise: Tensor) -> Tensor:
-        """x' (n, d)."""
+        """X' (n, d)."""
         w, x, y = victim.weight, victim.x, victim.y
         assert w is not None, "validated before training: model linear in its input"
         norm = Norm(self.p)

@@ -29,6 +29,6 @@ class FGM(Deterministic):
         Norm(self.p)
 
     def perturb(self, victim: Victim, eps: Tensor, noise: Tensor) -> Tensor:
-        """x' (n, d)."""
+        """X' (n, d)."""
         step = Norm(self.p).steepest(victim.margin_gradient(victim.x))
         return into_box(victim.x - eps * step, self.box, victim.domain)

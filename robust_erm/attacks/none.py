@@ -24,5 +24,5 @@ class NoAttack(Deterministic):
         Norm(self.p)
 
     def perturb(self, victim: Victim, eps: Tensor, noise: Tensor) -> Tensor:
-        """x."""
+        """X."""
         return victim.x

@@ -72,7 +72,7 @@ class PGD:
         return sign * z / (z.sum(-1, keepdim=True) + extra)
 
     def perturb(self, victim: Victim, eps: Tensor, noise: Tensor) -> Tensor:
-        """x' (n, d)."""
+        """X' (n, d)."""
         if not self.random_start:
             return self._descend(victim, eps, victim.x)
         tries = [self._descend(victim, eps, into_box(victim.x + eps * u, self.box, victim.domain)) for u in noise]

@@ -59,7 +59,7 @@ class Clusters:
         """Nothing beyond the above."""
 
     def cluster_means(self, seed: int) -> Array:
-        """mu (k, d) of ``seed``, rows of norm sqrt(d)."""
+        """Mu (k, d) of ``seed``, rows of norm sqrt(d)."""
         mu = numpy_stream(seed, "teacher").standard_normal((self.k, self.d))
         if self.means == "orthogonal":
             mu = np.linalg.qr(mu.T)[0].T

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,7 +38,7 @@ class Dataset:
     law: GaussianTeacher | None = None
 
 
-class Data(Protocol):
+class Data(Hashable, Protocol):
     """A way to draw a data set."""
 
     @property

@@ -47,7 +47,7 @@ class Digits:
         return len(self.classes)
 
     def check(self) -> None:
-        """m must leave test images."""
+        """M must leave test images."""
         size = len(images.rows_of(_load()[1], self.classes))
         require(self.m < size, "m", self.m, f"must be below {size}, the number of images of {list(self.classes)}")
 

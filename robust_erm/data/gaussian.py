@@ -15,7 +15,7 @@ _CHUNK = 256  # rows per draw, fixed: then a larger m extends the same sequence 
 
 
 def _rows(rng: np.random.Generator, n: int, d: int, k: int) -> Array:
-    """n rows: N(0, I_d) for k = d, else entries in {-1, 0, 1} with P(+1) = P(-1) = k / (2 d)."""
+    """N rows: N(0, I_d) for k = d, else entries in {-1, 0, 1} with P(+1) = P(-1) = k / (2 d)."""
     if k == d:
         return rng.standard_normal((n, d))
     u = rng.random((n, d))

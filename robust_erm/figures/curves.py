@@ -9,9 +9,12 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from robust_erm.run_folder import write_whole
 
@@ -45,24 +48,29 @@ def curves(table: pd.DataFrame, keys: list[str]) -> Figure:
             dash = dashes.setdefault(parts[1:], ("-", "--", ":", "-.")[len(dashes) % 4])
             for ax, column in zip(axes.flat, panels, strict=False):
                 label = ", ".join(parts) if parts else "run"
-                ax.plot(run["step"].clip(lower=0.5), run[column], dash, color=colour, lw=1.2, label=label)
+                steps = run["step"].clip(lower=0.5)
+                ax.plot(steps, run[column], dash, color=colour, lw=1.2, label=label)
+                ax.plot(steps.iloc[-1:], run[column].iloc[-1:], "o", color=colour, ms=2.5)
         for ax, column in zip(axes.flat, panels, strict=False):
             ax.set(xscale="log", title=PANELS[column])
             if column.startswith("margin"):
                 _show_positive(ax)
+            else:
+                ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         for ax in list(axes.flat)[len(panels) :]:
             ax.set_axis_off()
         for ax in axes[-1]:
             ax.set_xlabel("step")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         if len(labels) <= 24:
-            figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
+            columns = max(1, min(4, 96 // (max(map(len, labels)) + 8)))
+            figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     return figure
 
 
-def _show_positive(ax: plt.Axes) -> None:
+def _show_positive(ax: Axes) -> None:
     """Margins start far below zero; what matters is how they end: show from slightly below zero."""
-    top = max((float(line.get_ydata().max()) for line in ax.lines if len(line.get_ydata())), default=0.0)
+    top = max((float(np.nanmax(np.append(line.get_ydata(), 0.0))) for line in ax.lines), default=0.0)
     if top > 0:
         ax.set_ylim(-0.25 * top, 1.08 * top)
     ax.axhline(0, color="0.7", lw=0.6, zorder=0)

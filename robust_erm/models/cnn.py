@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robust_erm.errors import ConfigError, require
+from robust_erm.linalg import linear
 from robust_erm.models.model import squeeze_logit, uniform
 from robust_erm.params import Params
 
@@ -49,7 +50,9 @@ class CNN:
         """W1, W2 convolutions; W3, W4 fully connected; b1..b4 where ``bias``."""
         side = math.isqrt(d)
         if side * side != d or side % 4:
-            raise ConfigError("channels", self.channels, f"model=cnn needs square images, side a multiple of 4; d = {d}")
+            raise ConfigError(
+                "channels", self.channels, f"model=cnn needs square images, side a multiple of 4; d = {d}"
+            )
         one, two = self.channels
         shapes = [(one, 1, 5, 5), (two, one, 5, 5), (self.hidden, two * (side // 4) ** 2), (outputs, self.hidden)]
         params: Params = {}
@@ -61,10 +64,10 @@ class CNN:
         return params
 
     def apply(self, params: Params, x: Tensor) -> Tensor:
-        """x (n, side^2) -> (n,) or (n, C)."""
+        """X (n, side^2) -> (n,) or (n, C)."""
         side = math.isqrt(x.shape[-1])
         h = x.reshape(-1, 1, side, side)
         for k in (1, 2):
             h = F.max_pool2d(F.conv2d(h, params[f"W{k}"], params.get(f"b{k}"), padding=2).relu(), 2)
-        h = F.linear(h.flatten(1), params["W3"], params.get("b3")).relu()
-        return squeeze_logit(F.linear(h, params["W4"], params.get("b4")))
+        h = (linear(h.flatten(1), params["W3"]) + params.get("b3", 0)).relu()
+        return squeeze_logit(linear(h, params["W4"]) + params.get("b4", 0))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.errors import require
+from robust_erm.linalg import linear
 from robust_erm.models.model import squeeze_logit, uniform
 from robust_erm.params import Params
 
@@ -52,8 +53,8 @@ class DeepLinear:
         return product.squeeze(0) if product.shape[0] == 1 else product
 
     def apply(self, params: Params, x: Tensor) -> Tensor:
-        """x (n, d) -> (n,) or (n, C)."""
+        """X (n, d) -> (n,) or (n, C)."""
         h = x
         for k in range(1, self.depth + 1):
-            h = h @ params[f"W{k}"].mT
+            h = linear(h, params[f"W{k}"])
         return squeeze_logit(h)

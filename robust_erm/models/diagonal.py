@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.errors import ConfigError, require
+from robust_erm.linalg import matvec
 from robust_erm.params import Params
 
 
@@ -45,9 +46,9 @@ class Diagonal:
         return {"u_plus": start, "u_minus": start.clone()}
 
     def weight(self, params: Params) -> Tensor:
-        """w (d,) = u_+^L - u_-^L."""
+        """W (d,) = u_+^L - u_-^L."""
         return params["u_plus"] ** self.depth - params["u_minus"] ** self.depth
 
     def apply(self, params: Params, x: Tensor) -> Tensor:
-        """x (n, d) -> (n,)."""
-        return x @ self.weight(params)
+        """X (n, d) -> (n,)."""
+        return matvec(x, self.weight(params))

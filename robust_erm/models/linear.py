@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.errors import require
+from robust_erm.linalg import linear, matvec
 from robust_erm.params import Params
 
 
@@ -30,14 +31,15 @@ class Linear:
         return 1
 
     def init(self, d: int, outputs: int, generator: torch.Generator) -> Params:
-        """w (d,), or (C, d)."""
+        """W (d,), or (C, d)."""
         shape = (d,) if outputs == 1 else (outputs, d)
         return {"w": self.init_scale * torch.randn(shape, generator=generator, dtype=torch.float64)}
 
     def weight(self, params: Params) -> Tensor:
-        """w itself."""
+        """W itself."""
         return params["w"]
 
     def apply(self, params: Params, x: Tensor) -> Tensor:
-        """x (n, d) -> (n,) or (n, C)."""
-        return x @ params["w"].mT if params["w"].ndim == 2 else x @ params["w"]
+        """X (n, d) -> (n,) or (n, C)."""
+        w = params["w"]
+        return linear(x, w) if w.ndim == 2 else matvec(x, w)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.errors import one_of, require
+from robust_erm.linalg import linear
 from robust_erm.models.model import squeeze_logit, uniform
 from robust_erm.params import Params
 
@@ -54,10 +55,10 @@ class MLP:
         return params
 
     def apply(self, params: Params, x: Tensor) -> Tensor:
-        """x (n, d) -> (n,) or (n, C)."""
+        """X (n, d) -> (n,) or (n, C)."""
         h = x
         for k in range(1, self.depth + 1):
-            h = h @ params[f"W{k}"].mT
+            h = linear(h, params[f"W{k}"])
             if self._biased(k):
                 h = h + params[f"b{k}"]
             if k < self.depth:

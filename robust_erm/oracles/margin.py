@@ -93,7 +93,7 @@ def _solve(z: Array, p: float) -> tuple[Array, Array]:
 
 
 def _linear_program(z: Array, p: float) -> tuple[Array, Array]:
-    """min ||Z' lam||_p over the simplex: variables (lam, s) with -s <= Z' lam <= s."""
+    """Min ||Z' lam||_p over the simplex: variables (lam, s) with -s <= Z' lam <= s."""
     m, d = z.shape
     slack = sparse.csr_array(np.ones((d, 1))) if p == math.inf else sparse.eye_array(d)
     n_slack = slack.shape[1]
@@ -113,7 +113,7 @@ def _linear_program(z: Array, p: float) -> tuple[Array, Array]:
 
 
 def _least_norm_point(z: Array) -> tuple[Array, Array]:
-    """min ||w||_2 s.t. Z w >= 1, as non-negative least squares (Lawson & Hanson 1974, ch. 23)."""
+    """Min ||w||_2 s.t. Z w >= 1, as non-negative least squares (Lawson & Hanson 1974, ch. 23)."""
     m, d = z.shape
     target = np.zeros(d + 1)
     target[d] = 1.0
@@ -125,7 +125,7 @@ def _least_norm_point(z: Array) -> tuple[Array, Array]:
 
 
 def _power_cones(z: Array, p: float) -> tuple[Array, Array]:
-    """min ||Z' lam||_p: variables (lam, v, r, t), |v_j| <= r_j^(1/p) t^(1-1/p), sum r = t.
+    """Min ||Z' lam||_p: variables (lam, v, r, t), |v_j| <= r_j^(1/p) t^(1-1/p), sum r = t.
 
     Returns lam and the multiplier of ``v = Z' lam``, which is w up to sign and scale.
     """

@@ -23,7 +23,10 @@ def gaussian_accuracy(w: Array, w_star: Array, eps: float, p: float) -> float:
     without cancellation.
 
     Args:
-        w: (d,) predictor. w_star: (d,) teacher, not zero. eps: radius. p: the threat's exponent.
+        w: (d,) predictor.
+        w_star: (d,) teacher, not zero.
+        eps: radius.
+        p: exponent of the threat's norm.
 
     Returns:
         The accuracy; 0 for w = 0, which is never right by a positive margin; nan if w is not finite.

@@ -36,5 +36,5 @@ class BoundedLoss(Memoryless):
         return True
 
     def log_step(self, t: Tensor, point: Point, eps: Tensor, bound: Tensor, state: State) -> Tensor:
-        """log of the above."""
+        """Log of the above."""
         return torch.minimum(log(self.eta_plus, point.log_loss), -2 * (bound + eps).log() - point.log_loss)

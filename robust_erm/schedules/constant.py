@@ -24,5 +24,5 @@ class Constant(Memoryless):
         require(self.lr > 0, "lr", self.lr, "must be positive")
 
     def log_step(self, t: Tensor, point: Point, eps: Tensor, bound: Tensor, state: State) -> Tensor:
-        """log lr."""
+        """Log lr."""
         return log(self.lr, point.log_loss)

@@ -31,5 +31,5 @@ class Growing(Memoryless):
         require(self.every >= 1, "every", self.every, "must be 1 or more")
 
     def log_step(self, t: Tensor, point: Point, eps: Tensor, bound: Tensor, state: State) -> Tensor:
-        """log lr + floor(t / every) log factor: grows past 1e308 without overflow."""
+        """Log lr + floor(t / every) log factor: grows past 1e308 without overflow."""
         return math.log(self.lr) + (t // self.every) * math.log(self.factor)

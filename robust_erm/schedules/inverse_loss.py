@@ -70,5 +70,5 @@ class InverseLoss:
         return kept, {"log_alpha": log_alpha, **kept._asdict()}
 
     def log_step(self, t: Tensor, point: Point, eps: Tensor, bound: Tensor, state: State) -> Tensor:
-        """log alpha_t - log L_t."""
+        """Log alpha_t - log L_t."""
         return state["log_alpha"] - point.log_loss

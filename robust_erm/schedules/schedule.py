@@ -35,7 +35,7 @@ class Schedule(Protocol):
         ...
 
     def log_step(self, t: Tensor, point: Point, eps: Tensor, bound: Tensor, state: State) -> Tensor:
-        """log eta_t (); t counts from 0, ``bound`` is the largest l_inf norm of a training point."""
+        """Log eta_t (); t counts from 0, ``bound`` is the largest l_inf norm of a training point."""
         ...
 
 

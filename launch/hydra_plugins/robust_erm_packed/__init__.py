@@ -1,0 +1,1 @@
+"""Hydra finds this package by its namespace, hydra_plugins."""

@@ -1,0 +1,67 @@
+"""What the terminal shows: warnings, and tables of runs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+console = Console(stderr=True)
+output = Console(width=None if sys.stdout.isatty() else 160)
+
+# column of the summary: heading
+SHOWN = {
+    "status": "status",
+    "step": "step",
+    "train_clean_acc": "train\nclean",
+    "train_robust_acc": "train\nrobust",
+    "test_clean_acc": "test\nclean",
+    "test_robust_acc": "test\nrobust",
+    "margin_robust_l1": "margin\n/l1^L",
+    "margin_robust_l2": "margin\n/l2^L",
+    "margin_robust_linf": "margin\n/linf^L",
+}
+
+
+def show(frame: pd.DataFrame, keys: list[str]) -> None:
+    """The terminal's table: what differs between the runs, then what was measured; folders below."""
+    table = Table(show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold")
+    table.add_column("#", justify="right")
+    for key in keys:
+        table.add_column(key)
+    columns = [c for c in SHOWN if c in frame and c not in keys and frame[c].notna().any()]
+    if "cd" not in set(frame["optimizer"]):
+        columns = [c for c in columns if c != "margin_robust_l1"]  # the margin of coordinate descent only
+    for column in columns:
+        table.add_column(SHOWN[column], justify="right")
+    records = frame.to_dict("records")
+    for k, record in enumerate(records, start=1):
+        values = [cell(record[c], percent=c.endswith("_acc")) for c in columns]
+        table.add_row(str(k), *(cell(record[key]) for key in keys), *values)
+    output.print(table)
+    output.print("accuracies in %, on clean inputs and under attack; margin: the least robust one on the training set")
+    for k, record in enumerate(records, start=1):
+        output.print(f"{k:>3}  {record['folder']}", soft_wrap=True, highlight=False)
+
+
+def cell(value: Any, percent: bool = False) -> str:
+    """A number or word as the table shows it; accuracies in per cent."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{100 * value:.1f}" if percent else f"{value:.3g}"
+
+
+def set_up_logging() -> None:
+    """Warnings to the terminal; everything to each run's own log."""
+    log = logging.getLogger("robust_erm")
+    if not log.handlers:
+        handler = RichHandler(console=console, show_path=False, show_time=False)
+        handler.setLevel(logging.WARNING)
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False

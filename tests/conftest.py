@@ -1,0 +1,110 @@
+"""Shared pieces: small runs, and the configs of conf/."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("WANDB_SILENT", "true")
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from robust_erm.attacks.exact import Exact
+from robust_erm.config import Run, resolve
+from robust_erm.models.linear import Linear
+from robust_erm.objectives import Objective
+from robust_erm.optimizers.steepest import Steepest
+from robust_erm.params import Layout
+from robust_erm.runs import Points, Runs
+from robust_erm.schedules.bounded_loss import BoundedLoss
+from robust_erm.step import Recipe
+from robust_erm.streams import torch_stream
+from robust_erm.train import conf_dir
+
+torch.set_num_threads(1)
+
+MNIST_FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
+
+
+@pytest.fixture
+def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
+    """compose(overrides...) -> the config that the command line would give, into a temporary folder."""
+
+    def of(*overrides: str) -> DictConfig:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            fixed = [f"output_dir={tmp_path}/outputs", "logger=none", "trainer.progress=false", "trainer.threads=1"]
+            return compose("train", [*fixed, *overrides])
+
+    yield of
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def resolved(composed: Callable[..., DictConfig]) -> Callable[..., Run]:
+    """resolved(overrides...) -> the checked run."""
+    return lambda *overrides: resolve(composed(*overrides))
+
+
+def separable(m: int, d: int, seed: int = 0) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Gaussian points with labels of a Gaussian teacher."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((m, d))
+    return x, np.where(x @ rng.standard_normal(d) > 0, 1.0, -1.0)
+
+
+def make_runs(
+    x: Any,
+    y: Any,
+    eps: list[float],
+    *,
+    model: Any = None,
+    optimizer: Any = None,
+    attack: Any = None,
+    objective: Objective | None = None,
+    steps: int = 100,
+    loss: float | None = None,
+    seeds: list[int] | None = None,
+    domain: tuple[float, float] | None = None,
+    dtype: torch.dtype = torch.float64,
+    outputs: int = 1,
+) -> Runs:
+    """Runs on shared data (x (m, d)) or one set a run (x (R, m, d)); linear GD with the exact attack by default."""
+    model = model or Linear()
+    seeds = seeds or [0] * len(eps)
+    x, y = torch.as_tensor(x, dtype=dtype), torch.as_tensor(y, dtype=dtype)
+    inits = [model.init(x.shape[-1], outputs, torch_stream(seed, "init")) for seed in seeds]
+    layout = Layout.of(inits[0])
+    recipe = Recipe(
+        model,
+        layout,
+        objective or Objective(),
+        optimizer or Steepest(BoundedLoss()),
+        attack or Exact(),
+        domain,
+    )
+    return Runs(
+        recipe=recipe,
+        train=Points(x, y),
+        eps=torch.tensor(eps, dtype=dtype),
+        theta=torch.stack([layout.flatten(p) for p in inits]).to(dtype),
+        seeds=seeds,
+        target=torch.full((len(eps),), -math.inf if loss is None else math.log(loss), dtype=dtype),
+        steps=steps,
+    )
+
+
+def train(runs: Runs, chunk: int = 100) -> Runs:
+    """Advance to the end."""
+    while len(runs.running):
+        runs.advance(chunk)
+    return runs

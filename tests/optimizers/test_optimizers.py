@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from conftest import make_runs, separable, train
+
+from robust_erm.attacks.none import NoAttack
+from robust_erm.models.mlp import MLP
+from robust_erm.optimizers.adam import Adam
+from robust_erm.optimizers.momentum import Momentum
+from robust_erm.optimizers.spectral import Spectral
+from robust_erm.optimizers.steepest import Steepest
+from robust_erm.params import Layout
+from robust_erm.schedules.constant import Constant
+
+LAYOUT = Layout((("W1", (4, 3)), ("b1", (4,)), ("W2", (1, 4))))
+ZERO = torch.tensor(0.0, dtype=torch.float64)
+
+
+def gradient(seed: int) -> torch.Tensor:
+    return torch.randn(LAYOUT.size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("r", [1.0, 1.5, 2.0, 3.0, math.inf])
+def test_unnormalised_is_normalised_times_the_dual_norm(r: float) -> None:
+    """<update, g> = ||g||_{r*}^2 and ||update||_r = ||g||_{r*}, on the concatenated parameters."""
+    g = gradient(0)
+    update, scale, _ = Steepest(Constant(1.0), r).update(g, ZERO - 2, {}, LAYOUT)
+    direction, unit, _ = Steepest(Constant(1.0), r, normalized=True).update(g, ZERO - 2, {}, LAYOUT)
+    dual = torch.linalg.vector_norm(g, ord=1 / (1 - 1 / r) if r > 1 else math.inf)
+    assert torch.allclose(update, dual * direction, rtol=1e-12)
+    assert float(direction @ g) == pytest.approx(float(dual), rel=1e-12)
+    assert float(scale) == -2
+    assert float(unit) == 0
+
+
+def test_coordinate_descent_moves_one_coordinate_of_the_whole_network() -> None:
+    update, _, _ = Steepest(Constant(1.0), 1.0).update(gradient(1), ZERO, {}, LAYOUT)
+    assert int((update != 0).sum()) == 1
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_spectral_direction_is_steepest(normalized: bool) -> None:
+    """Every layer's spectral norm is 1 and <u, g> is the sum of the nuclear norms, the dual norm."""
+    g = gradient(2)
+    update, _, _ = Spectral(Constant(1.0), normalized).update(g, ZERO, {}, LAYOUT)
+    parts = LAYOUT.unflatten(g)
+    nuclear = sum(float(torch.linalg.svdvals(p.reshape(p.shape[0], -1)).sum()) for p in parts.values())
+    u = update if normalized else update / nuclear
+    assert float(u @ g) == pytest.approx(nuclear, rel=1e-12)
+    for p in LAYOUT.unflatten(u).values():
+        assert float(torch.linalg.matrix_norm(p.reshape(p.shape[0], -1), ord=2)) == pytest.approx(1, rel=1e-12)
+
+
+def test_spectral_ignores_zero_singular_values() -> None:
+    """A rank-one gradient has a rank-one direction, not an arbitrary completion; zero stays zero."""
+    layout = Layout((("W", (3, 3)),))
+    a, b = torch.tensor([1.0, 2, 2]).double(), torch.tensor([0.6, 0.8, 0]).double()
+    update, _, _ = Spectral(Constant(1.0), True).update(torch.outer(a, b).reshape(-1), ZERO, {}, layout)
+    assert torch.allclose(update.reshape(3, 3), torch.outer(a / 3, b), atol=1e-12)
+    still, _, _ = Spectral(Constant(1.0), True).update(torch.zeros(9).double(), ZERO, {}, layout)
+    assert torch.equal(still, torch.zeros(9).double())
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "lr"),
+    [
+        (lambda s: Adam(s), lambda p, lr: torch.optim.Adam(p, lr=lr), 1e-2),
+        (lambda s: Adam(s, epsilon=0.0), lambda p, lr: torch.optim.Adam(p, lr=lr, eps=0.0), 1e-2),
+        (lambda s: Momentum(s), lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9), 1e-3),
+        (lambda s: Steepest(s), lambda p, lr: torch.optim.SGD(p, lr=lr), 1e-3),
+    ],
+)
+def test_against_torch_optim(ours: Any, theirs: Any, lr: float) -> None:
+    """Fifty steps of a net on the plain exponential loss, by torch.optim and by us in the log domain."""
+    x, y = separable(10, 5)
+    model = MLP(width=6, init_scale=1.0)
+    runs = make_runs(x, y, [0.0], model=model, attack=NoAttack(), optimizer=ours(Constant(lr)), steps=50)
+    layout = runs.recipe.layout
+    theta = runs.theta[0].clone().requires_grad_()
+    optimizer = theirs([theta], lr)
+    for _ in range(50):
+        optimizer.zero_grad()
+        f = model.apply(layout.unflatten(theta), torch.from_numpy(x))
+        torch.exp(-torch.from_numpy(y) * f).sum().backward()
+        optimizer.step()
+    assert torch.allclose(train(runs).theta[0], theta.detach(), rtol=1e-8, atol=1e-10)
+
+
+def test_adam_goes_on_where_the_loss_underflows() -> None:
+    x, y = separable(10, 100)
+    runs = make_runs(x, y, [0.0], optimizer=Adam(Constant(1.0), 0.1, 0.1, 0.0), steps=1200)
+    train(runs)
+    assert float(runs.best_log_loss[0]) < -800
+    assert runs.theta.isfinite().all()
