@@ -24,6 +24,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, Vali
 
 from robust_erm.errors import ConfigError, one_of, require
 
+COMPONENTS = ("data", "model", "optimizer", "objective", "attack")
 _RUNTIME: dict[str, Any] = {"identity": False}
 
 
@@ -191,6 +192,11 @@ def _try_init(model: Any, d: int, outputs: int) -> None:
     model.init(d, outputs, torch.Generator())
 
 
+def names(run: Run) -> dict[str, str]:
+    """What each component of ``run`` is called."""
+    return {key: word(getattr(run, key)) for key in COMPONENTS}
+
+
 def word(component: Any) -> str:
     """How file names and messages call a component: mlp, gd, sd, ..."""
     named: str = getattr(component, "nickname", type(component).__name__.lower())
@@ -246,8 +252,7 @@ def resolve(cfg: DictConfig) -> Run:
         raise ConfigError(str(error.full_key), "", str(error).splitlines()[0]) from None
     assert isinstance(plain, dict)
     given: dict[str, Any] = {str(k): v for k, v in plain.items()}
-    components = ("data", "model", "objective", "optimizer", "attack")
-    for key in components:
+    for key in COMPONENTS:
         given[key] = _build(given.get(key), key)
     given["eval_attacks"] = {k: _build(v, f"eval_attacks.{k}") for k, v in (given.get("eval_attacks") or {}).items()}
     for key, part in (("stop", Stop), ("trainer", Trainer), ("logger", Wandb)):

@@ -8,6 +8,7 @@ difference, so products with one column are written as products with one row.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -19,3 +20,8 @@ def matvec(x: Tensor, w: Tensor) -> Tensor:
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """``x W'``: x (n, d), W (k, d) -> (n, k)."""
     return (weight @ x.mT).mT if weight.shape[0] == 1 else x @ weight.mT
+
+
+def own_class(f: Tensor, y: Tensor) -> Tensor:
+    """Mask (n, C) of each sample's own class: f (n, C) outputs, y (n,) classes."""
+    return y.unsqueeze(-1) == torch.arange(f.shape[-1], dtype=y.dtype, device=y.device)

@@ -6,8 +6,8 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from robust_erm.linalg import own_class
 from robust_erm.norms import Norm
 from robust_erm.params import Params
 
@@ -18,7 +18,7 @@ def margin(f: Tensor, y: Tensor) -> Tensor:
     """``y f`` (n,) for f (n,), y in {-1, +1}; true minus best other logit for f (n, C), classes y."""
     if f.ndim == 1:
         return y * f
-    own = F.one_hot(y.long(), f.shape[-1]).bool()
+    own = own_class(f, y)
     true = torch.where(own, f, torch.zeros_like(f)).sum(-1)
     return true - torch.where(own, torch.full_like(f, -math.inf), f).amax(-1)
 

@@ -16,12 +16,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from robust_erm.config import Run, plain, word
+from robust_erm.config import COMPONENTS, Run, names, plain
 from robust_erm.errors import ConfigError, require
 from robust_erm.run_folder import CONFIG, METRICS, SUMMARY, folder_of, write_whole
 from robust_erm.terminal import show
 
-_COMPONENTS = ("data", "model", "optimizer", "objective", "attack")
 _RUNTIME = ("trainer", "logger", "output_dir", "run_dir", "fresh", "id")
 
 
@@ -38,18 +37,14 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def as_row(run: Run, summary: dict[str, Any]) -> dict[str, Any]:
     """One row of the table, from a run and its summary."""
-    names = {key: word(getattr(run, key)) for key in _COMPONENTS}
-    return _row({**plain(run), "names": names}, summary, folder_of(run))
+    return _row({"names": names(run), **plain(run)}, summary, folder_of(run))
 
 
 def _row(config: dict[str, Any], summary: dict[str, Any], folder: Path) -> dict[str, Any]:
-    names = config.pop("names", None) or {
-        key: config[key]["_target_"].rpartition(".")[2].lower() for key in _COMPONENTS
-    }
-    kept = {k: v for k, v in flat(config).items() if k.split(".")[0] not in _RUNTIME}
+    kept = {k: v for k, v in flat(config).items() if k.split(".")[0] not in (*_RUNTIME, "names")}
     measured = {k: v for k, v in flat(summary).items() if k not in ("eps", "eval_eps")}
     absolute = {"eps_absolute": summary.get("eps"), "eval_eps_absolute": summary.get("eval_eps")}
-    return {**names, **kept, **measured, **absolute, "folder": str(folder)}
+    return {**config["names"], **kept, **measured, **absolute, "folder": str(folder)}
 
 
 def load(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
@@ -81,9 +76,7 @@ def read_curves(frame: pd.DataFrame) -> pd.DataFrame:
 def varying(frame: pd.DataFrame) -> list[str]:
     """The config columns that tell the rows apart: components by name, their options where names do not."""
     found: list[str] = []
-    config = [
-        c for c in frame.columns if c in _COMPONENTS or "." in c or c in ("seed", "eps", "p", "eps_unit", "dtype")
-    ]
+    config = [c for c in frame.columns if c in COMPONENTS or "." in c or c in ("seed", "eps", "p", "eps_unit", "dtype")]
     config = [c for c in config if not c.startswith("versions.") and not c.endswith("_target_")]
     for column in config:
         group = column.split(".")[0]

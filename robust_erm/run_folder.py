@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 import yaml
 
-from robust_erm.config import Run, plain
+from robust_erm.config import Run, names, plain
 from robust_erm.errors import ConfigError, require
 
 CONFIG, METRICS, SUMMARY, CHECKPOINT, LOG = "config.yaml", "metrics.parquet", "summary.json", "checkpoint.pt", "run.log"
@@ -75,7 +75,7 @@ class RunFolder:
         if self.run.fresh:
             for name in (SUMMARY, CHECKPOINT, METRICS, LOG):
                 (self.path / name).unlink(missing_ok=True)
-        text = yaml.safe_dump({"id": self.run.id, **plain(self.run)}, sort_keys=False)
+        text = yaml.safe_dump({"id": self.run.id, "names": names(self.run), **plain(self.run)}, sort_keys=False)
         write_whole(self.path / CONFIG, text.encode())
 
     def read_summary(self) -> dict[str, Any] | None:
@@ -98,12 +98,15 @@ class RunFolder:
             raise ConfigError("checkpoint", path, "is damaged; train again with fresh=true") from error
         advice = f"belongs to another config (id {found}, this one is {self.run.id}); train again with fresh=true"
         require(found == self.run.id, "checkpoint", path, advice)
+        kept["rows"] = [dict(zip(kept["columns"], row, strict=True)) for row in kept["values"].tolist()]
         return kept
 
     def write_checkpoint(self, state: dict[str, Any], rows: list[dict[str, float]]) -> None:
         """All that is needed to go on: the run's state and its metrics so far."""
         buffer = io.BytesIO()
-        torch.save({"id": self.run.id, "rows": rows, "run": state}, buffer)
+        columns = list(rows[0])
+        values = torch.tensor([[row[column] for column in columns] for row in rows], dtype=torch.float64)
+        torch.save({"id": self.run.id, "columns": columns, "values": values, "run": state}, buffer)
         write_whole(self.path / CHECKPOINT, buffer.getvalue())
 
     def write_metrics(self, rows: list[dict[str, float]]) -> None:

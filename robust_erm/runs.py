@@ -105,6 +105,8 @@ class Runs:
         """Take n steps, or fewer where ``steps`` comes first; runs that end are frozen on the way."""
         rows = self.running
         index = rows.tolist()
+        if not index:
+            return
         n = min(n, self.steps - self.t)
         recipe, train = self.recipe, self.train.of(rows)
         batch = Batch(train.x, train.y, self.eps[rows], self.bound[rows])

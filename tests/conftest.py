@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from omegaconf import DictConfig
 
 from robust_erm.attacks.exact import Exact
 from robust_erm.config import Run, resolve
+from robust_erm.data import mnist
 from robust_erm.models.linear import Linear
 from robust_erm.objectives import Objective
 from robust_erm.optimizers.steepest import Steepest
@@ -108,3 +111,24 @@ def train(runs: Runs, chunk: int = 100) -> Runs:
     while len(runs.running):
         runs.advance(chunk)
     return runs
+
+
+@pytest.fixture
+def idx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with four tiny IDX files, and their checksums in place of the official ones."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    rng, files = np.random.default_rng(0), {}
+    mnist.load.cache_clear()
+    for part, n in (("train", 60), ("t10k", 30)):
+        pixels = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
+        labels = (np.arange(n) % 10).astype(np.uint8)
+        for kind, raw in (
+            ("images-idx3", np.array([2051, n, 28, 28], dtype=">u4").tobytes() + pixels.tobytes()),
+            ("labels-idx1", np.array([2049, n], dtype=">u4").tobytes() + labels.tobytes()),
+        ):
+            name = f"{part}-{kind}-ubyte"
+            (folder / f"{name}.gz").write_bytes(gzip.compress(raw))
+            files[name] = (hashlib.sha256(raw).hexdigest(), n)
+    monkeypatch.setattr(mnist, "FILES", files)
+    return folder

@@ -26,7 +26,7 @@ from robust_erm.schedules.constant import Constant
 from robust_erm.schedules.inverse_loss import InverseLoss
 
 
-def robust_margin(z: np.ndarray, eps: float, r: float) -> float:  # type: ignore[type-arg]
+def robust_margin(z: np.ndarray, eps: float, r: float) -> float:
     """max_{||w||_r <= 1} min_i <z_i, w> - eps ||w||_1, by an independent program: w = u - v, margin t."""
     m, d = z.shape
     if r in (1, math.inf):
@@ -58,7 +58,6 @@ def robust_margin(z: np.ndarray, eps: float, r: float) -> float:  # type: ignore
     return float(1 / np.linalg.norm(found.x[:d] - found.x[d:]))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5])
 @pytest.mark.parametrize(
     ("name", "optimizer", "steps"),
     [
@@ -67,19 +66,20 @@ def robust_margin(z: np.ndarray, eps: float, r: float) -> float:  # type: ignore
         ("linf", Steepest(Constant(2e-2), math.inf, True), 4_000),
     ],
 )
-def test_robust_margin_reaches_its_maximum(name: str, optimizer: Steepest, steps: int, share: float) -> None:
-    """share of eps*, the data's l_inf margin; eps = 0 is the classical max-margin statement."""
+def test_robust_margin_reaches_its_maximum(name: str, optimizer: Steepest, steps: int) -> None:
+    """At 0, 1/4 and 2/5 of eps*, the data's l_inf margin; eps = 0 is the classical statement."""
     x, y = separable(20, 30, seed=4)
     z = x * y[:, None]
-    eps = share * max_margin(z, math.inf).value
-    best = robust_margin(z, eps, optimizer.r)
-    runs = train(make_runs(x, y, [eps], optimizer=optimizer, attack=Exact(), steps=steps), chunk=500)
-    row = measure(runs, Evaluation(runs.train, [None], {}, runs.eps), torch.tensor([0]))[0]
-    reached = row[f"w_margin_robust_{name}"]
-    # log L <= log m - margin ||w|| at the separator's own ray; see the head of this file
-    slack = 2 * math.log(len(y)) / (best * row[f"norm_{name}"])
-    assert slack < 0.2
-    assert best * (1 - slack) <= reached <= best * (1 + 1e-9)
+    eps = [share * max_margin(z, math.inf).value for share in (0.0, 0.25, 0.4)]
+    runs = train(make_runs(x, y, eps, optimizer=optimizer, attack=Exact(), steps=steps), chunk=500)
+    rows = measure(runs, Evaluation(runs.train, [None] * 3, {}, runs.eps), torch.arange(3))
+    for radius, row in zip(eps, rows, strict=True):
+        best = robust_margin(z, radius, optimizer.r)
+        reached = row[f"w_margin_robust_{name}"]
+        # log L <= log m - margin ||w|| at the separator's own ray; see the head of this file
+        slack = 2 * math.log(len(y)) / (best * row[f"norm_{name}"])
+        assert slack < 0.2
+        assert best * (1 - slack) <= reached <= best * (1 + 1e-9)
 
 
 def test_other_geometries_do_not_reach_it() -> None:
@@ -96,10 +96,14 @@ def test_diagonal_network_is_biased_towards_l1() -> None:
     """tsilivis2024 Cor. 4.7: GD on u_+^2 - u_-^2 maximises the margin per ||w||_1; GD on w does not."""
     x, y = separable(20, 30, seed=4)
     best = robust_margin(x * y[:, None], 0.0, 1)
-    rows = []
-    for model in (Diagonal(alpha=1e-3), None):
-        optimizer = Steepest(InverseLoss(0.05, 1, 1))
-        runs = train(make_runs(x, y, [0.0], model=model, optimizer=optimizer, steps=8000), chunk=500)
-        rows.append(measure(runs, Evaluation(runs.train, [None], {}, runs.eps), torch.tensor([0]))[0])
-    assert rows[0]["w_margin_clean_l1"] > 0.97 * best
-    assert rows[1]["w_margin_clean_l1"] < 0.9 * best
+    diagonal = make_runs(
+        x, y, [0.0], model=Diagonal(alpha=1e-3), optimizer=Steepest(Constant(0.1), 2.0, True), steps=3000
+    )
+    linear = make_runs(x, y, [0.0], optimizer=Steepest(InverseLoss(0.05, 1, 1)), steps=5000)
+    reached = []
+    for runs in (diagonal, linear):
+        train(runs, chunk=500)
+        row = measure(runs, Evaluation(runs.train, [None], {}, runs.eps), torch.tensor([0]))[0]
+        reached.append(row["w_margin_clean_l1"] / best)
+    assert 0.99 < reached[0] <= 1 + 1e-9
+    assert reached[1] < 0.9

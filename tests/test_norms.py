@@ -39,7 +39,7 @@ def test_value_does_not_overflow_or_underflow(p: float) -> None:
 @pytest.mark.parametrize("p", PS)
 @given(g=vectors)
 @settings(max_examples=40, deadline=None)
-def test_steepest_reaches_the_dual_norm(p: float, g: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_steepest_reaches_the_dual_norm(p: float, g: np.ndarray) -> None:
     """<u, g> = ||g||_{p*} with ||u||_p <= 1: by Hoelder no direction does better."""
     norm, t = Norm(p), torch.from_numpy(g)
     u = norm.steepest(t)
@@ -69,7 +69,7 @@ def test_dual_of_dual(p: float) -> None:
 @pytest.mark.parametrize("p", PS)
 @given(x=vectors, radius=st.floats(0.0, 50.0))
 @settings(max_examples=25, deadline=None)
-def test_projection_is_the_nearest_point(p: float, x: np.ndarray, radius: float) -> None:  # type: ignore[type-arg]
+def test_projection_is_the_nearest_point(p: float, x: np.ndarray, radius: float) -> None:
     """z is in the ball, and <x - z, v - z> <= 0 for every v of it: sup_v <x - z, v> = r ||x - z||_{p*}."""
     norm, t = Norm(p), torch.from_numpy(x)
     z = norm.project(t, radius)
@@ -119,7 +119,7 @@ def test_not_a_norm(p: float) -> None:
         Norm(p)
 
 
-def brute_subgradient(p: float, w: np.ndarray, g: np.ndarray, c: float) -> float:  # type: ignore[type-arg]
+def brute_subgradient(p: float, w: np.ndarray, g: np.ndarray, c: float) -> float:
     """min ||g + c s||_2 over s with ||s||_{p*} <= 1 and <s, w> = ||w||_p, by SLSQP from many starts."""
     dual = Norm(p).dual
     rng = np.random.default_rng(0)

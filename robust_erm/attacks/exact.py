@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.attacks.attack import Deterministic, Victim
+from robust_erm.linalg import own_class
 from robust_erm.norms import Norm
 
 
@@ -44,7 +45,7 @@ class Exact(Deterministic):
         classes = y.long()
         difference = w.unsqueeze(1) - w.unsqueeze(0)  # (C, C, d): w_y - w_c
         logits = x @ w.mT
-        own = torch.nn.functional.one_hot(classes, w.shape[0]).bool()
+        own = own_class(logits, y)
         true = torch.where(own, logits, torch.zeros_like(logits)).sum(-1, keepdim=True)
         worst = true - logits - eps * norm.dual.value(difference)[classes]
         rival = torch.where(own, torch.full_like(worst, math.inf), worst).argmin(-1)

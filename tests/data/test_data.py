@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import functools
+import gzip
+import http.server
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import MNIST_FOLDER
+
+from robust_erm.data import mnist
+from robust_erm.data.clusters import Clusters
+from robust_erm.data.digits import Digits
+from robust_erm.data.gaussian import Gaussian
+from robust_erm.data.mnist import MNIST
+from robust_erm.data.sphere import Sphere
+from robust_erm.errors import ConfigError
+
+ALL: list[Any] = [
+    Gaussian(d=20, m=30, k_w=4, k_x=20, m_test=50),
+    Clusters(d=20, m=30, k=4),
+    Sphere(d=20, m=30),
+    Digits(),
+]
+
+
+@pytest.mark.parametrize("data", ALL, ids=lambda d: type(d).__name__)
+def test_a_draw_follows_its_seed(data: Any) -> None:
+    data.check()
+    a, b, other = data.draw(3), data.draw(3), data.draw(4)
+    for part in ("x_train", "y_train", "x_test", "y_test"):
+        assert np.array_equal(getattr(a, part), getattr(b, part))
+    assert not np.array_equal(a.x_train, other.x_train)
+    assert a.x_train.shape == (data.m, data.dimension)
+    assert a.x_test.shape[1] == data.dimension
+    assert set(np.unique(np.concatenate([a.y_train, a.y_test]))) == {-1.0, 1.0}
+
+
+@pytest.mark.parametrize("data", ALL, ids=lambda d: type(d).__name__)
+def test_no_training_point_is_a_test_point(data: Any) -> None:
+    drawn = data.draw(0)
+    train = {row.tobytes() for row in drawn.x_train}
+    assert not train & {row.tobytes() for row in drawn.x_test}
+
+
+def test_gaussian_laws() -> None:
+    dense = Gaussian(d=50, m=4000, k_w=50, k_x=50).draw(0)
+    assert abs(dense.x_train.mean()) < 0.01
+    assert dense.x_train.var() == pytest.approx(1, abs=0.02)
+    sparse = Gaussian(d=50, m=4000, k_w=50, k_x=5).draw(0)
+    assert set(np.unique(sparse.x_train)) == {-1.0, 0.0, 1.0}
+    assert (sparse.x_train == 1).mean() == pytest.approx(0.05, abs=0.003)
+    assert (sparse.x_train == -1).mean() == pytest.approx(0.05, abs=0.003)
+    assert dense.law is not None
+    assert sparse.law is None
+    assert np.array_equal(dense.y_train, np.sign(dense.x_train @ dense.law.w_star))
+
+
+def test_gaussian_streams_do_not_move_one_another() -> None:
+    """Test set and teacher do not change with m; training sets are nested."""
+    small, large = Gaussian(d=30, m=10, k_w=3, k_x=3).draw(1), Gaussian(d=30, m=700, k_w=3, k_x=3).draw(1)
+    assert np.array_equal(small.x_test, large.x_test)
+    assert np.array_equal(small.x_train, large.x_train[:10])
+
+
+def test_gaussian_ties() -> None:
+    """Sparse teacher, sparse points: most scores are zero; resample leaves none, negative labels them -1."""
+    negative = Gaussian(d=60, m=3000, k_w=3, k_x=3, ties="negative").draw(0)
+    resample = Gaussian(d=60, m=3000, k_w=3, k_x=3).draw(0)
+    assert (negative.y_train == -1).mean() > 0.8
+    assert 0.4 < (resample.y_train == -1).mean() < 0.6
+    for drawn in (negative, resample):
+        assert np.abs(drawn.x_train).sum(1).min() > 0
+
+
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (lambda: Gaussian(d=10, k_w=11, k_x=10), "k_w = 11: must be between 1 and d = 10"),
+        (lambda: Gaussian(d=10, k_w=10, k_x=0), "k_x = 0"),
+        (lambda: Gaussian(ties="resampel"), "did you mean resample"),
+        (lambda: Clusters(k=30, d=20, means="orthogonal"), "k = 30: at most d = 20"),
+        (lambda: Digits(classes=(2, 2)), "two or more different digits"),
+        (lambda: Digits(m=356).check(), "m = 356: must be below 356"),
+        (lambda: Sphere(m=0), "m = 0"),
+    ],
+)
+def test_bad_options(make: Any, key: str) -> None:
+    with pytest.raises(ConfigError, match=key.replace("(", r"\(")):
+        make()
+
+
+def test_cluster_means() -> None:
+    data = Clusters(d=40, m=2000, k=5, sigma=0.5, means="orthogonal")
+    mu = data.cluster_means(0)
+    assert np.allclose(mu @ mu.T, 40 * np.eye(5), atol=1e-9)
+    x = data.draw(0).x_train
+    distance = np.linalg.norm(x[:, None] - mu[None], axis=-1)
+    assert distance.min(1).mean() == pytest.approx(0.5 * np.sqrt(40), rel=0.05)
+    assert np.allclose(np.linalg.norm(Clusters(d=40, k=5).cluster_means(0), axis=1), np.sqrt(40))
+
+
+def test_sphere_radius() -> None:
+    assert np.allclose(np.linalg.norm(Sphere(d=40, m=20).draw(0).x_train, axis=1), np.sqrt(40))
+
+
+def test_digits_labels_are_sklearns() -> None:
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    images = {row.tobytes(): target for row, target in zip(raw.data / 16, raw.target, strict=True)}
+    drawn = Digits(classes=(7, 2), m=20).draw(0)
+    for x, y in zip(drawn.x_train, drawn.y_train, strict=True):
+        assert images[x.tobytes()] == (7 if y == 1 else 2)
+    everything = Digits(classes=tuple(range(10)), m=100).draw(0)
+    for x, y in zip(everything.x_test, everything.y_test, strict=True):
+        assert images[x.tobytes()] == y
+    assert everything.x_train.max() == 1
+    assert len(everything.x_test) == 1797 - 100
+
+
+# ---- MNIST: a small stand-in for its files, with checksums of its own, and the real one where it lies
+
+
+@pytest.fixture
+def server(idx: Path) -> Iterator[str]:
+    """The folder behind a local web server."""
+    handler = functools.partial(_Quiet, directory=str(idx))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_address[1]}/"
+        httpd.shutdown()
+        thread.join()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_mnist_from_a_folder(idx: Path) -> None:
+    data = MNIST(m=6, folder=str(idx))
+    data.check()
+    drawn = data.draw(0)
+    assert drawn.x_train.shape == (6, 784)
+    assert len(drawn.x_test) == 6
+    assert drawn.x_train.max() <= 1
+    with pytest.raises(ConfigError, match="m = 13: must be at most 12"):
+        MNIST(m=13, folder=str(idx)).check()
+
+
+def test_mnist_is_downloaded_once(idx: Path, server: str, tmp_path: Path) -> None:
+    data = MNIST(m=6, cache=str(tmp_path / "cache"), url=server)
+    data.check()
+    first = data.draw(0)
+    shutil.rmtree(idx)
+    mnist.load.cache_clear()
+    assert np.array_equal(data.draw(0).x_train, first.x_train)
+
+
+def test_mnist_that_cannot_be_downloaded(tmp_path: Path, server: str) -> None:
+    with pytest.raises(ConfigError, match=r"url = .*could not be downloaded.*set data.folder"):
+        MNIST(cache=str(tmp_path / "cache"), url=server + "nowhere").check()
+    assert not list((tmp_path / "cache").glob("*ubyte*"))
+
+
+def test_mnist_cache_that_is_corrupt(idx: Path, server: str, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    MNIST(m=6, cache=str(cache), url=server).check()
+    mnist.load.cache_clear()
+    image = cache / "train-images-idx3-ubyte.gz"
+    image.write_bytes(image.read_bytes()[:1000])
+    with pytest.raises(ConfigError, match=r"cache = .*train-images-idx3-ubyte.gz: is not readable.*delete this file"):
+        MNIST(m=6, cache=str(cache), url=server).check()
+    image.write_bytes(gzip.compress(b"something else"))
+    with pytest.raises(ConfigError, match=r"is corrupt: sha256"):
+        MNIST(m=6, cache=str(cache), url=server).check()
+
+
+def test_mnist_cache_that_cannot_be_made(server: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ConfigError, match=r"cache = .*cannot be made.*choose a writable folder"):
+        MNIST(cache=str(tmp_path / "file" / "cache"), url=server).check()
+
+
+def test_mnist_folder_that_is_missing_or_empty(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not a folder"):
+        MNIST(folder=str(tmp_path / "none"))
+    mnist.load.cache_clear()
+    with pytest.raises(ConfigError, match=r"has neither train-images-idx3-ubyte.gz nor"):
+        MNIST(folder=str(tmp_path)).check()
+
+
+@pytest.mark.skipif(not MNIST_FOLDER.is_dir(), reason=f"no local copy of MNIST in {MNIST_FOLDER}")
+def test_the_real_mnist() -> None:
+    mnist.load.cache_clear()
+    data = MNIST(folder=str(MNIST_FOLDER))
+    data.check()
+    drawn = data.draw(0)
+    assert len(drawn.x_test) == 1032 + 1028  # test images of 2 and of 7
+    assert drawn.x_train.shape == (100, 784)
+    everything = MNIST(classes=tuple(range(10)), m=60_000, folder=str(MNIST_FOLDER)).draw(0)
+    assert np.bincount(everything.y_train.astype(int)).tolist() == [
+        *(5923, 6742, 5958, 6131, 5842),
+        *(5421, 5918, 6265, 5851, 5949),
+    ]
+    assert everything.x_train.mean() == pytest.approx(0.1307, abs=1e-4)  # the field's usual mean
