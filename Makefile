@@ -13,7 +13,7 @@ TORCH_CPU := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 TORCH ?=
 
-.PHONY: run test lint benchmark clean
+.PHONY: run test lint clean
 
 run: .venv/.run
 	$(BIN)/python -m robust_erm.train -m optimizer=gd,sd eps=0,0.2
@@ -26,9 +26,6 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-
-benchmark: .venv/.dev
-	$(BIN)/python -m pytest tests/benchmarks/bench_*.py -s -p no:xdist
 
 clean:
 	rm -rf .venv

@@ -14,25 +14,26 @@ from torch import Tensor
 from robust_erm.errors import require
 
 
-def project_simplex(v: Tensor) -> Tensor:
-    """Euclidean projection onto the probability simplex along the last axis.
+def project_simplex(v: Tensor, total: Tensor | float = 1.0) -> Tensor:
+    """Euclidean projection onto ``{z >= 0, sum z = total}`` along the last axis.
 
     Entries of ``-inf`` are kept at zero, so a face of the simplex can be chosen by masking.
 
     Args:
         v: (..., d).
+        total: positive; 1 is the probability simplex.
 
     Returns:
-        (..., d), non-negative, summing to one.
+        (..., d), non-negative, summing to ``total``.
 
     Reference:
         Duchi et al. 2008, "Efficient projections onto the l1-ball", Fig. 1.
     """
     u = v.sort(dim=-1, descending=True).values
-    u = torch.where(torch.isfinite(u), u, torch.zeros_like(u))
-    valid = torch.isfinite(v.sort(dim=-1, descending=True).values)
+    valid = torch.isfinite(u)
+    u = torch.where(valid, u, torch.zeros_like(u))
     rank = torch.arange(1, v.shape[-1] + 1, dtype=v.dtype, device=v.device)
-    threshold = (u.cumsum(-1) - 1) / rank
+    threshold = (u.cumsum(-1) - total) / rank
     support = (u > threshold) & valid
     last = (support.sum(-1, keepdim=True) - 1).clamp_min(0)  # rounding may leave none where v is huge
     tau = threshold.gather(-1, last)
@@ -129,8 +130,7 @@ class Norm:
             return x * torch.minimum(r / safe, torch.ones_like(size))
         inside = size <= r
         if self.p == 1:
-            positive = torch.where(r > 0, r, torch.ones_like(r))
-            outer = x.sign() * project_simplex(x.abs() / positive) * r
+            outer = x.sign() * project_simplex(x.abs(), r)
         else:
             outer = x.sign() * self._shrink(x.abs() / safe, r / safe) * safe
         return torch.where(inside, x, outer)

@@ -85,7 +85,7 @@ def varying(frame: pd.DataFrame) -> list[str]:
                 found.append(column)
         elif frame.groupby(group)[column].agg(lambda s: len(set(s.map(str)))).max() > 1:
             found.append(column)
-    return found
+    return sorted(found, key=lambda column: column == "seed")  # the seed last: it is what one averages over
 
 
 def where(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:

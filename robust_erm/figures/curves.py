@@ -14,12 +14,15 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from robust_erm.run_folder import write_whole
 
 # Okabe & Ito's colour-blind-safe palette
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+_MANY = 12  # lines; more get no legend entry of their own
 
 PANELS = {
     "train_robust_acc": "robust train accuracy",
@@ -62,8 +65,11 @@ def curves(table: pd.DataFrame, keys: list[str]) -> Figure:
         for ax in axes[-1]:
             ax.set_xlabel("step")
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        if len(labels) <= 24:
-            columns = max(1, min(4, 96 // (max(map(len, labels)) + 8)))
+        if len(labels) > _MANY:  # one entry for each colour
+            handles = [Line2D([], [], color=colour) for colour in colours.values()]
+            labels = list(colours)
+        if any(labels) and len(labels) <= _MANY:
+            columns = 2 if len(labels) <= 4 else max(1, min(4, 96 // (max(map(len, labels)) + 8)))
             figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     return figure
 
