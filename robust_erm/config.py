@@ -122,6 +122,8 @@ class Run:
         one_of("eps_unit", self.eps_unit, ("absolute", "margin"))
         require(self.p >= 1, "p", self.p, "the threat needs a norm: 1 <= p <= inf")
         one_of("dtype", self.dtype, ("float64", "float32"))
+        single = self.trainer.device != "mps" or self.dtype == "float32"
+        require(single, "dtype", self.dtype, "trainer.device=mps has no float64; use dtype=float32")
         require(self.measure_per_decade >= 1, "measure_per_decade", self.measure_per_decade, "must be 1 or more")
         for check in (self._check_objective, self._check_attacks, self._check_schedule, self._check_sizes):
             check()

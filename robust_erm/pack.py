@@ -10,7 +10,8 @@ import platform
 import subprocess
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -86,6 +87,7 @@ def warn_if_not_separable(run: Run) -> None:
                 eps,
                 run.attack.p,
                 margin,
+                extra={"run": run.name},
             )
 
 
@@ -154,8 +156,6 @@ def _fit(
         torch.set_num_threads(trainer.threads)
     torch.backends.cudnn.allow_tf32 = False
     device = trainer.torch_device
-    for run in runs:
-        warn_if_not_separable(run)
     pack, evaluation, datasets = build(runs, device)
     module = RobustERM(pack, evaluation, log_spaced(first.stop.steps, first.measure_per_decade), trainer.inner_steps)
     pack.t = t
@@ -163,19 +163,11 @@ def _fit(
         if kept is not None:
             pack.load(i, kept["run"])
             module.rows[i] = kept["rows"]
-    handlers = []
-    for folder in folders:
-        folder.open()
-        handler = logging.FileHandler(folder.path / LOG)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        log.addHandler(handler)
-        handlers.append(handler)
-        log.info("%s: %s at step %d, on %s", folder.run.name, "resumed" if t else "started", t, device)
 
     def summarise(i: int, module: RobustERM) -> dict[str, Any]:
         run = runs[i]
         sampled = evaluation.test is not None
-        log.info("%s: ended at step %d", run.name, int(module.rows[i][-1]["step"]))
+        log.info("ended at step %d", int(module.rows[i][-1]["step"]), extra={"run": run.name})
         return {
             "eps": float(evaluation.eps[i]) if run.eval_eps is None else radii(run)[0],
             "eval_eps": float(evaluation.eps[i]),
@@ -193,15 +185,35 @@ def _fit(
         from robust_erm.wandb_mirror import WandbMirror
 
         callbacks.append(WandbMirror(folders))
-    try:
+    with ExitStack() as logs:
+        for folder in folders:
+            folder.open()
+            logs.enter_context(_logged_to(folder))
+            verb, tag = ("resumed" if t else "started"), {"run": folder.run.name}
+            log.info("%s at step %d, on %s, with %d others", verb, t, device, len(runs) - 1, extra=tag)
+            warn_if_not_separable(folder.run)
         _lightning(device, callbacks).fit(module, train_dataloaders=_Endless())
-    finally:
-        for handler in handlers:
-            log.removeHandler(handler)
-            handler.close()
     recorder = callbacks[0]
     assert isinstance(recorder, Recorder)
     return [recorder.summaries[i] for i in range(len(runs))]
+
+
+@contextmanager
+def _logged_to(folder: RunFolder) -> Iterator[None]:
+    """run.log gets what is said of this run, and what is said of none in particular."""
+
+    def concerns(record: logging.LogRecord) -> bool:
+        return getattr(record, "run", folder.run.name) == folder.run.name
+
+    handler = logging.FileHandler(folder.path / LOG)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.addFilter(concerns)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
 
 
 class _Endless:

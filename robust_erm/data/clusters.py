@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robust_erm.data.dataset import Array, Dataset
+from robust_erm.data.dataset import Array, Dataset, Synthetic
 from robust_erm.errors import one_of, require
 from robust_erm.streams import numpy_stream
 
 
 @dataclass(frozen=True)
-class Clusters:
+class Clusters(Synthetic):
     """x = mu_q + sigma g, q uniform over k clusters, ||mu_q|| = sqrt(d), y the label of the cluster.
 
     Labels alternate between +1 and -1 over the clusters, so that both occur when k > 1 (the paper
@@ -36,27 +36,12 @@ class Clusters:
     m_test: int = 1000
 
     def __post_init__(self) -> None:
-        require(self.d >= 1, "d", self.d, "must be 1 or more")
-        require(self.m >= 1, "m", self.m, "must be 1 or more")
-        require(self.m_test >= 1, "m_test", self.m_test, "must be 1 or more")
+        self._check_sizes()
         require(self.k >= 1, "k", self.k, "must be 1 or more")
         require(self.sigma >= 0, "sigma", self.sigma, "must be 0 or more")
         one_of("means", self.means, ("random", "orthogonal"))
         orthogonal = self.means == "orthogonal"
         require(not orthogonal or self.k <= self.d, "k", self.k, f"at most d = {self.d} means can be orthogonal")
-
-    @property
-    def dimension(self) -> int:
-        """Numbers in one input."""
-        return self.d
-
-    @property
-    def n_classes(self) -> int:
-        """2."""
-        return 2
-
-    def check(self) -> None:
-        """Nothing beyond the above."""
 
     def cluster_means(self, seed: int) -> Array:
         """Mu (k, d) of ``seed``, rows of norm sqrt(d)."""

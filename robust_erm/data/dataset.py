@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from robust_erm.errors import require
+
 Array = npt.NDArray[np.float64]
 
 
@@ -58,3 +60,28 @@ class Data(Hashable, Protocol):
     def draw(self, seed: int) -> Dataset:
         """The data set of ``seed``."""
         ...
+
+
+class Synthetic:
+    """What the two-class data sets drawn from a law share: their sizes d, m and m_test."""
+
+    d: int
+    m: int
+    m_test: int
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in one input."""
+        return self.d
+
+    @property
+    def n_classes(self) -> int:
+        """2."""
+        return 2
+
+    def check(self) -> None:
+        """Nothing can fail beyond what making the object has checked."""
+
+    def _check_sizes(self) -> None:
+        for key in ("d", "m", "m_test"):
+            require(getattr(self, key) >= 1, key, getattr(self, key), "must be 1 or more")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robust_erm.data.dataset import Array, Dataset, GaussianTeacher
+from robust_erm.data.dataset import Array, Dataset, GaussianTeacher, Synthetic
 from robust_erm.errors import one_of, require
 from robust_erm.streams import numpy_stream
 
@@ -34,7 +34,7 @@ def _collect(draw: Callable[[], tuple[Array, Array]], n: int, d: int) -> tuple[A
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class Gaussian(Synthetic):
     """y = sgn<w*, x>, with x and the teacher w* dense, N(0, I), or k-sparse in {-1, 0, 1}^d.
 
     The teacher and the test set depend on (seed, d, k_w, k_x) only; the training sets of one seed
@@ -59,25 +59,10 @@ class Gaussian:
     m_test: int = 10_000
 
     def __post_init__(self) -> None:
-        require(self.d >= 1, "d", self.d, "must be 1 or more")
-        require(self.m >= 1, "m", self.m, "must be 1 or more")
-        require(self.m_test >= 1, "m_test", self.m_test, "must be 1 or more")
+        self._check_sizes()
         require(1 <= self.k_w <= self.d, "k_w", self.k_w, f"must be between 1 and d = {self.d}")
         require(1 <= self.k_x <= self.d, "k_x", self.k_x, f"must be between 1 and d = {self.d}")
         one_of("ties", self.ties, ("resample", "negative"))
-
-    @property
-    def dimension(self) -> int:
-        """Numbers in one input."""
-        return self.d
-
-    @property
-    def n_classes(self) -> int:
-        """2."""
-        return 2
-
-    def check(self) -> None:
-        """Nothing beyond the above."""
 
     def draw(self, seed: int) -> Dataset:
         """The data set of ``seed``."""

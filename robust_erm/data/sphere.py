@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robust_erm.data.dataset import Array, Dataset
-from robust_erm.errors import require
+from robust_erm.data.dataset import Array, Dataset, Synthetic
 from robust_erm.streams import numpy_stream
 
 
 @dataclass(frozen=True)
-class Sphere:
+class Sphere(Synthetic):
     """x uniform on sqrt(d) S^{d-1}, y uniform in {-1, +1} and independent of x.
 
     Nothing can be learned: the test accuracy is 1/2 in expectation. The data set is for questions
@@ -30,22 +29,7 @@ class Sphere:
     m_test: int = 1000
 
     def __post_init__(self) -> None:
-        require(self.d >= 1, "d", self.d, "must be 1 or more")
-        require(self.m >= 1, "m", self.m, "must be 1 or more")
-        require(self.m_test >= 1, "m_test", self.m_test, "must be 1 or more")
-
-    @property
-    def dimension(self) -> int:
-        """Numbers in one input."""
-        return self.d
-
-    @property
-    def n_classes(self) -> int:
-        """2."""
-        return 2
-
-    def check(self) -> None:
-        """Nothing beyond the above."""
+        self._check_sizes()
 
     def draw(self, seed: int) -> Dataset:
         """The data set of ``seed``."""
