@@ -166,6 +166,10 @@ class Run:
         }.items():
             advice = f"needs a model linear in its input, model={word(self.model)} is not; use attack=pgd"
             require(linear or not attack.closed_form, key, "exact", advice)
+            threat = f"is another threat than p = {self.p:g}, whose eps this is; choose an attack for it, or set p"
+            require(attack.p == self.p, f"{key}.p", attack.p, threat)
+        advice = "is what the training attack is called; choose another name"
+        require("train" not in self.eval_attacks, "eval_attacks", "train", advice)
         unit = self.eps_unit
         require(unit != "margin" or self.outputs == 1, "eps_unit", unit, "needs two classes: use eps_unit=absolute")
 

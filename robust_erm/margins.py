@@ -44,7 +44,7 @@ def layer_norms(params: Params) -> dict[str, Tensor]:
 
 
 def by_layers(least: Tensor, params: Params) -> Tensor:
-    """``min_i margin_i / prod_l ||W_l||_F``, for nets homogeneous in every layer (lyu2022 Sec. 4)."""
+    """``min_i margin_i / prod_l ||W_l||_F``, for nets homogeneous in every layer (lyu2022 eq. 4)."""
     product = torch.ones_like(least)
     for size in layer_norms(params).values():
         product = product * size

@@ -73,7 +73,7 @@ def measure(runs: Runs, evaluation: Evaluation, rows: Tensor) -> list[Row]:
     for k, i in enumerate(rows.tolist()):
         law = evaluation.laws[i]
         if law is not None and predictors is not None and predictors.ndim == 2:
-            w, eps = predictors[k].double().cpu().numpy(), float(evaluation.eps[i])
+            w, eps = predictors[k].cpu().double().numpy(), float(evaluation.eps[i])
             result[k]["test_clean_acc"] = gaussian_accuracy(w, law.w_star, 0.0, 2.0)
             result[k]["test_robust_acc"] = gaussian_accuracy(w, law.w_star, eps, runs.recipe.attack.p)
         for kind in ("clean", "robust"):
@@ -82,7 +82,7 @@ def measure(runs: Runs, evaluation: Evaluation, rows: Tensor) -> list[Row]:
 
 
 def _accuracy(margins: Tensor) -> Tensor:
-    return (margins > 0).double().mean(-1)
+    return (margins > 0).sum(-1).cpu().double() / margins.shape[-1]
 
 
 def _normalised(runs: Runs, rows: Tensor, columns: dict[str, Tensor], predictors: Tensor | None) -> dict[str, Tensor]:

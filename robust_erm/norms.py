@@ -29,13 +29,14 @@ def project_simplex(v: Tensor, total: Tensor | float = 1.0) -> Tensor:
     Reference:
         Duchi et al. 2008, "Efficient projections onto the l1-ball", Fig. 1.
     """
+    v = v - v.amax(-1, keepdim=True)  # the projection does not depend on it, its rounding does
     u = v.sort(dim=-1, descending=True).values
     valid = torch.isfinite(u)
     u = torch.where(valid, u, torch.zeros_like(u))
     rank = torch.arange(1, v.shape[-1] + 1, dtype=v.dtype, device=v.device)
     threshold = (u.cumsum(-1) - total) / rank
     support = (u > threshold) & valid
-    last = (support.sum(-1, keepdim=True) - 1).clamp_min(0)  # rounding may leave none where v is huge
+    last = (support.sum(-1, keepdim=True) - 1).clamp_min(0)
     tau = threshold.gather(-1, last)
     return torch.where(torch.isfinite(v), (v - tau).clamp_min(0), torch.zeros_like(v))
 
@@ -139,24 +140,25 @@ class Norm:
         """Z in [0, a] with z + lam p z^(p-1) = a and ||z||_p = r; a >= 0 scaled to ||a||_p = 1."""
         p = self.p
         low = torch.full_like(r.expand(*a.shape[:-1], 1), -80.0)  # log lam
-        high = torch.full_like(low, min(80 + 40 * (p - 1), 700.0))  # z falls like lam^(-1/(p-1))
+        high = torch.full_like(low, 80 + 750 * (p - 1))  # z falls like lam^(-1/(p-1)), to 1e-308 at the most
         z = a
         for _ in range(90):
             mid = (low + high) / 2
             lo, hi = torch.zeros_like(a), a
             for _ in range(60):
                 z = (lo + hi) / 2
-                over = z + mid.exp() * p * z ** (p - 1) > a
+                over = z + (mid + math.log(p) + (p - 1) * z.log()).exp() > a
                 lo, hi = torch.where(over, lo, z), torch.where(over, z, hi)
             outside = self.value(z).unsqueeze(-1) > r
             low, high = torch.where(outside, mid, low), torch.where(outside, high, mid)
-        return z
+        return z * (r > 0)
 
     def min_subgradient(self, w: Tensor, g: Tensor, c: Tensor) -> Tensor:
         """The ``s`` in the subdifferential of ``||w||_p`` for which ``||g + c s||_2`` is least.
 
-        The derivative of steepest flow on ``F(w) + c ||w||_p``, with g the gradient of F, is
-        driven by this element (tsilivis2024, Lemma C.3). p = 1: ``sign(w_j)``, and where
+        Steepest flow on ``F(w) + c ||w||_p``, with g the gradient of F, is driven by the element
+        of least *dual* norm of the optimizer (tsilivis2024, Lemma C.3): for p = 1, and for p = inf,
+        this one serves every l_r; for p = 2 at w = 0 it is the one of gradient descent. p = 1: ``sign(w_j)``, and where
         ``w_j = 0`` the value in [-1, 1] that soft-thresholds ``g_j`` by c. p = inf: a convex
         combination over the tied largest entries. At ``w = 0`` the subdifferential is the whole
         dual ball; there p in (1, inf) other than 2 takes s = 0, a valid choice, not the least.

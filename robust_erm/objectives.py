@@ -45,7 +45,7 @@ class Objective:
         loss: exponential ``exp(s)``, logistic ``log(1 + exp(s))`` (one logit), or cross_entropy
             ``log(1 + exp(s))`` (any number of logits; with two logits the same as logistic of
             their difference).
-        reduction: sum (tsilivis2024 eq. 8) or mean (the papers on homogeneous nets).
+        reduction: sum (tsilivis2024 eq. 8, vardi2022 eq. 1) or mean (lyu2022, frei2023).
     """
 
     loss: str = "exponential"

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
+from robust_erm.attacks.exact import Exact
 from robust_erm.callbacks import Progress, Recorder
 from robust_erm.config import Run, identity
 from robust_erm.data.dataset import Data, Dataset
@@ -79,9 +80,9 @@ def warn_if_not_separable(run: Run) -> None:
     """Say before training that no linear model is robust on all training points."""
     if run.outputs == 1 and hasattr(run.model, "weight") and run.attack.closed_form:
         margin, eps = exact_margin(run.data, run.seed, run.attack.p), radii(run)[0]
-        if eps >= margin:
+        if eps > margin:
             log.warning(
-                "%s: eps = %g is not below the training set's exact l_%g margin %.6g: "
+                "%s: eps = %g is above the training set's exact l_%g margin %.6g: "
                 "no linear model is robust on all training points, and the loss has a minimum",
                 run.name,
                 eps,
@@ -120,7 +121,11 @@ def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list
     )
     exact = hasattr(first.model, "weight") and all(dataset.law is not None for dataset in datasets)
     laws = [dataset.law if exact else None for dataset in datasets]
-    evaluation = Evaluation(None if exact else points("test"), laws, first.eval_attacks, eval_eps)
+    attacks = dict(first.eval_attacks)
+    closed_form = any(attack.closed_form for attack in (first.attack, *attacks.values()))
+    if hasattr(first.model, "weight") and datasets[0].domain is None and not closed_form:
+        attacks["exact"] = Exact(first.p)  # the worst case is known: train and test accuracy both mean it
+    evaluation = Evaluation(None if exact else points("test"), laws, attacks, eval_eps)
     return pack, evaluation, datasets
 
 

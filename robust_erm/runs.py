@@ -168,7 +168,7 @@ class Runs:
         return torch.cat(pieces, dim=-1)
 
     def log_losses(self, rows: Tensor) -> Tensor:
-        """Worst-case training log losses (len(rows),), with the noise of :meth:`attacked`."""
+        """Worst-case training log losses (len(rows),), with noise from the stream "eval"."""
         recipe, train = self.recipe, self.train.of(rows)
         batch = Batch(train.x, train.y, self.eps[rows], self.bound[rows])
         generators = [torch_stream(seed, "eval") for seed in self.seeds]

@@ -67,9 +67,10 @@ def perturbed(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise
 def loss_and_grad(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) -> tuple[Tensor, Tensor]:
     """Worst-case log loss () and a (sub)gradient of it (P,) at theta (P,).
 
-    Under an iterative attack the gradient is taken at fixed x' (Danskin). Under the exact one, for
-    one logit, the loss is the closed form in ``y_i <w, x_i> - eps ||w||_{p*}`` and the gradient its
-    subgradient of least norm (tsilivis2024 Lemma C.3), pulled back to the parameters.
+    Worst-case to the extent that the attack is. Under an iterative attack the gradient is taken at
+    fixed x' (Danskin). Under the exact one, for one logit, the loss is the closed form in
+    ``y_i <w, x_i> - eps ||w||_{p*}`` and the gradient its subgradient of least norm (tsilivis2024
+    Lemma C.3), pulled back to the parameters.
     """
     w = predictor(recipe, theta)
     if recipe.attack.closed_form and w is not None and w.ndim == 1:

@@ -153,3 +153,19 @@ def test_min_subgradient_is_the_least(p: float, w: list[float], c: float) -> Non
     assert float(s @ t) == pytest.approx(float(Norm(p).value(t)), abs=1e-12)
     reached = float(torch.linalg.vector_norm(torch.from_numpy(g) + c * s))
     assert reached == pytest.approx(brute_subgradient(p, np.array(w), g, c), abs=1e-5)
+
+
+@pytest.mark.parametrize("p", [60.0, 100.0, 1000.0])
+@pytest.mark.parametrize("radius", [0.0, 1e-6, 1e-4, 0.5])
+def test_projection_for_large_exponents(p: float, radius: float) -> None:
+    """Feasible, and close to the box that the ball is almost."""
+    x = torch.tensor([1.0, 0.7, 0.2], dtype=torch.float64)
+    z = Norm(p).project(x, radius)
+    assert float(Norm(p).value(z)) <= radius * (1 + 1e-9)
+    assert torch.allclose(z, x.clamp(max=radius), atol=0.2 * radius)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_simplex_projection_of_large_numbers(dtype: torch.dtype) -> None:
+    assert project_simplex(torch.tensor([1e17, 1e17, 0.0], dtype=dtype)).tolist() == [0.5, 0.5, 0.0]
+    assert Norm(1.0).project(torch.tensor([2e7, 0.0], dtype=dtype), 1.0).tolist() == [1.0, 0.0]

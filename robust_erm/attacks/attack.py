@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from robust_erm.norms import Norm
+
 
 @dataclass(frozen=True)
 class Victim:
@@ -70,9 +72,33 @@ class Deterministic:
         return torch.empty(0, n, d, dtype=torch.float64)
 
 
-def into_box(x: Tensor, box: bool, domain: tuple[float, float] | None) -> Tensor:
-    """Clip x to the domain where ``box`` asks for it and the data has one.
+def steepest_step(norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: tuple[float, float] | None) -> Tensor:
+    """X minus the step of ``||.||_p``-length ``length`` that lowers the margin most, to first order.
+
+    In l_inf and l_2 the box is left to the clipping afterwards. In l_1 the steepest coordinate takes
+    what the box leaves it, the next one the rest, and so on: the exact maximiser over ball and box
+    (a fractional knapsack). Without a box one coordinate takes all.
+
+    Args:
+        norm: the threat's.
+        gradient: of the margins, (n, d).
+        x: where to step from, (n, d).
+        length: ().
+        box: bounds of every coordinate, or None.
+    """
+    if norm.p != 1 or box is None:
+        return x - length * norm.steepest(gradient)
+    size, order = gradient.abs().sort(dim=-1, descending=True)
+    room = torch.where(gradient > 0, x - box[0], box[1] - x).clamp_min(0).gather(-1, order)
+    room = torch.where(size > 0, room, torch.zeros_like(room))
+    before = room.cumsum(-1) - room
+    taken = torch.minimum(room, (length - before).clamp_min(0))
+    return x - torch.zeros_like(x).scatter(-1, order, taken) * gradient.sign()
+
+
+def into_box(x: Tensor, box: tuple[float, float] | None) -> Tensor:
+    """Clip x to the box, where there is one.
 
     Clipping towards an interval that holds the clean point never leaves the l_p ball.
     """
-    return x.clamp(*domain) if box and domain is not None else x
+    return x if box is None else x.clamp(*box)

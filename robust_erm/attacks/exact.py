@@ -19,7 +19,7 @@ class Exact(Deterministic):
 
     Reached at ``delta = -y eps argmax_{||u||_p <= 1} <u, w>``. With several classes the smallest of
     the pairwise worst margins ``<w_y - w_c, x> - eps ||w_y - w_c||_{p*}`` is taken: exact for the
-    margin. The whole ball is the threat: no box.
+    margin (not for the cross entropy, whose worst point may be another). The whole ball is the threat: no box.
 
     Args:
         p: exponent of the threat's norm, in [1, inf].

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robust_erm.attacks.attack import Deterministic, Victim, into_box
+from robust_erm.attacks.attack import Deterministic, Victim, into_box, steepest_step
 from robust_erm.norms import Norm
 
 
@@ -19,7 +19,7 @@ class FGM(Deterministic):
         box: keep x' in the data's domain, where it has one.
 
     Reference:
-        Goodfellow et al. 2015; lyu2022 Sec. 2.
+        Goodfellow et al. 2015; lyu2022 App. B.1, eqs (87) and (89).
     """
 
     p: float
@@ -30,5 +30,6 @@ class FGM(Deterministic):
 
     def perturb(self, victim: Victim, eps: Tensor, noise: Tensor) -> Tensor:
         """X' (n, d)."""
-        step = Norm(self.p).steepest(victim.margin_gradient(victim.x))
-        return into_box(victim.x - eps * step, self.box, victim.domain)
+        box = victim.domain if self.box else None
+        gradient = victim.margin_gradient(victim.x)
+        return into_box(steepest_step(Norm(self.p), gradient, victim.x, eps, box), box)

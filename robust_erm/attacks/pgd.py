@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robust_erm.attacks.attack import Victim, into_box
+from robust_erm.attacks.attack import Victim, into_box, steepest_step
 from robust_erm.errors import require
 from robust_erm.norms import Norm
 
@@ -18,7 +18,7 @@ class PGD:
     """``x' <- P(x' - step eps argmax_{||u||_p <= 1} <u, grad margin(x')>)``, repeated.
 
     P is the Euclidean projection onto the l_p ball of radius eps around x, then the box. In l_1
-    the steepest step moves one coordinate.
+    a step moves the steepest coordinate, and the next ones where the box stops it.
 
     Args:
         p: exponent of the threat's norm: inf, 2 or 1.
@@ -29,7 +29,7 @@ class PGD:
         box: keep x' in the data's domain, where it has one ([0, 1] for images).
 
     Reference:
-        Madry et al. 2018; tsilivis2024 App. E.
+        Madry et al. 2018; tsilivis2024 App. F.2.
     """
 
     p: float = math.inf
@@ -75,7 +75,8 @@ class PGD:
         """X' (n, d)."""
         if not self.random_start:
             return self._descend(victim, eps, victim.x)
-        tries = [self._descend(victim, eps, into_box(victim.x + eps * u, self.box, victim.domain)) for u in noise]
+        box = victim.domain if self.box else None
+        tries = [self._descend(victim, eps, into_box(victim.x + eps * u, box)) for u in noise]
         best, least = tries[0], victim.margin(tries[0])
         for x in tries[1:]:
             margin = victim.margin(x)
@@ -85,7 +86,8 @@ class PGD:
 
     def _descend(self, victim: Victim, eps: Tensor, start: Tensor) -> Tensor:
         norm, x = Norm(self.p), start
+        box = victim.domain if self.box else None
         for _ in range(self.steps):
-            moved = x - self.relative_step * eps * norm.steepest(victim.margin_gradient(x))
-            x = into_box(victim.x + norm.project(moved - victim.x, eps), self.box, victim.domain)
+            moved = steepest_step(norm, victim.margin_gradient(x), x, self.relative_step * eps, box)
+            x = into_box(victim.x + norm.project(moved - victim.x, eps), box)
         return x

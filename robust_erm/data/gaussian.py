@@ -37,7 +37,7 @@ def _collect(draw: Callable[[], tuple[Array, Array]], n: int, d: int) -> tuple[A
 class Gaussian(Synthetic):
     """y = sgn<w*, x>, with x and the teacher w* dense, N(0, I), or k-sparse in {-1, 0, 1}^d.
 
-    The teacher and the test set depend on (seed, d, k_w, k_x) only; the training sets of one seed
+    The teacher and the test set do not depend on m; the training sets of one seed
     are nested in m. A teacher or a point that is zero everywhere is drawn again.
 
     Args:

@@ -1,4 +1,4 @@
-"""Uniform points on a sphere with uniform labels (vardi2022 Sec. 5)."""
+"""Uniform points on a sphere with uniform labels (vardi2022 Sec. 6)."""
 
 from __future__ import annotations
 

@@ -11,14 +11,16 @@ from torch import Tensor
 from robust_erm.errors import require
 from robust_erm.optimizers.optimizer import State
 from robust_erm.params import Layout
+from robust_erm.schedules.schedule import log
 
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam on L, with both moments kept in units of the current loss so that they never underflow.
+    """Adam on L; the update is ``m^ / (sqrt(v^) + epsilon)`` as in torch.optim.Adam.
 
-    ``m = L m~``, ``v = L^2 v~``; the update is ``m^ / (sqrt(v^) + epsilon)`` as in torch.optim.Adam,
-    that is ``m~^ / (sqrt(v~^) + epsilon / L)``: with epsilon > 0 the steps fade once L << epsilon.
+    ``m = exp(unit) m~`` and ``v = exp(2 unit) v~``, with a unit that follows log L down at most as
+    fast as v can forget, ``max(log L, unit + log(beta2) / 2)``: nothing over- or underflows. With
+    epsilon > 0 the steps fade once L << epsilon.
 
     Args:
         beta1, beta2: decay of the moments, in [0, 1).
@@ -43,16 +45,17 @@ class Adam:
 
     def init(self, theta: Tensor) -> State:
         """Zero moments."""
-        zero = theta.new_zeros(())
-        return {"m": torch.zeros_like(theta), "v": torch.zeros_like(theta), "log_loss": zero, "count": zero.clone()}
+        unit, count = torch.full_like(theta[0], -torch.inf), torch.zeros_like(theta[0])
+        return {"m": torch.zeros_like(theta), "v": torch.zeros_like(theta), "unit": unit, "count": count}
 
     def update(self, grad: Tensor, log_loss: Tensor, state: State, layout: Layout) -> tuple[Tensor, Tensor, State]:
         """See :class:`robust_erm.optimizers.optimizer.Optimizer`."""
-        rescale = (state["log_loss"] - log_loss).exp()
+        unit = torch.maximum(log_loss, state["unit"] + log(self.beta2, log_loss) / 2)
+        forget, scaled = (state["unit"] - unit).exp(), (log_loss - unit).exp() * grad
         count = state["count"] + 1
-        m = self.beta1 * rescale * state["m"] + (1 - self.beta1) * grad
-        v = self.beta2 * rescale**2 * state["v"] + (1 - self.beta2) * grad**2
+        m = self.beta1 * forget * state["m"] + (1 - self.beta1) * scaled
+        v = self.beta2 * forget**2 * state["v"] + (1 - self.beta2) * scaled**2
         m_hat, v_hat = m / (1 - self.beta1**count), v / (1 - self.beta2**count)
-        size = v_hat.sqrt() + (self.epsilon * (-log_loss).exp() if self.epsilon else 0.0)
+        size = v_hat.sqrt() + (self.epsilon * (-unit).exp() if self.epsilon else 0.0)
         direction = torch.where(size > 0, m_hat / torch.where(size > 0, size, torch.ones_like(size)), 0.0)
-        return direction, torch.zeros_like(log_loss), {"m": m, "v": v, "log_loss": log_loss, "count": count}
+        return direction, torch.zeros_like(log_loss), {"m": m, "v": v, "unit": unit, "count": count}

@@ -11,13 +11,15 @@ from torch import Tensor
 from robust_erm.errors import require
 from robust_erm.optimizers.optimizer import State
 from robust_erm.params import Layout
+from robust_erm.schedules.schedule import log
 
 
 @dataclass(frozen=True)
 class Momentum:
     """``v <- beta v + grad L``, ``theta <- theta - eta v`` (torch.optim.SGD's form).
 
-    ``v`` is kept in units of the current loss, ``v = L v~``, so nothing underflows.
+    ``v = exp(unit) v~``, with a unit that follows log L down at most as fast as v can forget,
+    ``max(log L, unit + log beta)``: nothing over- or underflows.
 
     Args:
         beta: in [0, 1).
@@ -32,14 +34,16 @@ class Momentum:
 
     @property
     def scales_with_loss(self) -> bool:
-        """True."""
-        return True
+        """False: the velocity remembers larger losses, and a step like 1 / loss would blow it up."""
+        return False
 
     def init(self, theta: Tensor) -> State:
-        """v~ = 0, and the loss that it is measured in."""
-        return {"velocity": torch.zeros_like(theta), "log_loss": theta.new_zeros(())}
+        """v~ = 0, and no unit yet."""
+        return {"velocity": torch.zeros_like(theta), "unit": torch.full_like(theta[0], -torch.inf)}
 
     def update(self, grad: Tensor, log_loss: Tensor, state: State, layout: Layout) -> tuple[Tensor, Tensor, State]:
         """See :class:`robust_erm.optimizers.optimizer.Optimizer`."""
-        velocity = self.beta * (state["log_loss"] - log_loss).exp() * state["velocity"] + grad
-        return velocity, log_loss, {"velocity": velocity, "log_loss": log_loss}
+        unit = torch.maximum(log_loss, state["unit"] + log(self.beta, log_loss))
+        kept = self.beta * (state["unit"] - unit).exp() * state["velocity"]
+        velocity = kept + (log_loss - unit).exp() * grad
+        return velocity, unit, {"velocity": velocity, "unit": unit}

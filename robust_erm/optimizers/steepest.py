@@ -28,7 +28,7 @@ class Steepest:
         schedule: step sizes.
 
     Reference:
-        tsilivis2024 Sec. 4.1, eq. (12).
+        tsilivis2024 Sec. 4.1, eq. (9).
     """
 
     schedule: Any

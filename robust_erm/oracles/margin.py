@@ -52,7 +52,7 @@ def max_margin(z: Array, p: float) -> MaxMargin:
             its own primal and dual values, never by the solver's status.
 
     Reference:
-        tsilivis2024 Sec. 2 (the eps* of the experiments), Cor. 4.5.
+        tsilivis2024 Def. 4.1; eps* in Sec. 5.1 and App. F.1.
     """
     scale = float(np.abs(z).max())
     if scale == 0:
@@ -88,8 +88,9 @@ def _solve(z: Array, p: float) -> tuple[Array, Array]:
         return _least_norm_point(z)
     lam, multiplier = _power_cones(z, p)
     implied = np.asarray(Norm(p).dual.steepest(torch.from_numpy(z.T @ lam)))
-    reached = [(float((z @ w).min()) / _norm(w, Norm(p).dual.p), w) for w in (implied, multiplier, -multiplier)]
-    return lam, max(reached, key=lambda pair: pair[0])[1]
+    candidates = [w for w in (implied, multiplier, -multiplier) if w.any()]
+    reached = [(float((z @ w).min()) / _norm(w, Norm(p).dual.p), w) for w in candidates]
+    return lam, max(reached, key=lambda pair: pair[0], default=(0.0, implied))[1]
 
 
 def _linear_program(z: Array, p: float) -> tuple[Array, Array]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 
 from robust_erm.attacks.attack import Victim
 from robust_erm.attacks.exact import Exact
@@ -152,3 +153,37 @@ def test_bad_options() -> None:
         PGD(restarts=2)
     with pytest.raises(ConfigError, match="steps"):
         PGD(steps=0)
+
+
+def boxed_optimum(w: torch.Tensor, x: torch.Tensor, eps: float) -> float:
+    """min <w, x'> over ||x' - x||_1 <= eps and x' in [0, 1], by a linear program in the moves up and down."""
+    found = linprog(
+        torch.cat([w, -w]).tolist(),
+        A_ub=[[1.0] * (2 * len(w))],
+        b_ub=[eps],
+        bounds=[*[(0, 1 - v) for v in x.tolist()], *[(0, v) for v in x.tolist()]],
+    )
+    return float(w @ x) + float(found.fun)
+
+
+@pytest.mark.parametrize("eps", [0.3, 1.0, 2.5])
+def test_l1_in_the_box_is_the_linear_program(eps: float) -> None:
+    """One step of FGM is exact for a linear model; PGD comes as close as its step is small."""
+    victim = linear_victim(8, domain=(0.0, 1.0))
+    w = victim.weight
+    assert w is not None
+    best = [boxed_optimum(y * w, x, eps) for x, y in zip(victim.x, victim.y, strict=True)]
+    optimum = torch.tensor(best, dtype=torch.float64)
+    for attack, slack in ((FGM(1.0), 0.0), (PGD(1.0, 40, 0.2), 0.2), (PGD(1.0, 400, 0.02), 0.02)):
+        x = run(attack, victim, eps)
+        assert float(Norm(1.0).value(x - victim.x).max()) <= eps + 1e-12
+        excess = victim.margin(x) - optimum
+        assert float(excess.min()) >= -1e-9
+        assert float(excess.max()) <= slack * eps * float(w.abs().max()) + 1e-9, attack
+
+
+def test_l1_moves_on_where_a_pixel_is_at_its_bound() -> None:
+    """The steepest pixel cannot move: the next one must."""
+    x, w = torch.tensor([[0.0, 0.9, 0.9]]).double(), torch.tensor([3.0, 2.0, 1.0]).double()
+    victim = Victim(lambda z: z @ w, x, torch.ones(1).double(), (0.0, 1.0), None)
+    assert float(victim.margin(run(FGM(1.0), victim, 0.5))[0]) == pytest.approx(1.7)

@@ -96,3 +96,18 @@ def test_adam_goes_on_where_the_loss_underflows() -> None:
     train(runs)
     assert float(runs.best_log_loss[0]) < -800
     assert runs.theta.isfinite().all()
+
+
+@pytest.mark.parametrize("optimizer", [Adam(Constant(1.0), epsilon=0.0), Momentum(Constant(1.0))])
+def test_a_fall_of_the_loss_by_e_to_the_800_in_one_step(optimizer: Any) -> None:
+    """Neither infinity nor nan, also in coordinates that never had a gradient; then it goes on."""
+    g = gradient(3)
+    g[0] = 0
+    state = optimizer.init(g)
+    for log_loss in (800.0, 0.0, -1.0, 900.0, 100.0):
+        direction, scale, state = optimizer.update(g, torch.tensor(log_loss).double(), state, LAYOUT)
+        assert direction.isfinite().all()
+        assert float(direction[0]) == 0
+        assert scale.isfinite()
+        assert all(value.isfinite().all() for value in state.values())
+    assert float(direction.abs().max()) > 0

@@ -106,3 +106,9 @@ def test_gaussian_accuracy_at_the_ends() -> None:
     assert gaussian_accuracy(orthogonal, w, 0.0, 2) == pytest.approx(0.5)
     rho = w @ np.array([1.0, 0, 0]) / np.linalg.norm(w)
     assert gaussian_accuracy(np.array([1.0, 0, 0]), w, 0.0, 2) == pytest.approx(1 - math.acos(rho) / math.pi)
+
+
+@pytest.mark.parametrize("p", PS)
+def test_a_point_and_its_opposite(p: float) -> None:
+    """The dual optimum is exactly 0: no direction is left to try."""
+    assert max_margin(np.array([[1.0, 2.0], [-1.0, -2.0]]), p).value == 0
