@@ -91,6 +91,9 @@ def _train(members: list[Run], show: Any) -> list[Result]:
     """One pack; where it fails, each of its runs alone, so that the others end."""
     try:
         return list(train_pack(members, show))
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into an exit
+        console.print("interrupted: what has been reached is kept, and the same line goes on from there")
+        raise SystemExit(130) from None
     except Exception as error:
         if len(members) > 1:
             log.warning(

@@ -115,6 +115,26 @@ def test_killed_and_resumed_is_uninterrupted(tmp_path: Path) -> None:
         assert (a / name).read_bytes() == (b / name).read_bytes(), name
 
 
+def test_ctrl_c_keeps_what_was_reached(tmp_path: Path) -> None:
+    """One line, status 130, no traceback; then the same line goes on."""
+    overrides = ["stop.steps=1000", "stop.loss=null", "logger=none", "trainer.inner_steps=5", "trainer.threads=1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-m", "robust_erm.train", *overrides]
+    process = subprocess.Popen(line, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("outputs/*/run.log")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same line goes on from there" in said
+    assert "Traceback" not in said
+    assert not list(tmp_path.glob("outputs/*/summary.json"))
+    assert command(*overrides, cwd=tmp_path).returncode == 0
+    assert "resumed at step" in next(tmp_path.glob("outputs/*/run.log")).read_text()
+
+
 # ---- in this process ------------------------------------------------------------------------------
 
 
