@@ -175,6 +175,8 @@ class Run:
 
     def _check_schedule(self) -> None:
         schedule = self.optimizer.schedule
+        built = dataclasses.is_dataclass(schedule)
+        require(built, "optimizer.schedule", schedule, "is a component; write optimizer/schedule=<name>, with a slash")
         suits = self.optimizer.scales_with_loss or not schedule.divides_by_loss
         advice = (
             f"its step grows like 1 / loss, but optimizer={word(self.optimizer)} here does not shrink with the loss; "
@@ -260,9 +262,12 @@ def resolve(cfg: DictConfig) -> Run:
     given: dict[str, Any] = {str(k): v for k, v in plain.items()}
     for key in COMPONENTS:
         given[key] = _build(given.get(key), key)
-    given["eval_attacks"] = {k: _build(v, f"eval_attacks.{k}") for k, v in (given.get("eval_attacks") or {}).items()}
+    for key in ("eval_attacks", "stop", "trainer", "logger"):
+        example = "+attack@eval_attacks.pgd=pgd" if key == "eval_attacks" else f"{key}.<option>=<value>"
+        require(isinstance(given.get(key), dict), key, given.get(key), f"is a group of options; write {example}")
+    given["eval_attacks"] = {k: _build(v, f"eval_attacks.{k}") for k, v in given["eval_attacks"].items()}
     for key, part in (("stop", Stop), ("trainer", Trainer), ("logger", Wandb)):
-        given[key] = _typed(part, given.get(key) or {}, key)
+        given[key] = _typed(part, given[key], key)
     run: Run = _typed(Run, given, "")
     return run
 

@@ -32,12 +32,15 @@ def check_all(configs: Sequence[DictConfig], labels: Sequence[str]) -> list[Run]
     """
     runs, faults = [], []
     names: dict[str, str] = {}
+    roots: dict[str, Path] = {}
     for config, label in zip(configs, labels, strict=True):
         try:
             run = resolve(config)
             radii(run) if run.eps_unit == "margin" else None
             folder = RunFolder(run)
             folder.check()
+            first = roots.setdefault(run.id, folder.path)
+            require(first == folder.path, "output_dir", folder.path.parent, f"this run goes to {first} too; choose one")
             other = names.setdefault(str(folder.path), run.id)
             require(
                 other == run.id, "run_dir", folder.path, "is the folder of several points; leave run_dir out of sweeps"
@@ -45,6 +48,11 @@ def check_all(configs: Sequence[DictConfig], labels: Sequence[str]) -> list[Run]
             runs.append(run)
         except ConfigError as error:
             faults.append(f"{error}" + (f"   [{label}]" if len(configs) > 1 else ""))
+    for parent in {folder_of(run).parent for run in runs} if not faults else ():
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            faults.append(f"output_dir = {parent}: cannot be made ({error.strerror}); choose another folder")
     if faults:
         for line in faults[:10]:
             print(f"robust_erm: {line}", file=sys.stderr)

@@ -55,6 +55,8 @@ class WandbMirror(L.Callback):
     def _start(self) -> None:
         import wandb
 
+        if any(folder.run.logger.mode == "online" for folder in self.folders) and not wandb.api.api_key:
+            raise PermissionError("not logged in: run `wandb login`, or set WANDB_API_KEY")
         for i, folder in enumerate(self.folders):
             shutil.rmtree(folder.path / "wandb", ignore_errors=True)
             run = folder.run
