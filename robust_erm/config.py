@@ -142,7 +142,7 @@ class Run:
     @property
     def id(self) -> str:
         """Ten hex digits of everything that may change the result."""
-        canonical = json.dumps(identity(self), sort_keys=True)
+        canonical = json.dumps(as_data(self, "identity"), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:10]
 
     @property
@@ -211,34 +211,25 @@ def word(component: Any) -> str:
     return named
 
 
-def identity(value: Any) -> Any:
-    """``value`` as plain data, without what cannot change a result; infinities as strings."""
+def as_data(value: Any, purpose: str = "all") -> Any:
+    """``value``, a run or a part of it, as plain data.
+
+    Args:
+        value: dataclasses become mappings (components with their ``_target_``), tuples lists.
+        purpose: ``all`` keeps everything (config.yaml); ``identity`` what may change a result, with
+            floats as text so that equal configs give equal hashes; ``pack`` of that what runs of one
+            pack must share.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kept = {f.name: f for f in dataclasses.fields(value) if f.metadata.get("identity", True)}
-        plain = {name: identity(getattr(value, name)) for name in kept}
-        return plain if isinstance(value, (Run, Stop)) else {"_target_": target_of(value), **plain}
+        kept = [f for f in dataclasses.fields(value) if purpose == "all" or f.metadata.get("identity", True)]
+        kept = [f for f in kept if purpose != "pack" or not f.metadata.get("per_run")]
+        found = {f.name: as_data(getattr(value, f.name), purpose) for f in kept}
+        return found if isinstance(value, (Run, Stop, Trainer, Wandb)) else {"_target_": target_of(value), **found}
     if isinstance(value, dict):
-        return {k: identity(v) for k, v in value.items()}
+        return {k: as_data(v, purpose) for k, v in value.items()}
     if isinstance(value, (tuple, list)):
-        return [identity(v) for v in value]
-    return repr(value) if isinstance(value, float) else value
-
-
-def plain(run: Run) -> dict[str, Any]:
-    """All of ``run`` as plain data, as config.yaml holds it."""
-
-    def convert(value: Any) -> Any:
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            fields = {f.name: convert(getattr(value, f.name)) for f in dataclasses.fields(value)}
-            return (
-                fields if isinstance(value, (Run, Stop, Trainer, Wandb)) else {"_target_": target_of(value), **fields}
-            )
-        if isinstance(value, dict):
-            return {k: convert(v) for k, v in value.items()}
-        return [convert(v) for v in value] if isinstance(value, (tuple, list)) else value
-
-    found: dict[str, Any] = convert(run)
-    return found
+        return [as_data(v, purpose) for v in value]
+    return repr(value) if isinstance(value, float) and purpose != "all" else value
 
 
 def target_of(component: Any) -> str:

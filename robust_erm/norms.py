@@ -153,6 +153,17 @@ class Norm:
             low, high = torch.where(outside, mid, low), torch.where(outside, high, mid)
         return z * (r > 0)
 
+    def least_sum(self, w: Tensor, g: Tensor, c: Tensor) -> Tensor:
+        """``g + c s`` with s of :meth:`min_subgradient`; zeros are exact, for what takes their sign.
+
+        Args:
+            w, g: (d,).
+            c: non-negative, without axes.
+        """
+        if self.p != 1:
+            return g + c * self.min_subgradient(w, g, c)
+        return torch.where(w == 0, g.sign() * (g.abs() - c).clamp_min(0), g + c * w.sign())
+
     def min_subgradient(self, w: Tensor, g: Tensor, c: Tensor) -> Tensor:
         """The ``s`` in the subdifferential of ``||w||_p`` for which ``||g + c s||_2`` is least.
 

@@ -24,9 +24,10 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from robust_erm.attacks.exact import Exact
 from robust_erm.callbacks import Progress, Recorder
-from robust_erm.config import Run, identity
+from robust_erm.config import Run, as_data
 from robust_erm.data.dataset import Data, Dataset
 from robust_erm.errors import ConfigError
+from robust_erm.fields import numbers
 from robust_erm.measure import Evaluation, log_spaced
 from robust_erm.module import RobustERM
 from robust_erm.oracles.margin import max_margin
@@ -43,10 +44,17 @@ _BATCHED = ("seed", "eps", "eps_unit", "eval_eps")
 
 def pack_key(run: Run) -> str:
     """Runs with equal keys can be trained together: they differ in numbers of the run axis only."""
-    kept = {k: v for k, v in identity(run).items() if k not in _BATCHED}
+    kept = {k: v for k, v in as_data(run, "pack").items() if k not in _BATCHED}
     kept["stop"] = run.stop.steps
     kept["runtime"] = [repr(run.trainer), run.logger.enabled]
     return json.dumps(kept, sort_keys=True)
+
+
+def differing(optimizers: list[Any], options: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The optimizers' per-run fields whose values differ, (R,) each."""
+    table = [numbers(optimizer) for optimizer in optimizers]
+    paths = [path for path in table[0] if len({row[path] for row in table}) > 1]
+    return {path: torch.tensor([row[path] for row in table], **options) for path in paths}
 
 
 @lru_cache(maxsize=4)
@@ -95,21 +103,23 @@ def warn_if_not_separable(run: Run) -> None:
 def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list[Dataset]]:
     """The stacked tensors of runs with equal :func:`pack_key`."""
     first = runs[0]
-    datasets = [draw(run.data, run.seed) for run in runs]
+    drawn = {(run.data, run.seed): draw(run.data, run.seed) for run in runs}
+    datasets = [drawn[run.data, run.seed] for run in runs]
     options: dict[str, Any] = {"dtype": first.torch_dtype, "device": device}
-    shared = all(dataset is datasets[0] for dataset in datasets)
+    distinct, which = list(drawn.values()), {key: k for k, key in enumerate(drawn)}
+    of_run = torch.tensor([which[run.data, run.seed] for run in runs])
 
     def points(part: str) -> Points:
-        xs, ys = ([getattr(dataset, f"{kind}_{part}") for dataset in datasets] for kind in "xy")
-        x, y = (xs[0], ys[0]) if shared else (np.stack(xs), np.stack(ys))
-        return Points(torch.as_tensor(x, **options), torch.as_tensor(y, **options))
+        xs, ys = (np.stack([getattr(dataset, f"{kind}_{part}") for dataset in distinct]) for kind in "xy")
+        return Points(torch.as_tensor(xs, **options), torch.as_tensor(ys, **options), of_run.to(device))
 
-    inits = [first.model.init(first.data.dimension, first.outputs, torch_stream(run.seed, "init")) for run in runs]
+    inits = [run.model.init(run.data.dimension, run.outputs, torch_stream(run.seed, "init")) for run in runs]
     layout = Layout.of(inits[0])
     both = [radii(run) for run in runs]
     eps, eval_eps = (torch.tensor([pair[k] for pair in both], **options) for k in (0, 1))
     target = [-math.inf if run.stop.loss is None else math.log(run.stop.loss) for run in runs]
-    recipe = Recipe(first.model, layout, first.objective, first.optimizer, first.attack, datasets[0].domain)
+    sparse = getattr(first.data, "sparse", False)
+    recipe = Recipe(first.model, layout, first.objective, first.optimizer, first.attack, datasets[0].domain, sparse)
     pack = Runs(
         recipe=recipe,
         train=points("train"),
@@ -118,6 +128,7 @@ def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list
         seeds=[run.seed for run in runs],
         target=torch.tensor(target, **options),
         steps=first.stop.steps,
+        numbers=differing([run.optimizer for run in runs], options),
     )
     exact = hasattr(first.model, "weight") and all(dataset.law is not None for dataset in datasets)
     laws = [dataset.law if exact else None for dataset in datasets]

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from robust_erm.config import COMPONENTS, Run, names, plain
+from robust_erm.config import COMPONENTS, Run, as_data, names
 from robust_erm.errors import ConfigError, require
 from robust_erm.run_folder import CONFIG, METRICS, SUMMARY, folder_of, write_whole
 from robust_erm.terminal import show
@@ -37,7 +37,7 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def as_row(run: Run, summary: dict[str, Any]) -> dict[str, Any]:
     """One row of the table, from a run and its summary."""
-    return _row({"names": names(run), **plain(run)}, summary, folder_of(run))
+    return _row({"names": names(run), **as_data(run)}, summary, folder_of(run))
 
 
 def _row(config: dict[str, Any], summary: dict[str, Any], folder: Path) -> dict[str, Any]:

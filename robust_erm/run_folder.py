@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 import yaml
 
-from robust_erm.config import Run, names, plain
+from robust_erm.config import Run, as_data, names
 from robust_erm.errors import ConfigError, require
 
 CONFIG, METRICS, SUMMARY, CHECKPOINT, LOG = "config.yaml", "metrics.parquet", "summary.json", "checkpoint.pt", "run.log"
@@ -75,7 +75,7 @@ class RunFolder:
         if self.run.fresh:
             for name in (SUMMARY, CHECKPOINT, METRICS, LOG):
                 (self.path / name).unlink(missing_ok=True)
-        text = yaml.safe_dump({"id": self.run.id, "names": names(self.run), **plain(self.run)}, sort_keys=False)
+        text = yaml.safe_dump({"id": self.run.id, "names": names(self.run), **as_data(self.run)}, sort_keys=False)
         write_whole(self.path / CONFIG, text.encode())
 
     def read_summary(self) -> dict[str, Any] | None:

@@ -15,7 +15,9 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils import _pytree as pytree
 
+from robust_erm import kernels
 from robust_erm.attacks.attack import Attack
+from robust_erm.fields import substituted
 from robust_erm.margins import margin
 from robust_erm.step import Batch, Recipe, loss_and_grad, outputs, perturbed, predictor, step
 from robust_erm.streams import torch_stream
@@ -28,20 +30,24 @@ _CHUNK = 1024  # points evaluated at once; fixed, so that noise does not depend 
 
 @dataclass
 class Points:
-    """Labelled points: x (n, d), y (n,) shared by all runs, or (R, n, d), (R, n), one set a run."""
+    """Labelled points: D sets x (D, n, d), y (D, n), and the set of every run, (R,)."""
 
     x: Tensor
     y: Tensor
+    of_run: Tensor
 
-    def of(self, rows: Tensor) -> Points:
-        """The points of some runs, (len(rows), n, d); shared ones are a view, not a copy."""
-        if self.x.ndim == 3:
-            return Points(self.x[rows], self.y[rows])
-        return Points(self.x.expand(len(rows), *self.x.shape), self.y.expand(len(rows), *self.y.shape))
+    def of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """X (len(rows), n, d) and y of some runs; a view, not a copy, where they share one set."""
+        which = self.of_run[rows]
+        if len(which) and bool((which == which[0]).all()):
+            x, y = self.x[which[0]], self.y[which[0]]
+            return x.expand(len(rows), *x.shape), y.expand(len(rows), *y.shape)
+        return self.x[which], self.y[which]
 
-    def chunk(self, start: int, stop: int) -> Points:
-        """Points start..stop of every run."""
-        return Points(self.x[..., start:stop, :], self.y[..., start:stop])
+    @property
+    def bound(self) -> Tensor:
+        """B (R,): the largest l_inf norm of a point of each run's set."""
+        return self.x.abs().amax((-2, -1))[self.of_run]
 
 
 @dataclass
@@ -52,10 +58,12 @@ class Runs:
         recipe: their common code.
         train: training points.
         eps: (R,) radii.
+        numbers: (R,) each; fields of the optimizer that differ between the runs, by dotted path.
         theta: (R, P) parameters.
         seeds: of every run, for its noise.
         target: (R,) log loss at which a run has converged; -inf for never.
         steps: the last step.
+        compiled: use a compiled kernel where there is one for the recipe.
     """
 
     recipe: Recipe
@@ -65,36 +73,43 @@ class Runs:
     seeds: list[int]
     target: Tensor
     steps: int
+    numbers: dict[str, Tensor] = field(default_factory=dict)
+    compiled: bool = True
     t: int = 0
+    bound: Tensor = field(init=False)
     state: dict[str, Any] = field(init=False)
     best_theta: Tensor = field(init=False)
     best_log_loss: Tensor = field(init=False)
     status: Tensor = field(init=False)
     stopped_at: Tensor = field(init=False)
     generators: list[torch.Generator] = field(init=False)
+    kernel: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        optimizer = self.recipe.optimizer
-        fresh = {
-            "optimizer": vmap(optimizer.init)(self.theta),
-            "schedule": vmap(optimizer.schedule.init)(self.theta),
-        }
+        def init(theta: Tensor, numbers: dict[str, Tensor]) -> dict[str, Any]:
+            optimizer = substituted(self.recipe.optimizer, numbers)
+            return {"optimizer": optimizer.init(theta), "schedule": optimizer.schedule.init(theta)}
+
+        fresh = vmap(init)(self.theta, self.numbers)
         self.state = pytree.tree_map(lambda a: a.clone(memory_format=torch.contiguous_format), fresh)
+        self.kernel = kernels.find(self.recipe, self.train.x, self.train.y) if self.compiled else None
+        if self.kernel is not None:
+            self.state["kernel"] = self.kernel.init(len(self.eps))
+        self.bound = self.train.bound
         self.best_theta = self.theta.clone()
-        self.best_log_loss = torch.full_like(self.eps, torch.inf)
+        self.best_log_loss = torch.full_like(self.eps, torch.inf, dtype=torch.float64)
         self.status = torch.full_like(self.eps, RUNNING, dtype=torch.int8)
         self.stopped_at = torch.full_like(self.eps, -1, dtype=torch.int64)
         self.generators = [torch_stream(seed, "attack") for seed in self.seeds]
 
     @property
-    def bound(self) -> Tensor:
-        """B (R,): the largest l_inf norm of a training point of each run."""
-        return self.train.x.abs().amax((-2, -1)).expand(self.eps.shape)
-
-    @property
     def running(self) -> Tensor:
         """Indices of the runs that have not ended."""
         return (self.status == RUNNING).nonzero().squeeze(-1)
+
+    def _batch(self, rows: Tensor) -> Batch:
+        numbers = {path: value[rows] for path, value in self.numbers.items()}
+        return Batch(*self.train.of(rows), self.eps[rows], self.bound[rows], numbers)
 
     def _noise(self, attack: Attack, rows: list[int], n: int, generators: list[torch.Generator]) -> Tensor:
         """(len(rows), k, n, d): drawn on the CPU from every run's own generator."""
@@ -108,15 +123,17 @@ class Runs:
         if not index:
             return
         n = min(n, self.steps - self.t)
-        recipe, train = self.recipe, self.train.of(rows)
-        batch = Batch(train.x, train.y, self.eps[rows], self.bound[rows])
+        if self.kernel is not None:
+            self._advance_compiled(rows, n)
+            return
+        recipe, batch = self.recipe, self._batch(rows)
         mapped = vmap(lambda t, *rest: step(recipe, t, *rest), in_dims=(None, 0, 0, 0, 0))
 
         theta, best, best_loss = self.theta[rows], self.best_theta[rows], self.best_log_loss[rows]
         state = pytree.tree_map(lambda a: a[rows], self.state)
         status, stopped_at, target = self.status[rows], self.stopped_at[rows], self.target[rows]
         for t in range(self.t, self.t + n):
-            noise = self._noise(recipe.attack, index, train.x.shape[-2], self.generators)
+            noise = self._noise(recipe.attack, index, batch.x.shape[-2], self.generators)
             point, after, state = mapped(theta.new_tensor(t), theta, state, batch, noise)
             alive = status == RUNNING
             status, stopped_at = _judge(point.log_loss, point.grad, target, t, status, stopped_at)
@@ -127,7 +144,7 @@ class Runs:
             theta = torch.where((status == RUNNING).unsqueeze(-1), after, theta)
         self.t += n
         if self.t == self.steps:
-            noise = self._noise(recipe.attack, index, train.x.shape[-2], self.generators)
+            noise = self._noise(recipe.attack, index, batch.x.shape[-2], self.generators)
             last = vmap(lambda *a: loss_and_grad(recipe, *a))
             log_loss, grad = last(theta, batch, noise)
             status, stopped_at = _judge(log_loss, grad, target, self.t, status, stopped_at)
@@ -135,26 +152,47 @@ class Runs:
             status = torch.where(status == RUNNING, MAX_STEPS, status)
         theta = torch.where((status == DIVERGED).unsqueeze(-1), best, theta)
 
-        self.theta[rows], self.best_theta[rows], self.best_log_loss[rows] = theta, best, best_loss
+        self.theta[rows], self.best_theta[rows], self.best_log_loss[rows] = theta, best, best_loss.double()
         self.status[rows], self.stopped_at[rows] = status.to(torch.int8), stopped_at
         pytree.tree_map(lambda whole, part: whole.index_copy_(0, rows, part), self.state, state)
 
+    def _advance_compiled(self, rows: Tensor, n: int) -> None:
+        plan, last = self.kernel.plan, self.t + n == self.steps
+        eps = self.eps[rows] if plan.adversarial else torch.zeros_like(self.eps[rows])
+        numbers = {path: value[rows] for path, value in self.numbers.items()}
+        steps = plan.step_numbers(numbers, self.eps[rows], self.bound[rows])
+        num = torch.cat([torch.stack([eps, self.target[rows]], -1).double(), steps, torch.zeros(len(rows), 3)], -1)
+        num[:, 4] = self.best_log_loss[rows]
+        info = torch.stack([rows, torch.full_like(rows, RUNNING), torch.full_like(rows, -1)], -1)
+        theta, best = self.theta[rows], self.best_theta[rows]
+        state = {name: value[rows] for name, value in self.state["kernel"].items()}
+        self.kernel.run(theta, best, num, info, state, self.train.of_run[rows].tolist(), (self.t, n, last))
+        self.t += n
+        status, stopped_at = info[:, 1], info[:, 2]
+        if last:
+            stopped_at = torch.where(status == RUNNING, self.t, stopped_at)
+            status = torch.where(status == RUNNING, MAX_STEPS, status)
+        self.theta[rows] = torch.where((status == DIVERGED).unsqueeze(-1), best, theta)
+        self.best_theta[rows], self.best_log_loss[rows] = best, num[:, 4]
+        self.status[rows], self.stopped_at[rows] = status.to(torch.int8), stopped_at
+        for name, value in state.items():
+            self.state["kernel"][name][rows] = value
+
     def clean(self, points: Points, rows: Tensor) -> Tensor:
         """Clean margins (len(rows), n) of ``points``."""
-        recipe, points = self.recipe, points.of(rows)
+        recipe, theta = self.recipe, self.theta[rows]
         one = vmap(lambda theta, x, y: margin(outputs(recipe, theta, x), y))
-        theta = self.theta[rows]
-        return torch.cat([one(theta, c.x, c.y) for c in _chunks(points)], dim=-1)
+        return torch.cat([one(theta, x, y) for x, y in _chunks(*points.of(rows))], dim=-1)
 
     def attacked(self, attack: Attack, points: Points, eps: Tensor, rows: Tensor) -> Tensor:
         """Margins (len(rows), n) of ``points`` after ``attack`` of radius eps (R,).
 
         Its noise is the same at every call: one draw for each run, from its stream "eval".
         """
-        recipe, points = self.recipe, points.of(rows)
+        recipe = self.recipe
 
         def one(theta: Tensor, eps: Tensor, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
-            x_adv = perturbed(recipe, attack, theta, Batch(x, y, eps, eps), noise)
+            x_adv = perturbed(recipe, attack, theta, Batch(x, y, eps, eps, {}), noise)
             return margin(outputs(recipe, theta, x_adv), y)
 
         mapped = vmap(one)
@@ -162,17 +200,16 @@ class Runs:
         generators = [torch_stream(seed, "eval") for seed in self.seeds]
         theta, radii = self.theta[rows], eps[rows]
         pieces = [
-            mapped(theta, radii, c.x, c.y, self._noise(attack, index, c.x.shape[-2], generators))
-            for c in _chunks(points)
+            mapped(theta, radii, x, y, self._noise(attack, index, x.shape[-2], generators))
+            for x, y in _chunks(*points.of(rows))
         ]
         return torch.cat(pieces, dim=-1)
 
     def log_losses(self, rows: Tensor) -> Tensor:
         """Worst-case training log losses (len(rows),), with noise from the stream "eval"."""
-        recipe, train = self.recipe, self.train.of(rows)
-        batch = Batch(train.x, train.y, self.eps[rows], self.bound[rows])
+        recipe, batch = self.recipe, self._batch(rows)
         generators = [torch_stream(seed, "eval") for seed in self.seeds]
-        noise = self._noise(recipe.attack, rows.tolist(), train.x.shape[-2], generators)
+        noise = self._noise(recipe.attack, rows.tolist(), batch.x.shape[-2], generators)
         log_loss: Tensor = vmap(lambda *a: loss_and_grad(recipe, *a)[0])(self.theta[rows], batch, noise)
         return log_loss
 
@@ -200,7 +237,7 @@ class Runs:
     def load(self, i: int, kept: dict[str, Any]) -> None:
         """Put run i back to where :meth:`export` found it."""
         self.theta[i] = kept["theta"].to(self.theta)
-        self.best_log_loss[i] = kept["best_log_loss"].to(self.theta)
+        self.best_log_loss[i] = kept["best_log_loss"]
         self.status[i] = kept["status"]
         if kept["status"] == RUNNING:
             self.best_theta[i] = kept["best_theta"].to(self.theta)
@@ -221,5 +258,6 @@ def _judge(
     return new, torch.where(ended, t, stopped_at)
 
 
-def _chunks(points: Points) -> list[Points]:
-    return [points.chunk(start, start + _CHUNK) for start in range(0, points.x.shape[-2], _CHUNK)]
+def _chunks(x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """X (R, n, d) and y (R, n), _CHUNK points at a time."""
+    return [(x[:, k : k + _CHUNK], y[:, k : k + _CHUNK]) for k in range(0, x.shape[1], _CHUNK)]

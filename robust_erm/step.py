@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.attacks.attack import Attack, Victim
+from robust_erm.fields import substituted
 from robust_erm.linalg import matvec
 from robust_erm.margins import margin
 from robust_erm.models.model import Model
@@ -20,12 +21,16 @@ from robust_erm.schedules.schedule import Point
 
 
 class Batch(NamedTuple):
-    """Inputs x (n, d), labels y (n,), radius eps (), bound B () = max_i ||x_i||_inf."""
+    """Inputs x (n, d), labels y (n,), radius eps (), bound B () = max_i ||x_i||_inf.
+
+    ``numbers``, each without axes, stand for the optimizer's fields of the same dotted path.
+    """
 
     x: Tensor
     y: Tensor
     eps: Tensor
     bound: Tensor
+    numbers: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Recipe:
     optimizer: Optimizer
     attack: Attack
     domain: tuple[float, float] | None
+    sparse: bool = False  # whether inputs are mostly zeros
 
 
 def outputs(recipe: Recipe, theta: Tensor, x: Tensor) -> Tensor:
@@ -95,7 +101,7 @@ def _closed_form(recipe: Recipe, theta: Tensor, batch: Batch) -> tuple[Tensor, T
     share, log_loss = torch.func.grad_and_value(recipe.objective.of_scores)(s)  # share_i = d log L / d s_i
     grad_w = -((batch.y * share).unsqueeze(0) @ batch.x).squeeze(0)
     push = share.sum() * batch.eps
-    grad_w = grad_w + push * dual.min_subgradient(w, grad_w, push)
+    grad_w = dual.least_sum(w, grad_w, push)
     (grad,) = pull(grad_w)
     return log_loss, grad
 
@@ -109,7 +115,8 @@ def step(
         The point stepped from (theta_t, or where the schedule backed off to), theta_{t+1}, and the
         next state ``{"optimizer": ..., "schedule": ...}``.
     """
-    optimizer, schedule = recipe.optimizer, recipe.optimizer.schedule
+    optimizer = substituted(recipe.optimizer, batch.numbers)
+    schedule = optimizer.schedule
     log_loss, grad = loss_and_grad(recipe, theta, batch, noise)
     point, schedule_state = schedule.accept(Point(theta, log_loss, grad), state["schedule"])
     direction, log_scale, optimizer_state = optimizer.update(

@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 
-from robust_erm.config import Run, identity, word
+from robust_erm.config import Run, as_data, word
 from robust_erm.module import RobustERM
 from robust_erm.run_folder import RunFolder
 from robust_erm.runs import STATUS
@@ -69,7 +69,7 @@ class WandbMirror(L.Callback):
                 entity=run.logger.entity,
                 group=run.logger.group or f"{word(run.data)}-{word(run.model)}",
                 tags=tags(run),
-                config=identity(run),
+                config=as_data(run, "identity"),
                 dir=folder.path,
                 resume="allow" if run.logger.mode == "online" else None,
                 settings=wandb.Settings(

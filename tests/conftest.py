@@ -85,6 +85,8 @@ def make_runs(
     model = model or Linear()
     seeds = seeds or [0] * len(eps)
     x, y = torch.as_tensor(x, dtype=dtype), torch.as_tensor(y, dtype=dtype)
+    of_run = torch.arange(len(eps)) if x.ndim == 3 else torch.zeros(len(eps), dtype=torch.int64)
+    x, y = x.reshape(-1, *x.shape[-2:]), y.reshape(-1, y.shape[-1])
     inits = [model.init(x.shape[-1], outputs, torch_stream(seed, "init")) for seed in seeds]
     layout = Layout.of(inits[0])
     recipe = Recipe(
@@ -97,7 +99,7 @@ def make_runs(
     )
     return Runs(
         recipe=recipe,
-        train=Points(x, y),
+        train=Points(x, y, of_run),
         eps=torch.tensor(eps, dtype=dtype),
         theta=torch.stack([layout.flatten(p) for p in inits]).to(dtype),
         seeds=seeds,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from robust_erm.config import Run, identity, plain, resolve
+from robust_erm.config import Run, as_data, resolve
 from robust_erm.errors import ConfigError
 from robust_erm.pack import train_pack
 from robust_erm.train import conf_dir
@@ -75,13 +75,13 @@ def test_identity_ignores_where_and_how(resolved: Callable[..., Run], tmp_path: 
 
 
 def test_identity_ignores_where_mnist_lies(resolved: Callable[..., Run], idx: Path) -> None:
-    data = identity(resolved("data=mnist", "data.m=1", f"data.folder={idx}"))["data"]
+    data = as_data(resolved("data=mnist", "data.m=1", f"data.folder={idx}"), "identity")["data"]
     assert "folder" not in data
     assert data["m"] == 1
 
 
 def test_the_stored_config_is_the_whole_config(resolved: Callable[..., Run]) -> None:
-    stored = plain(resolved("optimizer=sd"))
+    stored = as_data(resolved("optimizer=sd"))
     assert stored["optimizer"]["r"] == float("inf")
     assert stored["optimizer"]["schedule"]["lr"] == 2e-4
     assert stored["trainer"]["inner_steps"] == 200

@@ -169,3 +169,15 @@ def test_projection_for_large_exponents(p: float, radius: float) -> None:
 def test_simplex_projection_of_large_numbers(dtype: torch.dtype) -> None:
     assert project_simplex(torch.tensor([1e17, 1e17, 0.0], dtype=dtype)).tolist() == [0.5, 0.5, 0.0]
     assert Norm(1.0).project(torch.tensor([2e7, 0.0], dtype=dtype), 1.0).tolist() == [1.0, 0.0]
+
+
+def test_soft_thresholded_gradients_are_exactly_zero() -> None:
+    """Sign descent takes their sign: 1e-17 in place of 0 would move a weight that must stay."""
+    g = torch.tensor([0.1, -0.3, 0.7, 1e-3]).double() / 3
+    for c in (0.11, 0.25, 1 / 3):
+        total = Norm(1.0).least_sum(torch.zeros(4).double(), g, torch.tensor(c).double())
+        assert torch.equal(total == 0, g.abs() <= c)
+    w = torch.tensor([0.0, 1.0, -1.0, 0.0]).double()
+    c = torch.tensor(0.05).double()
+    expected = g + c * Norm(1.0).min_subgradient(w, g, c)
+    assert torch.allclose(Norm(1.0).least_sum(w, g, c), expected, atol=1e-16)

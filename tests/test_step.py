@@ -30,8 +30,8 @@ from robust_erm.step import Batch, loss_and_grad
 
 def at(runs: Any, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     eps = runs.eps[0]
-    batch = Batch(runs.train.x, runs.train.y, eps, runs.bound[0])
-    noise = runs.recipe.attack.draw(*runs.train.x.shape, torch.Generator())
+    batch = Batch(runs.train.x[0], runs.train.y[0], eps, runs.bound[0], {})
+    noise = runs.recipe.attack.draw(*runs.train.x[0].shape, torch.Generator())
     return loss_and_grad(runs.recipe, theta, batch, noise)
 
 
@@ -46,7 +46,7 @@ def test_exact_gradient_is_that_of_the_written_formula(p: float, model: Any, los
 
     def formula(t: torch.Tensor) -> torch.Tensor:
         w = model.weight(runs.recipe.layout.unflatten(t))
-        s = -runs.train.y * (runs.train.x @ w) + 0.3 * torch.linalg.vector_norm(w, ord=Norm(p).dual.p)
+        s = -runs.train.y[0] * (runs.train.x[0] @ w) + 0.3 * torch.linalg.vector_norm(w, ord=Norm(p).dual.p)
         return (s.exp() if loss == "exponential" else torch.log1p(s.exp())).sum()
 
     log_loss, grad = at(runs, theta)
@@ -62,7 +62,7 @@ def test_the_eps_term_is_trained_on() -> None:
     theta = torch.randn(6, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     worst, clean = at(runs, theta)[1], at(make_runs(x, y, [0.0]), theta)[1]
     assert float((worst - clean).abs().max()) > 0.05
-    z = runs.train.x * runs.train.y.unsqueeze(-1)
+    z = runs.train.x[0] * runs.train.y[0].unsqueeze(-1)
     share = torch.softmax(-(z @ theta), 0)
     assert torch.allclose(worst, -(share @ z) + 0.3 * theta.sign(), atol=1e-12)
 
@@ -99,7 +99,7 @@ def test_gradient_against_finite_differences(attack: Any, model: Any, d: int, ou
 def _fixed(runs: Any, theta: torch.Tensor) -> torch.Tensor:
     from robust_erm.step import perturbed
 
-    batch = Batch(runs.train.x, runs.train.y, runs.eps[0], runs.bound[0])
+    batch = Batch(runs.train.x[0], runs.train.y[0], runs.eps[0], runs.bound[0], {})
     return perturbed(runs.recipe, runs.recipe.attack, theta, batch, torch.empty(0))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from robust_erm.data.dataset import Array, Dataset, Synthetic
 from robust_erm.errors import one_of, require
+from robust_erm.fields import per_run
 from robust_erm.streams import numpy_stream
 
 
@@ -30,9 +31,9 @@ class Clusters(Synthetic):
 
     d: int = 1000
     m: int = 500
-    k: int = 10
-    sigma: float = 1.0
-    means: str = "random"
+    k: int = per_run(10)
+    sigma: float = per_run(1.0)
+    means: str = per_run("random")
     m_test: int = 1000
 
     def __post_init__(self) -> None:

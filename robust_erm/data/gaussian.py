@@ -9,6 +9,7 @@ import numpy as np
 
 from robust_erm.data.dataset import Array, Dataset, GaussianTeacher, Synthetic
 from robust_erm.errors import one_of, require
+from robust_erm.fields import per_run
 from robust_erm.streams import numpy_stream
 
 _CHUNK = 256  # rows per draw, fixed: then a larger m extends the same sequence of points
@@ -53,9 +54,9 @@ class Gaussian(Synthetic):
 
     d: int = 512
     m: int = 64
-    k_w: int = 512
+    k_w: int = per_run(512)
     k_x: int = 512
-    ties: str = "resample"
+    ties: str = per_run("resample")
     m_test: int = 10_000
 
     def __post_init__(self) -> None:
@@ -63,6 +64,11 @@ class Gaussian(Synthetic):
         require(1 <= self.k_w <= self.d, "k_w", self.k_w, f"must be between 1 and d = {self.d}")
         require(1 <= self.k_x <= self.d, "k_x", self.k_x, f"must be between 1 and d = {self.d}")
         one_of("ties", self.ties, ("resample", "negative"))
+
+    @property
+    def sparse(self) -> bool:
+        """Whether most entries of a point are zero."""
+        return 8 * self.k_x <= self.d
 
     def draw(self, seed: int) -> Dataset:
         """The data set of ``seed``."""

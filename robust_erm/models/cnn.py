@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robust_erm.errors import ConfigError, require
+from robust_erm.fields import per_run
 from robust_erm.linalg import linear
 from robust_erm.models.model import squeeze_logit, uniform
 from robust_erm.params import Params
@@ -35,7 +36,7 @@ class CNN:
     channels: tuple[int, int] = (32, 64)
     hidden: int = 1024
     bias: bool = True
-    init_scale: float = 1.0
+    init_scale: float = per_run(1.0)
 
     def __post_init__(self) -> None:
         require(min(*self.channels, self.hidden) >= 1, "channels", self.channels, "must be 1 or more")

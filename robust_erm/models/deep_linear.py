@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.errors import require
+from robust_erm.fields import per_run
 from robust_erm.linalg import linear
 from robust_erm.models.model import squeeze_logit, uniform
 from robust_erm.params import Params
@@ -25,7 +26,7 @@ class DeepLinear:
 
     depth: int = 2
     width: int = 64
-    init_scale: float = 1.0
+    init_scale: float = per_run(1.0)
 
     def __post_init__(self) -> None:
         require(self.depth >= 1, "depth", self.depth, "must be 1 or more")

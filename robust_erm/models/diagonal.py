@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.errors import ConfigError, require
+from robust_erm.fields import per_run
 from robust_erm.linalg import matvec
 from robust_erm.params import Params
 
@@ -27,7 +28,7 @@ class Diagonal:
     """
 
     depth: int = 2
-    alpha: float = 1e-3
+    alpha: float = per_run(1e-3)
 
     def __post_init__(self) -> None:
         require(self.depth >= 1, "depth", self.depth, "must be 1 or more")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.errors import require
+from robust_erm.fields import per_run
 from robust_erm.linalg import linear, matvec
 from robust_erm.params import Params
 
@@ -20,7 +21,7 @@ class Linear:
         init_scale: standard deviation of the Gaussian start; 0 starts at w = 0 (tsilivis2024).
     """
 
-    init_scale: float = 0.0
+    init_scale: float = per_run(0.0)
 
     def __post_init__(self) -> None:
         require(self.init_scale >= 0, "init_scale", self.init_scale, "must be 0 or more")

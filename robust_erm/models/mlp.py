@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.errors import one_of, require
+from robust_erm.fields import per_run
 from robust_erm.linalg import linear
 from robust_erm.models.model import squeeze_logit, uniform
 from robust_erm.params import Params
@@ -28,7 +29,7 @@ class MLP:
     depth: int = 2
     width: int = 64
     bias: str = "none"
-    init_scale: float = 1.0
+    init_scale: float = per_run(1.0)
 
     def __post_init__(self) -> None:
         require(self.depth >= 1, "depth", self.depth, "must be 1 or more")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.errors import require
+from robust_erm.fields import per_run
 from robust_erm.optimizers.optimizer import State
 from robust_erm.params import Layout
 from robust_erm.schedules.schedule import log
@@ -29,8 +30,8 @@ class Adam:
     """
 
     schedule: Any
-    beta1: float = 0.9
-    beta2: float = 0.999
+    beta1: float = per_run(0.9)
+    beta2: float = per_run(0.999)
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.errors import require
+from robust_erm.fields import per_run
 from robust_erm.optimizers.optimizer import State
 from robust_erm.params import Layout
 from robust_erm.schedules.schedule import log
@@ -27,7 +28,7 @@ class Momentum:
     """
 
     schedule: Any
-    beta: float = 0.9
+    beta: float = per_run(0.9)
 
     def __post_init__(self) -> None:
         require(0 <= self.beta < 1, "beta", self.beta, "must be in [0, 1)")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.errors import require
+from robust_erm.fields import per_run
 from robust_erm.schedules.schedule import Memoryless, Point, State, log
 
 
@@ -25,7 +26,7 @@ class BoundedLoss(Memoryless):
         tsilivis2024 App. F.1.
     """
 
-    eta_plus: float = 1e5
+    eta_plus: float = per_run(1e5)
 
     def __post_init__(self) -> None:
         require(self.eta_plus > 0, "eta_plus", self.eta_plus, "must be positive")

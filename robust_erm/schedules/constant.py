@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from robust_erm.errors import require
+from robust_erm.fields import per_run
 from robust_erm.schedules.schedule import Memoryless, Point, State, log
 
 
@@ -18,7 +19,7 @@ class Constant(Memoryless):
         lr: step size on L (of the update itself where the optimizer is normalized).
     """
 
-    lr: float
+    lr: float = per_run()
 
     def __post_init__(self) -> None:
         require(self.lr > 0, "lr", self.lr, "must be positive")

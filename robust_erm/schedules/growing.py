@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from robust_erm.errors import require
-from robust_erm.schedules.schedule import Memoryless, Point, State
+from robust_erm.fields import per_run
+from robust_erm.schedules.schedule import Memoryless, Point, State, log
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Growing(Memoryless):
         every: steps between two growths.
     """
 
-    lr: float = 1e-5
-    factor: float = 1.1
+    lr: float = per_run(1e-5)
+    factor: float = per_run(1.1)
     every: int = 100
 
     def __post_init__(self) -> None:
@@ -32,4 +32,4 @@ class Growing(Memoryless):
 
     def log_step(self, t: Tensor, point: Point, eps: Tensor, bound: Tensor, state: State) -> Tensor:
         """Log lr + floor(t / every) log factor: grows past 1e308 without overflow."""
-        return math.log(self.lr) + (t // self.every) * math.log(self.factor)
+        return log(self.lr, point.log_loss) + (t // self.every) * log(self.factor, point.log_loss)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from robust_erm.errors import require
-from robust_erm.schedules.schedule import Point, State
+from robust_erm.fields import per_run
+from robust_erm.schedules.schedule import Point, State, log
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class InverseLoss:
         Lyu & Li 2020, "Gradient descent maximizes the margin of homogeneous neural networks".
     """
 
-    lr: float = 0.1
+    lr: float = per_run(0.1)
     grow: float = 1.1486983549970351
     shrink: float = 2.0
     lowest: float = 1e-6
@@ -49,7 +50,7 @@ class InverseLoss:
     def init(self, theta: Tensor) -> State:
         """alpha_0, and nothing to go back to."""
         return {
-            "log_alpha": torch.full_like(theta[0], self.lr).log(),
+            "log_alpha": log(self.lr, theta[0]).clone(),
             "theta": torch.zeros_like(theta),
             "grad": torch.zeros_like(theta),
             "log_loss": torch.full_like(theta[0], torch.inf),
@@ -57,14 +58,14 @@ class InverseLoss:
 
     def accept(self, point: Point, state: State) -> tuple[Point, State]:
         """Undo the last step where it raised the loss, unless alpha is at its lowest."""
-        lowest = torch.full_like(state["log_alpha"], self.lowest).log()
+        lowest = log(self.lowest, state["log_alpha"])
         if self.shrink == 1:
             undo = torch.zeros_like(state["log_alpha"], dtype=torch.bool)
         else:
             undo = ~(point.log_loss <= state["log_loss"]) & (state["log_alpha"] > lowest)
         first = state["log_loss"] == torch.inf
-        grown = state["log_alpha"] + torch.full_like(lowest, self.grow).log()
-        shrunk = torch.maximum(state["log_alpha"] - torch.full_like(lowest, self.shrink).log(), lowest)
+        grown = state["log_alpha"] + log(self.grow, lowest)
+        shrunk = torch.maximum(state["log_alpha"] - log(self.shrink, lowest), lowest)
         log_alpha = torch.where(undo, shrunk, torch.where(first, state["log_alpha"], grown))
         kept = Point(*(torch.where(undo, state[k], v) for k, v in point._asdict().items()))
         return kept, {"log_alpha": log_alpha, **kept._asdict()}

@@ -56,6 +56,6 @@ class Memoryless:
         return point, state
 
 
-def log(value: float, like: Tensor) -> Tensor:
-    """log(value) as a tensor of the type of ``like``."""
-    return torch.full_like(like, value).log()
+def log(value: float | Tensor, like: Tensor) -> Tensor:
+    """log(value) as a tensor of the type of ``like``; value is a number, or a tensor without axes."""
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device).log()

@@ -1,0 +1,91 @@
+"""Which recipes have a compiled step, and what that step needs to know of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robust_erm.attacks.exact import Exact
+from robust_erm.attacks.none import NoAttack
+from robust_erm.models.diagonal import Diagonal
+from robust_erm.models.linear import Linear
+from robust_erm.optimizers.steepest import Steepest
+from robust_erm.schedules.bounded_loss import BoundedLoss
+from robust_erm.schedules.constant import Constant
+from robust_erm.schedules.growing import Growing
+from robust_erm.step import Recipe
+
+# kinds of schedule: log eta = a; min(a, b - log L); a + floor(t / every) b
+CONSTANT, BOUNDED_LOSS, GROWING = range(3)
+_KINDS = {Constant: CONSTANT, BoundedLoss: BOUNDED_LOSS, Growing: GROWING}
+_FIELDS = {CONSTANT: ("lr", None), BOUNDED_LOSS: ("eta_plus", None), GROWING: ("lr", "factor")}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe in the terms of the compiled loops.
+
+    Args:
+        depth: of the diagonal network; 0 for the linear model.
+        r: the optimizer's norm: 1, 2, or 0 for inf.
+        dual: the norm in ``eps ||w||``: 1 or 2.
+        normalized: of the optimizer.
+        schedule, kind: the schedule, and its kind as above.
+        adversarial: whether eps counts.
+        mean: reduction of the objective.
+        sparse: coordinate descent on points that are mostly zeros.
+    """
+
+    depth: int
+    r: int
+    dual: int
+    normalized: bool
+    schedule: Any
+    kind: int
+    adversarial: bool
+    mean: bool
+    sparse: bool
+
+    @property
+    def every(self) -> int:
+        """Steps between two growths of the step size."""
+        return getattr(self.schedule, "every", 1)
+
+    def step_numbers(self, numbers: dict[str, Tensor], eps: Tensor, bound: Tensor) -> Tensor:
+        """The a and b of the schedule, (R, 2), float64."""
+
+        def column(name: str | None) -> Tensor:
+            value = None if name is None else numbers.get(f"schedule.{name}")
+            return torch.full_like(eps, getattr(self.schedule, name or "", 1.0)) if value is None else value
+
+        a, b = (column(name).log() for name in _FIELDS[self.kind])
+        if self.kind == BOUNDED_LOSS:
+            b = -2 * (bound + eps).log()
+        return torch.stack([a, b], dim=-1).double()
+
+
+def plan(recipe: Recipe) -> Plan | None:
+    """The plan of ``recipe``, or None where no compiled step knows it."""
+    model, attack, optimizer = recipe.model, recipe.attack, recipe.optimizer
+    if not isinstance(optimizer, Steepest) or optimizer.r not in (1, 2, math.inf):
+        return None
+    kind = _KINDS.get(type(optimizer.schedule))
+    known = isinstance(model, Diagonal) or (isinstance(model, Linear) and len(recipe.layout.shapes[0][1]) == 1)
+    threat = isinstance(attack, NoAttack) or (isinstance(attack, Exact) and attack.p in (2, math.inf))
+    if kind is None or not known or not threat or recipe.objective.loss != "exponential":
+        return None
+    return Plan(
+        depth=model.depth if isinstance(model, Diagonal) else 0,
+        r=0 if optimizer.r == math.inf else int(optimizer.r),
+        dual=2 if attack.p == 2 else 1,
+        normalized=optimizer.normalized,
+        schedule=optimizer.schedule,
+        kind=kind,
+        adversarial=isinstance(attack, Exact),
+        mean=recipe.objective.reduction == "mean",
+        sparse=recipe.sparse and optimizer.r == 1,
+    )
