@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +12,13 @@ import lightning as L
 
 from robust_erm.module import RobustERM
 from robust_erm.run_folder import RunFolder
-from robust_erm.runs import STATUS
+from robust_erm.runs import RUNNING, STATUS
 
 Summarise = Callable[[int, RobustERM], dict[str, Any]]
+
+
+class Interrupted(Exception):
+    """Training was asked to end; checkpoints have been left."""
 
 
 class Recorder(L.Callback):
@@ -22,10 +28,13 @@ class Recorder(L.Callback):
         folders: of every run of the pack.
         summarise: (run, module) -> what summary.json holds besides the final metrics.
         seconds: between two checkpoints of the running ones.
+        stop: says whether to leave checkpoints and end now.
     """
 
-    def __init__(self, folders: list[RunFolder], summarise: Summarise, seconds: float) -> None:
-        self.folders, self.summarise, self.seconds = folders, summarise, seconds
+    def __init__(
+        self, folders: list[RunFolder], summarise: Summarise, seconds: float, stop: Callable[[], bool]
+    ) -> None:
+        self.folders, self.summarise, self.seconds, self.stop = folders, summarise, seconds, stop
         self.summaries: dict[int, dict[str, Any]] = {}
         self.last = time.monotonic()
 
@@ -36,6 +45,8 @@ class Recorder(L.Callback):
             self._finish(i, module)
         if time.monotonic() - self.last >= self.seconds:
             self._checkpoint_running(module)
+        if self.stop():
+            raise Interrupted
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
         """Ctrl-C or a fault: keep what there is."""
@@ -65,12 +76,31 @@ class Recorder(L.Callback):
 
 
 class Progress(L.Callback):
-    """Calls ``report(steps done of all runs, runs ended)`` after every ``training_step``."""
+    """Reports how far a pack is, a few times a second.
 
-    def __init__(self, report: Callable[[int, int], None]) -> None:
+    ``report`` gets ``t``, ``steps`` taken in this fit by all runs together, ``spared`` (steps that
+    runs which have ended will not take) and ``ended``, how many by status.
+    """
+
+    def __init__(self, report: Callable[[dict[str, Any]], None]) -> None:
         self.report = report
+        self.first, self.last = -1, -math.inf
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
-        """Report."""
+        """Report, unless the last report is fresh."""
         assert isinstance(module, RobustERM)
-        self.report(module.runs.t, len(module.rows) - len(module.runs.running))
+        runs, now = module.runs, time.monotonic()
+        self.first = self.first if self.first >= 0 else module.began
+        if now - self.last < 0.2 and len(runs.running):
+            return
+        self.last = now
+        status, stopped = runs.status.tolist(), runs.stopped_at.tolist()
+        taken = [at if word != RUNNING else runs.t for word, at in zip(status, stopped, strict=True)]
+        self.report(
+            {
+                "t": runs.t,
+                "steps": sum(taken) - self.first * len(taken),
+                "spared": sum(runs.steps - at for word, at in zip(status, stopped, strict=True) if word != RUNNING),
+                "ended": Counter(STATUS[word] for word in status if word != RUNNING),
+            }
+        )

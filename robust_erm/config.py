@@ -13,14 +13,15 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
 from hydra.utils import get_class
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from robust_erm.errors import ConfigError, one_of, require
 
@@ -112,6 +113,7 @@ class Run:
     output_dir: str = field(default=MISSING, metadata=_RUNTIME)
     run_dir: str | None = field(default=MISSING, metadata=_RUNTIME)
     fresh: bool = field(default=MISSING, metadata=_RUNTIME)
+    returns: str = field(default=MISSING, metadata=_RUNTIME)
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
@@ -139,13 +141,13 @@ class Run:
         """float64 or float32."""
         return torch.float64 if self.dtype == "float64" else torch.float32
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Ten hex digits of everything that may change the result."""
         canonical = json.dumps(as_data(self, "identity"), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:10]
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The run's folder: readable parts, then :attr:`id`."""
         unit = "eps*" if self.eps_unit == "margin" else ""
@@ -237,30 +239,38 @@ def target_of(component: Any) -> str:
     return f"{type(component).__module__}.{type(component).__qualname__}"
 
 
-def resolve(cfg: DictConfig) -> Run:
-    """The checked run that a composed Hydra config describes.
+def contained(cfg: DictConfig) -> dict[str, Any]:
+    """A composed Hydra config as plain data, interpolations resolved; what is missing stays ``???``."""
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error.full_key), "", str(error).splitlines()[0]) from None
+    assert isinstance(plain, dict)
+    return {str(k): v for k, v in plain.items()}
+
+
+def resolve(cfg: DictConfig | dict[str, Any]) -> Run:
+    """The checked run that a config describes, as Hydra composed it or :func:`contained`.
 
     Raises:
         ConfigError: naming the key, its value and what would be right.
     """
-    try:
-        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as error:
-        raise ConfigError(str(error.full_key), "???", "must be given") from None
-    except OmegaConfBaseException as error:
-        raise ConfigError(str(error.full_key), "", str(error).splitlines()[0]) from None
-    assert isinstance(plain, dict)
-    given: dict[str, Any] = {str(k): v for k, v in plain.items()}
+    given = dict(cfg) if isinstance(cfg, dict) else contained(cfg)
     for key in COMPONENTS:
-        given[key] = _build(given.get(key), key)
+        given[key] = _built(json.dumps(given.get(key)), key)
     for key in ("eval_attacks", "stop", "trainer", "logger"):
         example = "+attack@eval_attacks.pgd=pgd" if key == "eval_attacks" else f"{key}.<option>=<value>"
         require(isinstance(given.get(key), dict), key, given.get(key), f"is a group of options; write {example}")
-    given["eval_attacks"] = {k: _build(v, f"eval_attacks.{k}") for k, v in given["eval_attacks"].items()}
+    given["eval_attacks"] = {k: _built(json.dumps(v), f"eval_attacks.{k}") for k, v in given["eval_attacks"].items()}
     for key, part in (("stop", Stop), ("trainer", Trainer), ("logger", Wandb)):
         given[key] = _typed(part, given[key], key)
     run: Run = _typed(Run, given, "")
     return run
+
+
+@lru_cache(maxsize=4096)
+def _built(text: str, key: str) -> Any:
+    return _build(json.loads(text), key)
 
 
 def _build(node: Any, key: str) -> Any:
@@ -277,23 +287,32 @@ def _build(node: Any, key: str) -> Any:
     return _typed(cls, values, key)
 
 
+@lru_cache(maxsize=256)
+def _schema(cls: Hashable) -> Any:
+    """An OmegaConf node with the fields of ``cls``, used to convert one value at a time."""
+    schema = OmegaConf.structured(cls)
+    OmegaConf.set_readonly(schema, False)
+    return schema
+
+
 def _typed(cls: type[Any], values: dict[str, Any], key: str) -> Any:
     """``cls(**values)`` with every value converted to the type of its field."""
     prefix = f"{key}." if key else ""
     fields = {f.name: f for f in dataclasses.fields(cls)}
-    for name in values:
+    for name in values.keys() - fields.keys():
         near = difflib.get_close_matches(name, fields, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        require(name in fields, f"{prefix}{name}", values[name], f"unknown option: has {', '.join(fields)}{hint}")
+        raise ConfigError(f"{prefix}{name}", values[name], f"unknown option: has {', '.join(fields)}{hint}")
     converted: dict[str, Any] = {}
-    schema = OmegaConf.structured(cls)
-    OmegaConf.set_readonly(schema, False)
+    schema: Any = _schema(cls)  # type: ignore[arg-type]
     for name, value in values.items():
         if fields[name].type == "Any" or dataclasses.is_dataclass(value):
             converted[name] = value
             continue
+        require(value != MISSING, f"{prefix}{name}", value, "must be given")
+        whole = fields[name].type == "int" and isinstance(value, float) and value.is_integer()  # 1e3
         try:
-            schema[name] = value
+            schema[name] = int(value) if whole else value
         except ValidationError as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"{prefix}{name}", value, f"has the wrong type: {reason}") from None

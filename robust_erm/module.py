@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from typing import Any
 
@@ -10,6 +11,9 @@ import torch
 
 from robust_erm.measure import Evaluation, Row, measure
 from robust_erm.runs import RUNNING, Runs
+
+_FIRST = 10  # steps before anything is known of how long they take
+_SECONDS = 0.5  # that a training_step may take, so that whoever waits for it need not wait long
 
 
 class RobustERM(L.LightningModule):
@@ -22,11 +26,12 @@ class RobustERM(L.LightningModule):
         runs: the pack.
         evaluation: what to measure with.
         schedule: increasing steps at which every run is measured.
-        inner_steps: at most so many steps in one ``training_step``.
+        inner_steps: at most so many steps in one ``training_step``; fewer where they take long.
 
     Attributes:
         rows: for every run, its measurements so far.
         just_ended: indices of the runs that ended in the last ``training_step``.
+        began: the step that training begins from.
     """
 
     def __init__(self, runs: Runs, evaluation: Evaluation, schedule: list[int], inner_steps: int) -> None:
@@ -36,6 +41,8 @@ class RobustERM(L.LightningModule):
         self.schedule, self.inner_steps = schedule, inner_steps
         self.rows: list[list[Row]] = [[] for _ in runs.seeds]
         self.just_ended: list[int] = []
+        self.began = runs.t
+        self.chunk = min(inner_steps, _FIRST)
 
     def configure_optimizers(self) -> None:
         """None: the runs carry their own."""
@@ -48,7 +55,10 @@ class RobustERM(L.LightningModule):
             self._record(before)
         upcoming = bisect_right(self.schedule, runs.t)
         to_next = self.schedule[upcoming] - runs.t if upcoming < len(self.schedule) else 1
-        runs.advance(min(self.inner_steps, to_next))
+        n, now = min(self.chunk, to_next), time.monotonic()
+        runs.advance(n)
+        pace = (time.monotonic() - now) / n
+        self.chunk = max(1, min(self.inner_steps, 2 * self.chunk, int(_SECONDS / max(pace, 1e-9))))
         ended = before[runs.status[before] != RUNNING]
         due = before if runs.t in self.schedule else ended
         if len(due):

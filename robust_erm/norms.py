@@ -157,7 +157,8 @@ class Norm:
         """``g + c s`` with s of :meth:`min_subgradient`; zeros are exact, for what takes their sign.
 
         Args:
-            w, g: (d,).
+            w: (d,).
+            g: (d,).
             c: non-negative, without axes.
         """
         if self.p != 1:

@@ -11,7 +11,8 @@ import subprocess
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
+from robust_erm import locks, memory
 from robust_erm.attacks.exact import Exact
 from robust_erm.callbacks import Progress, Recorder
 from robust_erm.config import Run, as_data
@@ -32,13 +34,14 @@ from robust_erm.measure import Evaluation, log_spaced
 from robust_erm.module import RobustERM
 from robust_erm.oracles.margin import max_margin
 from robust_erm.params import Layout
-from robust_erm.run_folder import LOG, RunFolder
+from robust_erm.run_folder import RunFolder
 from robust_erm.runs import Points, Runs
 from robust_erm.step import Recipe
 from robust_erm.streams import torch_stream
 
 log = logging.getLogger("robust_erm")
 
+_LARGE = 10_000_000  # parameters times training points from which a product is worth several threads
 _BATCHED = ("seed", "eps", "eps_unit", "eval_eps")
 
 
@@ -100,8 +103,8 @@ def warn_if_not_separable(run: Run) -> None:
             )
 
 
-def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list[Dataset]]:
-    """The stacked tensors of runs with equal :func:`pack_key`."""
+def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list[int]]:
+    """The stacked tensors of runs with equal :func:`pack_key`, and how many test points each is sampled on."""
     first = runs[0]
     drawn = {(run.data, run.seed): draw(run.data, run.seed) for run in runs}
     datasets = [drawn[run.data, run.seed] for run in runs]
@@ -137,99 +140,150 @@ def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list
     if hasattr(first.model, "weight") and datasets[0].domain is None and not closed_form:
         attacks["exact"] = Exact(first.p)  # the worst case is known: train and test accuracy both mean it
     evaluation = Evaluation(None if exact else points("test"), laws, attacks, eval_eps)
-    return pack, evaluation, datasets
+    sizes = [0 if exact else len(dataset.y_test) for dataset in datasets]
+    return pack, evaluation, sizes
 
 
-def train_pack(runs: list[Run], report: Callable[[int, int], None] = lambda *_: None) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Held:
+    """A run that another process is training just now."""
+
+    by: str
+
+
+def train_pack(
+    runs: list[Run],
+    report: Callable[[dict[str, Any]], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+    device: torch.device | None = None,
+) -> list[dict[str, Any] | Held]:
     """Train runs with equal :func:`pack_key` together; what has ended already is not trained again.
 
     Runs that stand at different steps (after an interruption) are trained in turn.
 
+    Args:
+        runs: the pack.
+        report: told how it goes, see :class:`robust_erm.callbacks.Progress`.
+        stop: asked now and then whether to leave checkpoints and raise :class:`Interrupted`.
+        device: overrules the one in the config.
+
     Returns:
-        Their summaries, in order.
+        The summary of each, in order, or who holds it.
     """
     folders = [RunFolder(run) for run in runs]
-    summaries = {i: s for i, folder in enumerate(folders) if (s := folder.read_summary()) is not None}
-    for i in summaries:
-        log.info("%s: done already (%s)", folders[i].path, summaries[i]["status"])
-    resumed = {i: folder.read_checkpoint() for i, folder in enumerate(folders) if i not in summaries}
-    steps = {i: kept["run"]["t"] if kept else 0 for i, kept in resumed.items()}
-    for t in sorted(set(steps.values())):
-        members = [i for i in resumed if steps[i] == t]
-        kept = [resumed[i] for i in members]
-        found = _fit([folders[i] for i in members], kept, t, report)
-        summaries |= dict(zip(members, found, strict=True))
-    return [summaries[i] for i in range(len(runs))]
+    results: dict[int, dict[str, Any] | Held] = {}
+    mine: list[int] = []
+    try:
+        for i, folder in enumerate(folders):
+            folder.path.mkdir(parents=True, exist_ok=True)
+            if (other := locks.acquire(folder.path)) is not None:
+                results[i] = Held(other)
+                continue
+            mine.append(i)
+            if (summary := folder.read_summary()) is not None:
+                results[i] = summary
+        resumed = {i: folders[i].read_checkpoint() for i in mine if i not in results}
+        steps = {i: kept["run"]["t"] if kept else 0 for i, kept in resumed.items()}
+        for t in sorted(set(steps.values())):
+            members = [i for i in resumed if steps[i] == t]
+            fit = _Fit([folders[i] for i in members], [resumed[i] for i in members], t, device)
+            results |= dict(zip(members, fit.run(report, stop), strict=True))
+    finally:
+        for i in mine:
+            locks.release(folders[i].path)
+    return [results[i] for i in range(len(runs))]
 
 
-def _fit(
-    folders: list[RunFolder], resumed: list[dict[str, Any] | None], t: int, report: Callable[[int, int], None]
-) -> list[dict[str, Any]]:
-    runs = [folder.run for folder in folders]
-    first, began = runs[0], time.monotonic()
-    trainer = first.trainer
-    if trainer.threads is not None:
-        torch.set_num_threads(trainer.threads)
-    torch.backends.cudnn.allow_tf32 = False
-    device = trainer.torch_device
-    pack, evaluation, datasets = build(runs, device)
-    module = RobustERM(pack, evaluation, log_spaced(first.stop.steps, first.measure_per_decade), trainer.inner_steps)
-    pack.t = t
-    for i, kept in enumerate(resumed):
-        if kept is not None:
-            pack.load(i, kept["run"])
-            module.rows[i] = kept["rows"]
+def threads_for(run: Run) -> int:
+    """Torch's own threads: what the config says, else one for small problems, where more only wait."""
+    if run.trainer.threads is not None:
+        return run.trainer.threads
+    work = memory.parameters(run) * getattr(run.data, "m", 1)
+    return torch.get_num_threads() if work >= _LARGE else 1
 
-    def summarise(i: int, module: RobustERM) -> dict[str, Any]:
-        run = runs[i]
-        sampled = evaluation.test is not None
+
+class _Fit:
+    """One call of Lightning's fit: runs that stand at the same step."""
+
+    def __init__(
+        self, folders: list[RunFolder], resumed: list[dict[str, Any] | None], t: int, device: torch.device | None
+    ) -> None:
+        self.folders, self.t, self.began = folders, t, time.monotonic()
+        self.runs = [folder.run for folder in folders]
+        first = self.runs[0]
+        torch.set_num_threads(threads_for(first))
+        torch.backends.cudnn.allow_tf32 = False
+        self.device = device or first.trainer.torch_device
+        self.pack, self.evaluation, self.sizes = build(self.runs, self.device)
+        schedule = log_spaced(first.stop.steps, first.measure_per_decade)
+        self.pack.t = t
+        self.module = RobustERM(self.pack, self.evaluation, schedule, first.trainer.inner_steps)
+        for i, kept in enumerate(resumed):
+            if kept is not None:
+                self.pack.load(i, kept["run"])
+                self.module.rows[i] = kept["rows"]
+
+    def run(self, report: Callable[[dict[str, Any]], None], stop: Callable[[], bool]) -> list[dict[str, Any]]:
+        """Train; the summaries, in order."""
+        first, t = self.runs[0], self.t
+        recorder = Recorder(self.folders, self._summarise, first.trainer.checkpoint_seconds, stop)
+        callbacks: list[L.Callback] = [recorder, Progress(report)]
+        if first.logger.enabled:
+            from robust_erm.wandb_mirror import WandbMirror
+
+            callbacks.append(WandbMirror(self.folders))
+        with _run_logs(self.folders):
+            verb, beside = ("resumed" if t else "started"), len(self.runs) - 1
+            for folder in self.folders:
+                folder.open()
+                tag = {"run": folder.run.name}
+                log.info("%s at step %d, on %s, with %d others", verb, t, self.device, beside, extra=tag)
+                warn_if_not_separable(folder.run)
+            _lightning(self.device, callbacks).fit(self.module, train_dataloaders=_Endless())
+        return [recorder.summaries[i] for i in range(len(self.runs))]
+
+    def _summarise(self, i: int, module: RobustERM) -> dict[str, Any]:
+        run, radius = self.runs[i], float(self.evaluation.eps[i])
         log.info("ended at step %d", int(module.rows[i][-1]["step"]), extra={"run": run.name})
+        sampled, device = self.evaluation.test is not None, self.device
         return {
-            "eps": float(evaluation.eps[i]) if run.eval_eps is None else radii(run)[0],
-            "eval_eps": float(evaluation.eps[i]),
-            "test_accuracy": f"sampled, {datasets[i].x_test.shape[0]} points" if sampled else "exact, closed form",
-            "parameters": pack.theta.shape[1],
+            "eps": radius if run.eval_eps is None else radii(run)[0],
+            "eval_eps": radius,
+            "test_accuracy": f"sampled, {self.sizes[i]} points" if sampled else "exact, closed form",
+            "parameters": self.pack.theta.shape[1],
             "degree": run.model.degree,
-            "seconds": time.monotonic() - began,
-            "pack_size": len(runs),
+            "seconds": time.monotonic() - self.began,
+            "pack_size": len(self.runs),
+            "kernel": type(self.pack.kernel).__name__.lower() if self.pack.kernel is not None else "mapped",
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             **provenance(),
         }
 
-    callbacks: list[L.Callback] = [Recorder(folders, summarise, trainer.checkpoint_seconds), Progress(report)]
-    if first.logger.enabled:
-        from robust_erm.wandb_mirror import WandbMirror
 
-        callbacks.append(WandbMirror(folders))
-    with ExitStack() as logs:
-        for folder in folders:
-            folder.open()
-            logs.enter_context(_logged_to(folder))
-            verb, tag = ("resumed" if t else "started"), {"run": folder.run.name}
-            log.info("%s at step %d, on %s, with %d others", verb, t, device, len(runs) - 1, extra=tag)
-            warn_if_not_separable(folder.run)
-        _lightning(device, callbacks).fit(module, train_dataloaders=_Endless())
-    recorder = callbacks[0]
-    assert isinstance(recorder, Recorder)
-    return [recorder.summaries[i] for i in range(len(runs))]
+class _RunLogs(logging.Handler):
+    """run.log gets what is said of this run, and what is said of none in particular."""
+
+    def __init__(self, folders: list[RunFolder]) -> None:
+        super().__init__()
+        self.of = {folder.run.name: folder for folder in folders}
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        name = getattr(record, "run", None)
+        concerned = list(self.of.values()) if name is None else [self.of[name]] if name in self.of else []
+        for folder in concerned:
+            folder.log(self.format(record))
 
 
 @contextmanager
-def _logged_to(folder: RunFolder) -> Iterator[None]:
-    """run.log gets what is said of this run, and what is said of none in particular."""
-
-    def concerns(record: logging.LogRecord) -> bool:
-        return getattr(record, "run", folder.run.name) == folder.run.name
-
-    handler = logging.FileHandler(folder.path / LOG)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    handler.addFilter(concerns)
+def _run_logs(folders: list[RunFolder]) -> Iterator[None]:
+    handler = _RunLogs(folders)
     log.addHandler(handler)
+    log.setLevel(logging.INFO)
     try:
         yield
     finally:
         log.removeHandler(handler)
-        handler.close()
 
 
 class _Endless:

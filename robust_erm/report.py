@@ -1,33 +1,58 @@
-"""What a sweep leaves at the end: a table of its runs, a figure, the failures."""
+"""What a sweep leaves at the end: a table of what was swept, a figure, the failures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from robust_erm.config import Run
-from robust_erm.figures.curves import curves, save
-from robust_erm.results import as_row, read_curves, varying
+from robust_erm.figures.curves import LINES, curves, save
+from robust_erm.results import as_row, grouped, read_curves, varying
 from robust_erm.run_folder import folder_of, write_whole
-from robust_erm.terminal import output, show
+from robust_erm.terminal import folders, output, show
+
+_SHOWN = 40  # rows of the printed table, and failures
 
 
-def report(runs: Sequence[Run], results: Sequence[dict[str, Any] | BaseException], folder: Path) -> None:
+@dataclass(frozen=True)
+class Failure:
+    """A run that has no result: why, in one line, and the traceback where there is one."""
+
+    cause: str
+    traceback: str = ""
+
+
+Result = dict[str, Any] | Failure
+
+
+def report(runs: Sequence[Run], results: Sequence[Result], folder: Path) -> None:
     """Print the table and the failures; leave table.csv and curves.png / .pdf in ``folder``."""
-    done = [(run, result) for run, result in zip(runs, results, strict=True) if isinstance(result, dict)]
-    failed = [(run, result) for run, result in zip(runs, results, strict=True) if isinstance(result, BaseException)]
+    pairs = list({run.id: (run, result) for run, result in zip(runs, results, strict=True)}.values())
+    done = [(run, result) for run, result in pairs if isinstance(result, dict)]
+    failed = [(run, result) for run, result in pairs if isinstance(result, Failure)]
     if done:
         frame = pd.DataFrame([as_row(run, summary) for run, summary in done])
         keys = varying(frame)
-        show(frame, keys)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "table.csv", frame.to_csv(index=False).encode())
-        paths = save(curves(read_curves(frame), keys), folder / "curves")
-        output.print(f"figure: {paths[0]}", soft_wrap=True, highlight=False)
+        table, keys_shown = grouped(frame, keys)
+        show(table.head(_SHOWN), keys_shown)
+        if len(table) > _SHOWN:
+            output.print(f"... and {len(table) - _SHOWN} more rows")
+        if "folder" in table and len(table) <= _SHOWN:
+            folders(table)
+        chosen = frame.merge(table[keys_shown].head(LINES), on=keys_shown) if keys_shown else frame
+        paths = save(curves(read_curves(chosen), keys), folder / "curves")
+        some = f" ({LINES} of {len(table)} rows)" if len(table) > LINES else ""
+        output.print(f"figure: {paths[0]}{some}", soft_wrap=True, highlight=False)
         output.print(f"table:  {folder / 'table.csv'}", soft_wrap=True, highlight=False)
-    for run, error in failed:
-        first = (str(error) or "no message").splitlines()[0]
-        output.print(f"failed: {folder_of(run)}: {type(error).__name__}: {first}", soft_wrap=True, highlight=False)
+    for run, failure in failed[:_SHOWN]:
+        output.print(f"failed: {folder_of(run)}: {failure.cause}", soft_wrap=True, highlight=False, markup=False)
+    if len(failed) > _SHOWN:
+        output.print(f"failed: ... and {len(failed) - _SHOWN} more")
+    if failed:
+        output.print(f"{len(failed)} of {len(pairs)} runs failed; the same line tries them again")

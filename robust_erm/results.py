@@ -6,6 +6,7 @@ python -m robust_erm.results outputs --where optimizer=sd eps=0.2 --csv table.cs
 from __future__ import annotations
 
 import argparse
+import difflib
 import io
 import json
 import sys
@@ -14,14 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import yaml
+from pyarrow import parquet
 
 from robust_erm.config import COMPONENTS, Run, as_data, names
 from robust_erm.errors import ConfigError, require
 from robust_erm.run_folder import CONFIG, METRICS, SUMMARY, folder_of, write_whole
-from robust_erm.terminal import show
+from robust_erm.terminal import SHOWN, folders, output, show
 
-_RUNTIME = ("trainer", "logger", "output_dir", "run_dir", "fresh", "id")
+_WIDE = 6  # config columns that fit on a terminal
+_RUNTIME = ("trainer", "logger", "output_dir", "run_dir", "fresh", "returns", "id")
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -65,12 +69,12 @@ def load(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
 
 def read_curves(frame: pd.DataFrame) -> pd.DataFrame:
     """All measurements of the runs of ``frame``: metrics.parquet of each, beside its config columns."""
-    parts = []
-    for record in frame.to_dict("records"):
-        metrics = pd.read_parquet(Path(record["folder"]) / METRICS)
-        constant = {str(k): v for k, v in record.items() if k not in metrics}
-        parts.append(metrics.assign(**constant))
-    return pd.concat(parts, ignore_index=True)
+    tables = [parquet.read_table(Path(folder) / METRICS, partitioning=None) for folder in frame["folder"]]
+    metrics = pa.concat_tables(tables, promote_options="default").to_pandas()
+    constant = frame[[column for column in frame if column not in metrics]]
+    repeated = constant.loc[constant.index.repeat([len(table) for table in tables])]
+    table: pd.DataFrame = pd.concat([metrics, repeated.reset_index(drop=True)], axis=1)
+    return table
 
 
 def varying(frame: pd.DataFrame) -> list[str]:
@@ -88,12 +92,34 @@ def varying(frame: pd.DataFrame) -> list[str]:
     return sorted(found, key=lambda column: column == "seed")  # the seed last: it is what one averages over
 
 
+def grouped(frame: pd.DataFrame, keys: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """The table over seeds: one row for every combination of the other keys, and those keys.
+
+    Numbers become their mean over the seeds; ``<column>_std`` is their sample standard deviation,
+    ``runs`` how many there are and ``status`` how they ended. Where no seed was varied, the table as
+    it is.
+    """
+    others = [key for key in keys if key != "seed"]
+    if "seed" not in keys or (others and len(frame) == len(frame[others].drop_duplicates())):
+        return frame, keys
+    measured = [c for c in SHOWN if c in frame and pd.api.types.is_numeric_dtype(frame[c])]
+    rows = []
+    for values, group in frame.groupby(others, sort=False, dropna=False) if others else [((), frame)]:
+        status = ", ".join(f"{n} {word}" for word, n in group["status"].value_counts().items())
+        row = {**dict(zip(others, values, strict=True)), "runs": len(group), "status": status}
+        row["optimizer"] = "/".join(group["optimizer"].unique())
+        for column in measured:
+            row[column], row[f"{column}_std"] = group[column].mean(), group[column].std()
+        rows.append(row)
+    return pd.DataFrame(rows), others
+
+
 def where(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
     """The rows for which every ``key=value`` holds; numbers are compared as numbers."""
     for condition in conditions:
         key, equals, value = condition.partition("=")
         require(bool(equals), "--where", condition, "must be key=value")
-        require(key in frame, "--where", key, f"no such column; there are {', '.join(map(str, frame.columns))}")
+        _known(frame, "--where", key)
         try:
             frame = frame[pd.to_numeric(frame[key]) == float(value)]
         except (ValueError, TypeError):
@@ -101,11 +127,18 @@ def where(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
+def _known(frame: pd.DataFrame, option: str, column: str) -> None:
+    near = difflib.get_close_matches(column, list(map(str, frame.columns)), n=3, cutoff=0.5)
+    advice = f"did you mean {' or '.join(near)}?" if near else "--csv writes them all"
+    require(column in frame, option, column, f"no such column; {advice}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="robust_erm.results", description="Run folders as one table.")
     parser.add_argument("paths", nargs="*", default=["outputs"], help="run folders, or folders of them")
     parser.add_argument("--where", nargs="+", default=[], metavar="KEY=VALUE", help="keep runs with this config")
+    parser.add_argument("--columns", nargs="+", default=[], metavar="COLUMN", help="show these, not what differs")
     parser.add_argument("--csv", type=Path, help="write the table, all columns, as CSV")
     parser.add_argument("--parquet", type=Path, help="write the table, all columns, as parquet")
     options = parser.parse_args(arguments)
@@ -114,6 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         require(len(frame) > 0, "paths", " ".join(map(str, options.paths)), "no run has ended there yet")
         frame = where(frame, options.where)
         require(len(frame) > 0, "--where", " ".join(options.where), "no run matches")
+        for column in options.columns:
+            _known(frame, "--columns", column)
         for path, write in ((options.csv, frame.to_csv), (options.parquet, frame.to_parquet)):
             if path is not None:
                 require(path.absolute().parent.is_dir(), f"--{path.suffix[1:] or 'csv'}", path, "its folder is missing")
@@ -123,7 +158,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"robust_erm: {error}", file=sys.stderr)
         return 2
-    show(frame, varying(frame))
+    keys = options.columns or varying(frame)
+    show(frame, keys[:_WIDE])
+    if len(keys) > _WIDE:
+        output.print(f"also different: {', '.join(keys[_WIDE:])} (--columns chooses)", soft_wrap=True)
+    folders(frame)
     return 0
 
 

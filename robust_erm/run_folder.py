@@ -14,32 +14,41 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import pyarrow as pa
 import torch
 import yaml
+from pyarrow import parquet
 
 from robust_erm.config import Run, as_data, names
 from robust_erm.errors import ConfigError, require
 
 CONFIG, METRICS, SUMMARY, CHECKPOINT, LOG = "config.yaml", "metrics.parquet", "summary.json", "checkpoint.pt", "run.log"
+TEMPORARY = ".tmp"
+
+
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never a part."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        Path(temporary).unlink(missing_ok=True)
         raise
 
 
 def folder_of(run: Run) -> Path:
     """Where ``run`` lives."""
     return Path(run.run_dir) if run.run_dir else Path(run.output_dir) / run.name
+
+
+def _type(column: str) -> pa.DataType:
+    return pa.int64() if column == "step" else pa.float64()
 
 
 class RunFolder:
@@ -54,29 +63,36 @@ class RunFolder:
         key = "run_dir" if self.run.run_dir else "output_dir"
         require(parent.is_dir(), key, self.path, f"{parent} is not a folder")
         require(os.access(parent, os.W_OK), key, self.path, f"{parent} is not writable; choose another folder")
-        if not self.path.exists() or not any(self.path.iterdir()):
+        if not self.path.exists() or all(p.name.startswith(".") for p in self.path.iterdir()):
             return
         config = self.path / CONFIG
         require(config.is_file(), key, self.path, "holds other files and no config.yaml; choose an empty folder")
         try:
-            found = yaml.safe_load(config.read_text())["id"]
-        except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                key, self.path, "has an unreadable config.yaml; delete the folder or choose another"
-            ) from error
+            head, _, found = config.read_text().partition("\n")[0].partition(": ")
+            found = found.strip("'\"")
+        except UnicodeDecodeError:
+            head, found = "", ""
+        damaged = "has an unreadable config.yaml; delete the folder or choose another"
+        require(head == "id", key, self.path, damaged)
         advice = f"belongs to another config (id {found}, this one is {self.run.id}); choose another folder"
         require(found == self.run.id, key, self.path, advice)
-        if not self.run.fresh:
+        if not self.run.fresh and not (self.path / SUMMARY).is_file():
             self.read_checkpoint()
 
     def open(self) -> None:
-        """Make the folder and write the resolved config."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Write the resolved config into the folder, which exists and is ours."""
+        for left in self.path.glob(f".*{TEMPORARY}"):
+            left.unlink(missing_ok=True)
         if self.run.fresh:
             for name in (SUMMARY, CHECKPOINT, METRICS, LOG):
                 (self.path / name).unlink(missing_ok=True)
-        text = yaml.safe_dump({"id": self.run.id, "names": names(self.run), **as_data(self.run)}, sort_keys=False)
-        write_whole(self.path / CONFIG, text.encode())
+        content = {"id": self.run.id, "names": names(self.run), **as_data(self.run)}
+        write_whole(self.path / CONFIG, yaml.dump(content, Dumper=_Dumper, sort_keys=False).encode())
+
+    def log(self, line: str) -> None:
+        """Add a line to run.log."""
+        with (self.path / LOG).open("a") as file:
+            file.write(line + "\n")
 
     def read_summary(self) -> dict[str, Any] | None:
         """The summary of a run that has ended, or None."""
@@ -111,10 +127,10 @@ class RunFolder:
 
     def write_metrics(self, rows: list[dict[str, float]]) -> None:
         """metrics.parquet: one row a measurement, column ``step`` first."""
-        table = pd.DataFrame(rows)
-        table["step"] = table["step"].astype("int64")
+        names = list(rows[0])
+        columns = {name: pa.array([row[name] for row in rows], _type(name)) for name in names}
         buffer = io.BytesIO()
-        table.to_parquet(buffer, index=False)
+        parquet.write_table(pa.table(columns), buffer)
         write_whole(self.path / METRICS, buffer.getvalue())
 
     def write_summary(self, summary: dict[str, Any]) -> None:

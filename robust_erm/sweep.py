@@ -1,53 +1,65 @@
-"""Many runs: check them all, train them in packs, report."""
+"""Many runs: check them all, train them in packs on workers, report."""
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
+import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from robust_erm import plan
 from robust_erm.config import Run, resolve, word
 from robust_erm.errors import ConfigError, require
-from robust_erm.pack import pack_key, radii, train_pack
-from robust_erm.report import report
+from robust_erm.live import View
+from robust_erm.pack import Held, radii, train_pack
+from robust_erm.report import Failure, Result, report
 from robust_erm.run_folder import RunFolder, folder_of
 from robust_erm.terminal import console, set_up_logging
+from robust_erm.workers import Event, Pool, described
 
 log = logging.getLogger("robust_erm")
 
-Result = dict[str, Any] | BaseException
+Config = DictConfig | dict[str, Any] | ConfigError  # the last: a point that does not compose
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_AGAIN = 2.0  # seconds between two looks at runs that another process trains
 
 
-def check_all(configs: Sequence[DictConfig], labels: Sequence[str]) -> list[Run]:
+def check_all(configs: Iterable[Config], labels: Sequence[str]) -> list[Run]:
     """Resolve and check every config before anything is trained.
 
     Raises:
         SystemExit: status 2, after one line for each bad point (at most ten are shown).
     """
-    runs, faults = [], []
-    names: dict[str, str] = {}
-    roots: dict[str, Path] = {}
+    runs, faults, many = [], [], len(labels) > 1
+    owners: dict[Path, str] = {}
+    places: dict[str, Path] = {}
     for config, label in zip(configs, labels, strict=True):
         try:
+            if isinstance(config, ConfigError):
+                raise config
             run = resolve(config)
-            radii(run) if run.eps_unit == "margin" else None
-            folder = RunFolder(run)
-            folder.check()
-            first = roots.setdefault(run.id, folder.path)
-            require(first == folder.path, "output_dir", folder.path.parent, f"this run goes to {first} too; choose one")
-            other = names.setdefault(str(folder.path), run.id)
-            require(
-                other == run.id, "run_dir", folder.path, "is the folder of several points; leave run_dir out of sweeps"
-            )
+            if run.eps_unit == "margin":
+                radii(run)
+            path = folder_of(run)
+            if run.id not in places:
+                RunFolder(run).check()
+            first, owner = places.setdefault(run.id, path), owners.setdefault(path, run.id)
+            require(first == path, "output_dir", path.parent, f"this run goes to {first} too; choose one")
+            require(owner == run.id, "run_dir", path, "is the folder of several points; leave run_dir out of sweeps")
             runs.append(run)
         except ConfigError as error:
-            faults.append(f"{error}" + (f"   [{label}]" if len(configs) > 1 else ""))
+            faults.append(f"{error}" + (f"   [{label}]" if many else ""))
     for parent in {folder_of(run).parent for run in runs} if not faults else ():
         try:
             parent.mkdir(parents=True, exist_ok=True)
@@ -58,88 +70,260 @@ def check_all(configs: Sequence[DictConfig], labels: Sequence[str]) -> list[Run]
             print(f"robust_erm: {line}", file=sys.stderr)
         if len(faults) > 10:
             print(f"robust_erm: ... and {len(faults) - 10} more", file=sys.stderr)
-        print(f"robust_erm: {len(faults)} of {len(configs)} points are not valid; nothing was trained", file=sys.stderr)
+        if many:
+            print(
+                f"robust_erm: {len(faults)} of {len(labels)} points are not valid; nothing was trained", file=sys.stderr
+            )
         raise SystemExit(2)
     return runs
 
 
-def packs(runs: Sequence[Run], size: int) -> list[list[int]]:
-    """Indices of the runs of each pack, at most ``size`` in one; each folder appears once."""
-    groups: dict[str, list[int]] = {}
-    seen: set[str] = set()
-    for i, run in enumerate(runs):
-        if run.id not in seen:
-            seen.add(run.id)
-            groups.setdefault(pack_key(run), []).append(i)
-    return [group[k : k + size] for group in groups.values() for k in range(0, len(group), size)]
+@dataclass(frozen=True)
+class Job:
+    """A pack on its way: its number, its runs, and how often a worker has died of it."""
+
+    number: int
+    runs: list[Run]
+    deaths: int = 0
 
 
-def train_all(runs: Sequence[Run], size: int) -> list[Result]:
-    """The summary of every run, or the exception that ended it; one failure takes no other run along."""
-    results: dict[str, Result] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    quiet = not (runs and runs[0].trainer.progress and console.is_terminal)
-    with Progress(*columns, console=console, disable=quiet) as bar:
-        todo = packs(runs, size)
-        for k, pack in enumerate(todo):
-            members = [runs[i] for i in pack]
-            first = members[0]
-            title = f"pack {k + 1}/{len(todo)}: {word(first.data)}, {word(first.model)}, {word(first.optimizer)}"
-            task = bar.add_task(f"{title}, {len(members)} runs", total=first.stop.steps)
+def work(job: Job, report: Callable[[Any], None], stop: Callable[[], bool], worker: int) -> Any:
+    """What a worker does with a job."""
+    set_up_logging()
+    device = job.runs[0].trainer.torch_device
+    if device == torch.device("cuda"):
+        device = torch.device("cuda", worker % torch.cuda.device_count())
+    return train_pack(job.runs, report, stop, device)
 
-            def show(t: int, ended: int, task: Any = task, title: str = title, n: int = len(members)) -> None:
-                bar.update(task, completed=t, description=f"{title}, {ended} of {n} runs ended")
 
-            results |= {members[j].id: result for j, result in enumerate(_train(members, show))}
-            bar.update(task, total=1, completed=1)
+class Sweep:
+    """The runs of one sweep on their way to results.
+
+    Args:
+        runs: checked, each id once.
+        workers, size: see :func:`robust_erm.plan.packs`; ``workers=0`` trains in this process.
+    """
+
+    def __init__(self, runs: Sequence[Run], workers: int | None, size: int | None) -> None:
+        self.results: dict[str, Result] = {}
+        self.held: list[Run] = []
+        self.full = ""
+        todo = []
+        for run in runs:
+            summary = RunFolder(run).read_summary()
+            if summary is None:
+                todo.append(run)
+            else:
+                self.results[run.id] = summary
+        self.found = Counter(str(summary["status"]) for summary in self.results.values() if isinstance(summary, dict))
+        self.size, self.asked, self.todo = size, workers, todo
+        self.jobs: deque[Job] = deque()
+        self.count = 0
+
+    def _plan(self, runs: list[Run]) -> None:
+        for members in plan.packs(runs, self.size, self.asked):
+            self._put([runs[i] for i in members])
+
+    def _put(self, runs: list[Run], deaths: int = 0) -> None:
+        self.count += 1
+        self.jobs.append(Job(self.count, runs, deaths))
+
+    def train(self) -> dict[str, Result]:
+        """Train what is left to train; the results by run id."""
+        if not self.todo:
+            return self.results
+        self._plan(self.todo)
+        first = self.todo[0]
+        count = plan.workers_for(len(self.jobs), self.asked, first.trainer.torch_device)
+        steps = sum(run.stop.steps for run in self.todo)
+        with View(len(self.todo), self.found, steps, not first.trainer.progress) as self.view:
+            pool = Pool(work, count, "robust_erm.pack") if count else None
+            try:
+                self._drain(pool)
+                while self.held:
+                    self._wait(pool)
+            except KeyboardInterrupt:
+                self._interrupted(pool)
+            finally:
+                if pool:
+                    pool.close()
+        return self.results
+
+    def _drain(self, pool: Pool | None) -> None:
+        """Until every job has ended."""
+        self.view.packs = self.view.packs_done + len(self.jobs)
+        while self.jobs or (pool and pool.jobs):
+            if self.full:
+                for job in self.jobs:
+                    self._fail(job.runs, Failure(f"not started: {self.full}"))
+                self.jobs.clear()
+            if pool is None:
+                self._here(self.jobs.popleft()) if self.jobs else None
+                continue
+            for number in pool.idle:
+                if self.jobs:
+                    job = self.jobs.popleft()
+                    self._announce(job)
+                    pool.give(number, job)
+            for event in pool.events(0.25):
+                self._handle(event)
+            self.view.tick()
+
+    def _announce(self, job: Job) -> None:
+        run = job.runs[0]
+        title = f"{word(run.data)}, {word(run.model)}, {word(run.optimizer)}, {len(job.runs)} runs"
+        self.view.start(job.number, title, len(job.runs), run.stop.steps)
+
+    def _here(self, job: Job) -> None:
+        """Train a job in this process."""
+        self._announce(job)
+
+        def told(value: Any) -> None:
+            self.view.progress(job.number, value)
+            self.view.tick()
+
+        try:
+            outcome: tuple[str, Any] = ("done", train_pack(job.runs, told))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            if isinstance(error, SystemExit):  # Lightning turns Ctrl-C into an exit
+                raise KeyboardInterrupt from None
+            outcome = ("failed", described(error))
+        self._handle(Event(0, outcome[0], job, outcome[1]))
+
+    def _handle(self, event: Event) -> None:
+        job: Job = event.job
+        if event.kind == "progress":
+            self.view.progress(job.number, event.value)
+            return
+        outcomes: Counter[str] = Counter()
+        if event.kind == "done":
+            for run, result in zip(job.runs, event.value, strict=True):
+                if isinstance(result, Held):
+                    self.held.append(run)
+                else:
+                    self.results[run.id] = result
+                    outcomes[str(result["status"])] += 1
+        elif event.kind == "failed":
+            outcomes = self._failed(job, event.value)
+        elif event.kind == "died":
+            outcomes = self._died(job, event.value)
+        self.view.stop(job.number, outcomes)
+        self.view.packs = self.view.packs_done + len(self.jobs) + len(self.view.running)
+
+    def _failed(self, job: Job, said: dict[str, Any]) -> Counter[str]:
+        """A pack that raised: its halves again, down to the run that is to blame."""
+        if said["errno"] in _FULL or "No space left" in said["cause"]:
+            self.full = said["cause"]
+            return self._fail(job.runs, Failure(said["cause"]))
+        if len(job.runs) == 1:
+            log.error("%s failed: %s", job.runs[0].name, said["cause"])
+            return self._fail(job.runs, Failure(said["cause"], said["traceback"]))
+        log.warning("a pack of %d runs failed (%s); trying its halves", len(job.runs), said["cause"])
+        self._halve(job)
+        return Counter()
+
+    def _died(self, job: Job, code: int | None) -> Counter[str]:
+        """A worker that is gone: its pack in halves, each from its checkpoints; a single run once more."""
+        name = signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"
+        cause = f"the worker died ({name})" + (": out of memory?" if name == "SIGKILL" else "")
+        if len(job.runs) == 1 and job.deaths:
+            return self._fail(job.runs, Failure(cause))
+        log.warning("%s while training %d runs; they go on from their checkpoints", cause, len(job.runs))
+        if len(job.runs) == 1:
+            self._put(job.runs, job.deaths + 1)
+        else:
+            self._halve(job)
+        return Counter()
+
+    def _halve(self, job: Job) -> None:
+        half = len(job.runs) // 2
+        self._put(job.runs[:half])
+        self._put(job.runs[half:])
+
+    def _fail(self, runs: list[Run], failure: Failure) -> Counter[str]:
+        self.results |= {run.id: failure for run in runs}
+        for run in runs:
+            if failure.traceback and folder_of(run).is_dir():
+                RunFolder(run).log(failure.traceback)
+        return Counter(failed=len(runs))
+
+    def _wait(self, pool: Pool | None) -> None:
+        """Runs that another process trains: look again until it has ended them, or has ended itself."""
+        time.sleep(_AGAIN)
+        held, self.held = self.held, []
+        self.view.waiting = len(held)
+        self.view.tick()
+        self._plan(held)
+        self._drain(pool)
+        self.view.waiting = len(self.held)
+
+    def _interrupted(self, pool: Pool | None) -> None:
+        console.print("interrupted: leaving checkpoints ...")
+        if pool:
+            for event in pool.stop():
+                if event.kind == "done":
+                    self._handle(event)
+        ended = len(self.results) - sum(self.found.values())
+        console.print(
+            f"interrupted: {ended} of {len(self.todo)} runs have ended; what has been reached is kept, "
+            "and the same line goes on from there",
+            soft_wrap=True,
+            highlight=False,
+        )
+        raise SystemExit(130)
+
+
+def train_all(runs: Sequence[Run], workers: int | None, size: int | None) -> list[Result]:
+    """The summary of every run, or why it has none; one failure takes no other run along."""
+    results = Sweep(list({run.id: run for run in runs}.values()), workers, size).train()
     return [results[run.id] for run in runs]
 
 
-def _train(members: list[Run], show: Any) -> list[Result]:
-    """One pack; where it fails, each of its runs alone, so that the others end."""
-    try:
-        return list(train_pack(members, show))
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into an exit
-        console.print("interrupted: what has been reached is kept, and the same line goes on from there")
-        raise SystemExit(130) from None
-    except Exception as error:
-        if len(members) > 1:
-            log.warning(
-                "a pack of %d runs failed (%s: %s); training them one by one", len(members), _kind(error), error
-            )
-            return [result for run in members for result in _train([run], show)]
-        log.error("%s failed: %s: %s", members[0].name, _kind(error), error, exc_info=True)
-        return [error]
-
-
-def _kind(error: BaseException) -> str:
-    return type(error).__name__
-
-
 def run_one(config: DictConfig) -> dict[str, Any]:
-    """Check, train and report one run; its table and figure go to its own folder."""
+    """Check, train and report one run, in this process; its table and figure go to its own folder."""
     set_up_logging()
     run = check_all([config], [""])[0]
-    result = train_all([run], 1)[0]
+    result = train_all([run], 0, 1)[0]
     report([run], [result], folder_of(run))
-    if isinstance(result, BaseException):
+    if isinstance(result, Failure):
         raise SystemExit(1)
     return result
 
 
-def run_sweep(configs: Sequence[DictConfig], overrides: Sequence[list[str]], folder: Path, size: int) -> list[Result]:
+def run_sweep(
+    configs: Iterable[Config],
+    overrides: Sequence[Sequence[str]],
+    folder: Path,
+    workers: int | None = None,
+    pack_size: int | None = None,
+) -> list[Result]:
     """Check, train and report the points of one sweep; its table and figure go to ``folder``."""
     set_up_logging()
     try:
-        require(size >= 1, "hydra.launcher.pack_size", size, "must be 1 or more")
+        ok = pack_size is None or pack_size >= 1
+        require(ok, "hydra.launcher.pack_size", pack_size, "must be 1 or more, or null")
+        ok = workers is None or workers >= 0
+        require(ok, "hydra.launcher.workers", workers, "must be 0 (this process) or more, or null")
         runs = check_all(configs, [" ".join(o) for o in overrides])
-    except (SystemExit, ConfigError) as error:
-        if {p.name for p in folder.glob("*")} <= {"multirun.yaml"}:
-            shutil.rmtree(folder, ignore_errors=True)
+    except BaseException as error:
+        _leave_nothing(folder)
         if isinstance(error, ConfigError):
             print(f"robust_erm: {error}", file=sys.stderr)
             raise SystemExit(2) from None
         raise
-    results = train_all(runs, size)
+    results = train_all(runs, workers, pack_size)
     report(runs, results, folder)
     return results
+
+
+def _leave_nothing(folder: Path) -> None:
+    """Remove the folder that Hydra made for a sweep that was refused, and what it was made in."""
+    if {p.name for p in folder.glob("*")} <= {"multirun.yaml"}:
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in list(folder.parents)[:2]:
+            try:
+                parent.rmdir()
+            except OSError:
+                return

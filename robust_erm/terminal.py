@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from typing import Any
 
@@ -29,31 +30,42 @@ SHOWN = {
 
 
 def show(frame: pd.DataFrame, keys: list[str]) -> None:
-    """The terminal's table: what differs between the runs, then what was measured; folders below."""
+    """The terminal's table: what differs between the rows, then what was measured."""
     table = Table(show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold")
     table.add_column("#", justify="right")
     for key in keys:
         table.add_column(key)
-    columns = [c for c in SHOWN if c in frame and c not in keys and frame[c].notna().any()]
+    names = [str(c) for c in frame if str(c).startswith("test_robust_acc_")]
+    attacks = {c: c.replace("_robust_acc_", "\n") for c in names if len(names) > 1}
+    headings = {"runs": "runs", **SHOWN, **attacks}
+    columns = [c for c in headings if c in frame and c not in keys and frame[c].notna().any()]
     if "cd" not in set(frame["optimizer"]):
         columns = [c for c in columns if c != "margin_robust_l1"]  # the margin of coordinate descent only
     for column in columns:
-        table.add_column(SHOWN[column], justify="right")
+        table.add_column(headings[column], justify="right")
     records = frame.to_dict("records")
     for k, record in enumerate(records, start=1):
-        values = [cell(record[c], percent=c.endswith("_acc")) for c in columns]
+        values = [cell(record[c], record.get(f"{c}_std"), percent="_acc" in c) for c in columns]
         table.add_row(str(k), *(cell(record[key]) for key in keys), *values)
     output.print(table)
-    output.print("accuracies in %, on clean inputs and under attack; margin: the least robust one on the training set")
-    for k, record in enumerate(records, start=1):
-        output.print(f"{k:>3}  {record['folder']}", soft_wrap=True, highlight=False)
+    over = "; mean and standard deviation over the seeds" if "runs" in columns else ""
+    output.print(f"accuracies in %, clean and under attack; margin: the least robust one on the training set{over}")
 
 
-def cell(value: Any, percent: bool = False) -> str:
+def folders(frame: pd.DataFrame) -> None:
+    """The folder of every row, under the number that the table gave it."""
+    for k, folder in enumerate(frame["folder"], start=1):
+        output.print(f"{k:>3}  {folder}", soft_wrap=True, highlight=False)
+
+
+def cell(value: Any, spread: float | None = None, percent: bool = False) -> str:
     """A number or word as the table shows it; accuracies in per cent."""
     if not isinstance(value, float):
         return str(value)
-    return f"{100 * value:.1f}" if percent else f"{value:.3g}"
+    mean = f"{100 * value:.1f}" if percent else f"{value:.3g}"
+    if spread is None or math.isnan(spread):
+        return mean
+    return f"{mean} ± {100 * spread:.1f}" if percent else f"{mean} ± {spread:.2g}"
 
 
 def set_up_logging() -> None:

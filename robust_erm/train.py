@@ -6,13 +6,12 @@ python -m robust_erm.train -m optimizer=gd,sd eps=0,0.2
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
-
-import hydra
-from omegaconf import DictConfig, OmegaConf
 
 _HERE = Path(__file__).resolve().parent
 
@@ -25,28 +24,48 @@ def conf_dir() -> Path:
 
 def _sweep_name(overrides: list[str]) -> str:
     """The folder of a sweep: its overrides, made readable, and a hash of them."""
-    given = [o for o in overrides if not o.startswith(("output_dir=", "fresh=", "trainer", "logger"))]
+    given = [o for o in overrides if not o.startswith(("output_dir=", "fresh=", "trainer", "logger", "returns="))]
     words = re.sub(r"[^\w.=,+-]+", "_", "_".join(given))[:80]
     return f"{words or 'defaults'}-{hashlib.sha256(' '.join(given).encode()).hexdigest()[:6]}"
 
 
-def _prepare() -> None:
+def prepare() -> None:
+    """Let Hydra find the launcher of a checkout that is not installed, and the resolvers of conf/."""
+    from omegaconf import OmegaConf
+
     launch = _HERE.parent / "launch"
     if (launch / "hydra_plugins").is_dir() and str(launch) not in sys.path:
-        sys.path.append(str(launch))  # a checkout that is not installed
+        sys.path.append(str(launch))
     OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
     OmegaConf.register_new_resolver("conf_dir", lambda: str(conf_dir()), replace=True)
 
 
-_prepare()
+def task(config: Any) -> float:
+    """One run; the final metric that ``returns`` names."""
+    from robust_erm.sweep import run_one  # heavy imports wait until there is something to train
+
+    return float(run_one(config)[config.returns])
 
 
-@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")
-def main(config: DictConfig) -> Any:
-    """The console command ``robust-erm-train``. Heavy imports wait until there is something to train."""
-    from robust_erm.sweep import run_one
+def main() -> None:
+    """The console command ``robust-erm-train``."""
+    try:
+        import hydra
 
-    return run_one(config)
+        from robust_erm.refusals import refused
+
+        prepare()
+        os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that what Hydra refuses comes back here
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
+    except KeyboardInterrupt:
+        print("robust_erm: interrupted", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
+    except Exception as error:
+        line = refused(error, conf_dir())
+        if line is None:
+            raise
+        print(f"robust_erm: {line}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

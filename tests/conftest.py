@@ -31,9 +31,10 @@ from robust_erm.runs import Points, Runs
 from robust_erm.schedules.bounded_loss import BoundedLoss
 from robust_erm.step import Recipe
 from robust_erm.streams import torch_stream
-from robust_erm.train import conf_dir
+from robust_erm.train import conf_dir, prepare
 
 torch.set_num_threads(1)
+prepare()
 
 MNIST_FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
 

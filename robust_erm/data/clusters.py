@@ -61,4 +61,4 @@ class Clusters(Synthetic):
             q = rng.integers(self.k, size=n)
             return mu[q] + self.sigma * rng.standard_normal((n, self.d)), np.where(q % 2 == 0, 1.0, -1.0)
 
-        return Dataset(*points("train", self.m), *points("test", self.m_test))
+        return Dataset(*points("train", self.m), lambda: points("test", self.m_test))

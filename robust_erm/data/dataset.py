@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -26,18 +27,32 @@ class Dataset:
     """One draw.
 
     Args:
-        x_train, x_test: (m, d), (m_test, d).
-        y_train, y_test: (m,), (m_test,); in {-1, +1} for two classes, else 0..classes-1.
+        x_train: (m, d).
+        y_train: (m,); in {-1, +1} for two classes, else 0..classes-1.
+        test: gives x_test (m_test, d) and y_test (m_test,); called when first needed.
         domain: the interval that every input coordinate lives in, or None for the whole line.
         law: what is known of the population, or None.
     """
 
     x_train: Array
     y_train: Array
-    x_test: Array
-    y_test: Array
+    test: Callable[[], tuple[Array, Array]]
     domain: tuple[float, float] | None = None
     law: GaussianTeacher | None = None
+
+    @cached_property
+    def _test(self) -> tuple[Array, Array]:
+        return self.test()
+
+    @property
+    def x_test(self) -> Array:
+        """(m_test, d)."""
+        return self._test[0]
+
+    @property
+    def y_test(self) -> Array:
+        """(m_test,)."""
+        return self._test[1]
 
 
 class Data(Hashable, Protocol):

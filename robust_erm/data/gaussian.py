@@ -89,6 +89,5 @@ class Gaussian(Synthetic):
             return _collect(once, n, self.d)
 
         x_train, y_train = points("train", self.m)
-        x_test, y_test = points("test", self.m_test)
         law = GaussianTeacher(w_star) if self.k_x == self.d else None
-        return Dataset(x_train, y_train, x_test, y_test, law=law)
+        return Dataset(x_train, y_train, lambda: points("test", self.m_test), law=law)

@@ -42,7 +42,6 @@ def dataset(
     return Dataset(
         x[chosen],
         labels(y[chosen], classes),
-        x_test[chosen_test],
-        labels(y_test[chosen_test], classes),
+        lambda: (x_test[chosen_test], labels(y_test[chosen_test], classes)),
         domain=(0.0, 1.0),
     )

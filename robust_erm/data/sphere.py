@@ -40,4 +40,4 @@ class Sphere(Synthetic):
             x *= math.sqrt(self.d) / np.linalg.norm(x, axis=1, keepdims=True)
             return x, rng.choice([-1.0, 1.0], size=n)
 
-        return Dataset(*points("train", self.m), *points("test", self.m_test))
+        return Dataset(*points("train", self.m), lambda: points("test", self.m_test))

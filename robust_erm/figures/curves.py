@@ -21,8 +21,9 @@ from robust_erm.run_folder import write_whole
 
 # Okabe & Ito's colour-blind-safe palette
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", ":", "-.")
 
-_MANY = 12  # lines; more get no legend entry of their own
+LINES = 12  # in a figure; more cannot be told apart
 
 PANELS = {
     "train_robust_acc": "robust train accuracy",
@@ -33,27 +34,30 @@ PANELS = {
 
 
 def curves(table: pd.DataFrame, keys: list[str]) -> Figure:
-    """Four panels over steps (log scale, step 0 drawn at 1/2).
+    """Four panels over steps (log scale, step 0 drawn at 1/2), a line for each setting.
+
+    Where a setting has several seeds, the line is their mean and the band reaches from the least to
+    the greatest; a run that has ended counts with its last value.
 
     Args:
         table: :func:`robust_erm.results.read_curves`.
-        keys: the config columns that name the lines; colour follows the first, dashes the rest.
+        keys: the config columns that tell settings apart; the seed among them is averaged over.
     """
     panels = [column for column in PANELS if column in table]
+    named = [key for key in keys if key != "seed"]
+    settings = {_parts(group.iloc[0], named): group for _, group in table.groupby(named or "model", sort=False)}
+    styles = _styles(list(settings))
     with plt.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
         figure, axes = plt.subplots(2, 2, figsize=(6.8, 4.6), layout="constrained")
-        colours: dict[str, str] = {}
-        dashes: dict[tuple[str, ...], str] = {}
-        for _, run in table.groupby("folder", sort=False):
-            head = run.iloc[0]
-            parts = tuple(f"{k}={head[k]:g}" if isinstance(head[k], float) else f"{k}={head[k]}" for k in keys)
-            colour = colours.setdefault(parts[0] if parts else "", COLOURS[len(colours) % len(COLOURS)])
-            dash = dashes.setdefault(parts[1:], ("-", "--", ":", "-.")[len(dashes) % 4])
+        for parts, group in settings.items():
+            colour, dash = styles[parts]
             for ax, column in zip(axes.flat, panels, strict=False):
-                label = ", ".join(parts) if parts else "run"
-                steps = run["step"].clip(lower=0.5)
-                ax.plot(steps, run[column], dash, color=colour, lw=1.2, label=label)
-                ax.plot(steps.iloc[-1:], run[column].iloc[-1:], "o", color=colour, ms=2.5)
+                seeds = group.pivot_table(index="step", columns="folder", values=column).sort_index().ffill()
+                mean, steps = seeds.mean(axis=1), seeds.index.to_series().clip(lower=0.5)
+                ax.plot(steps, mean, dash, color=colour, lw=1.2)
+                ax.plot(steps.iloc[-1:], mean.iloc[-1:], "o", color=colour, ms=2.5)
+                if seeds.shape[1] > 1:
+                    ax.fill_between(steps, seeds.min(axis=1), seeds.max(axis=1), color=colour, alpha=0.15, lw=0)
         for ax, column in zip(axes.flat, panels, strict=False):
             ax.set(xscale="log", title=PANELS[column])
             if column.startswith("margin"):
@@ -64,14 +68,26 @@ def curves(table: pd.DataFrame, keys: list[str]) -> Figure:
             ax.set_axis_off()
         for ax in axes[-1]:
             ax.set_xlabel("step")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        if len(labels) > _MANY:  # one entry for each colour
-            handles = [Line2D([], [], color=colour) for colour in colours.values()]
-            labels = list(colours)
-        if any(labels) and len(labels) <= _MANY:
+        if named:
+            handles = [Line2D([], [], color=colour, ls=dash, lw=1.2) for colour, dash in styles.values()]
+            labels = [", ".join(parts) for parts in styles]
             columns = 2 if len(labels) <= 4 else max(1, min(4, 96 // (max(map(len, labels)) + 8)))
             figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     return figure
+
+
+def _parts(head: pd.Series, keys: list[str]) -> tuple[str, ...]:
+    return tuple(f"{k}={head[k]:g}" if isinstance(head[k], float) else f"{k}={head[k]}" for k in keys)
+
+
+def _styles(settings: list[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str, str]]:
+    """Colour and dash of each setting: colour follows the first key and dash the rest, where they suffice."""
+    firsts = list(dict.fromkeys(parts[:1] for parts in settings))
+    rests = list(dict.fromkeys(parts[1:] for parts in settings))
+    if len(firsts) <= len(COLOURS) and len(rests) <= len(DASHES):
+        return {s: (COLOURS[firsts.index(s[:1])], DASHES[rests.index(s[1:])]) for s in settings}
+    many = len(COLOURS)
+    return {s: (COLOURS[k % many], DASHES[k // many % len(DASHES)]) for k, s in enumerate(settings)}
 
 
 def _show_positive(ax: Axes) -> None:

@@ -1,4 +1,4 @@
-"""Hydra launcher: all points of a sweep are checked first, then trained in packs.
+"""Hydra launcher and sweeper: all points of a sweep are checked first, then trained in packs.
 
 Hydra imports this module at every start, so nothing heavy is imported at its top.
 """
@@ -7,56 +7,60 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 
 class PackedLauncher(Launcher):
     """Trains the points of a sweep together, over the run axis, wherever code and shapes agree.
 
     Args:
-        pack_size: most runs in one pack.
+        workers: processes; None for one a core, or one a GPU; 0 for this process.
+        pack_size: most runs in one pack; None for what keeps all workers busy and fits into memory.
     """
 
-    def __init__(self, pack_size: int) -> None:
-        self.pack_size = pack_size
+    def __init__(self, workers: int | None = None, pack_size: int | None = None) -> None:
+        self.workers, self.pack_size = workers, pack_size
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before ``launch``."""
         self.hydra_context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """One JobReturn for each point, in order; its value is the point's summary."""
+        """One JobReturn for each point, in order; its value is the point's final ``returns``."""
+        from robust_erm.compose import composed
         from robust_erm.sweep import run_sweep
 
         state = Singleton.get_state()
-        configs = []
-        for k, overrides in enumerate(job_overrides):
-            config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-            with open_dict(config):
-                config.hydra.job.id, config.hydra.job.num = str(k), initial_job_idx + k
-            configs.append(config)
         HydraConfig.instance().set_config(self.config)
-        tasks = []
-        for config in configs:
-            task = config.copy()
-            with open_dict(task):
-                del task["hydra"]
-            tasks.append(task)
-        sweep_dir = Path(str(self.config.hydra.sweep.dir))
-        results = run_sweep(tasks, [list(o) for o in job_overrides], sweep_dir, self.pack_size)
+        configs = composed(self.hydra_context.config_loader, self.config, job_overrides)
+        folder = Path(str(self.config.hydra.sweep.dir))
+        results = run_sweep(configs, job_overrides, folder, self.workers, self.pack_size)
         Singleton.set_state(state)
         returns = []
-        for config, task, overrides, result in zip(configs, tasks, job_overrides, results, strict=True):
-            failed = isinstance(result, BaseException)
-            job = JobReturn(overrides=list(overrides), cfg=task, hydra_cfg=config, working_dir=str(sweep_dir))
-            job.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
+        for overrides, result in zip(job_overrides, results, strict=True):
+            job = JobReturn(overrides=list(overrides), hydra_cfg=self.config, working_dir=str(folder))
+            job.status = JobStatus.COMPLETED if isinstance(result, dict) else JobStatus.FAILED
             # Hydra raises the value of a failed job: the report has been printed, so only the exit status is left
-            job.return_value = SystemExit(1) if failed else result
+            job.return_value = result[self.config.returns] if isinstance(result, dict) else SystemExit(1)
             returns.append(job)
         return returns
+
+
+class PackedSweeper(BasicSweeper):
+    """Hydra's own sweeper; it leaves the checking of points to a launcher that checks them all itself."""
+
+    def __init__(self, max_batch_size: int | None = None, params: Any = None) -> None:
+        super().__init__(max_batch_size, params)
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Composing every point takes 60 ms and more; Hydra's own launchers need it."""
+        if not isinstance(self.launcher, PackedLauncher):
+            super().validate_batch_is_legal(batch)

@@ -1,0 +1,67 @@
+"""Which runs of a sweep are trained together, and by how many workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from robust_erm import memory
+from robust_erm.config import Run
+from robust_erm.pack import pack_key
+
+_MOST = 512  # runs in a pack: more gain nothing, and results come later
+_WORKER = 700 * 2**20  # bytes of a worker before it has any runs
+
+
+def workers_for(packs: int, asked: int | None, device: torch.device) -> int:
+    """Processes to train ``packs`` packs with: as asked, or one a core, or one a GPU."""
+    own = torch.cuda.device_count() if device.type == "cuda" else cores()
+    return min(packs, asked if asked is not None else own)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def packs(runs: Sequence[Run], size: int | None, workers: int | None) -> list[list[int]]:
+    """Indices of the runs of each pack, runs that share a data set beside each other.
+
+    A pack holds at most ``size`` runs or, where that is None, at most what keeps all workers busy
+    and what memory allows.
+    """
+    if not runs:
+        return []
+    groups: dict[str, list[int]] = {}
+    for i, run in enumerate(runs):
+        groups.setdefault(pack_key(run), []).append(i)
+    device = runs[0].trainer.torch_device
+    many = workers_for(len(runs), workers, device)
+    share = -(-len(runs) // max(1, many))
+    room = (0.6 * memory.available(device)) / max(1, many) - (0 if device.type == "cuda" else _WORKER)
+    found = []
+    for group in groups.values():
+        group.sort(key=lambda i: (repr(runs[i].data), runs[i].seed))  # stable: else in the order given
+        found += _cut(runs, group, size or min(share, _MOST), room if size is None else float("inf"))
+    return found
+
+
+def _cut(runs: Sequence[Run], group: list[int], most: int, room: float) -> list[list[int]]:
+    cut: list[list[int]] = []
+    used = 0
+    known: set[tuple[Any, int]] = set()
+    for i in group:
+        run = runs[i]
+        key = (run.data, run.seed)
+        needs = memory.of_run(run) + (0 if key in known else memory.of_data(run))
+        if not cut or len(cut[-1]) == most or used + needs > room:
+            cut.append([])
+            used, known = 0, set()
+            needs = memory.of_run(run) + memory.of_data(run)
+        cut[-1].append(i)
+        known.add(key)
+        used += needs
+    return cut

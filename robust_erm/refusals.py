@@ -1,0 +1,49 @@
+"""What Hydra refuses, in one line that says what would be right."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+import yaml
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+
+def refused(error: BaseException, conf: Path) -> str | None:
+    """The line for what Hydra raised about the user's overrides, or None for what is no refusal.
+
+    Args:
+        error: as raised.
+        conf: the folder of configs.
+    """
+    text = str(error)
+    if found := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']*)'", text):
+        return f"{found[1]}: unknown option{_suggestion(found[1], _keys(conf))}"
+    if found := re.search(r"Could not find '([^']+)/([^'/]+)'|Could not find '([^']+)'", text):
+        group, _, name = (found[3] or f"{found[1]}/{found[2]}").rpartition("/")
+        names = sorted(p.relative_to(conf / group).with_suffix("").as_posix() for p in (conf / group).rglob("*.yaml"))
+        return f"{group} = {name}: must be one of {', '.join(names)}{_suggestion(name, names)}"
+    if found := re.search(r"You must specify '([^']+)'", text):
+        return f"{found[1]}: must be given"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"output_dir = {error.filename}: cannot be made or read ({error.strerror}); choose another folder"
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        cause = f" ({str(error.__cause__).splitlines()[0]})" if error.__cause__ is not None else ""
+        return f"{text.splitlines()[0] if text else type(error).__name__}{cause}"
+    return None
+
+
+def _keys(conf: Path) -> list[str]:
+    """Top-level keys and groups, and the options of every component, dotted."""
+    keys = [*yaml.safe_load((conf / "train.yaml").read_text()), "stop.steps", "stop.loss"]
+    for path in conf.glob("*/*.yaml"):
+        options = yaml.safe_load(path.read_text()) or {}
+        keys += [path.parent.name, *(f"{path.parent.name}.{k}" for k in options if not k.startswith("_"))]
+    return sorted({k for k in keys if k not in ("defaults", "hydra")})
+
+
+def _suggestion(word: str, words: list[str]) -> str:
+    near = difflib.get_close_matches(word, words, n=1)
+    return f" (did you mean {near[0]}?)" if near else "; --cfg job shows all" if "/" not in word else ""

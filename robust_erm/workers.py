@@ -1,0 +1,159 @@
+"""Processes that train packs, and survive one another.
+
+A worker takes one job at a time over its pipe and says how it goes. Whatever ends a worker (a
+signal, the system out of memory) ends its job only. When the controlling process is gone, or asks
+for it, a worker leaves checkpoints and ends.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from queue import SimpleQueue
+from typing import Any
+
+_PATIENCE = 60.0  # seconds that a worker has to leave checkpoints
+
+
+@dataclass(frozen=True)
+class Event:
+    """What worker ``number`` says of its job: progress, done, failed, stopped, or died."""
+
+    number: int
+    kind: str
+    job: Any
+    value: Any
+
+
+class Pool:
+    """``count`` processes, each running ``task(job, report, stop, number)`` for one job at a time.
+
+    Args:
+        task: a module-level function; ``report(value)`` sends progress, ``stop()`` says whether to end.
+        count: processes; started when first needed.
+    """
+
+    def __init__(self, task: Callable[..., Any], count: int, preload: str) -> None:
+        self.task, self.count = task, count
+        methods = multiprocessing.get_all_start_methods()
+        self.context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        if "forkserver" in methods:
+            self.context.set_forkserver_preload([preload])
+        self.workers: dict[int, tuple[Any, Connection]] = {}
+        self.jobs: dict[int, Any] = {}
+
+    @property
+    def idle(self) -> list[int]:
+        """Numbers of the workers without a job."""
+        return [n for n in range(self.count) if n not in self.jobs]
+
+    def give(self, number: int, job: Any) -> None:
+        """Start ``job`` on worker ``number``."""
+        if number not in self.workers:
+            ours, theirs = self.context.Pipe()
+            process = self.context.Process(target=_work, args=(theirs, self.task, number), daemon=True)
+            with _plain_main():
+                process.start()
+            theirs.close()
+            self.workers[number] = (process, ours)
+        self.jobs[number] = job
+        with suppress(OSError):  # it died just now: the next look at it says so
+            self.workers[number][1].send(job)
+
+    def events(self, seconds: float) -> Iterator[Event]:
+        """What has happened, waiting for at most so many seconds for something to happen."""
+        busy = {self.workers[n][1]: n for n in self.jobs}
+        for connection in wait(list(busy), seconds):
+            assert isinstance(connection, Connection)
+            number = busy[connection]
+            try:
+                kind, value = connection.recv()
+            except (EOFError, OSError):
+                process, _ = self.workers.pop(number)
+                process.join()
+                yield Event(number, "died", self.jobs.pop(number), process.exitcode)
+                continue
+            yield Event(number, kind, self.jobs[number] if kind == "progress" else self.jobs.pop(number), value)
+
+    def stop(self) -> Iterator[Event]:
+        """Ask all to end, and say how their jobs ended; who does not is killed."""
+        for _, connection in self.workers.values():
+            with suppress(OSError):
+                connection.send(None)
+        deadline = time.monotonic() + _PATIENCE
+        while self.jobs and time.monotonic() < deadline:
+            yield from self.events(0.2)
+        self.close()
+
+    def close(self) -> None:
+        """End all workers; those that have no job end at once."""
+        for process, connection in self.workers.values():
+            connection.close()
+            process.join(5 if not self.jobs else 0)
+            if process.is_alive():
+                process.kill()
+                process.join()
+        self.workers.clear()
+
+
+class _plain_main:
+    """Keeps workers from importing the main module again, which they do not need."""
+
+    def __enter__(self) -> None:
+        main: Any = sys.modules["__main__"]
+        self.kept = {k: getattr(main, k) for k in ("__spec__", "__file__") if hasattr(main, k)}
+        main.__spec__ = None
+        if hasattr(main, "__file__"):
+            del main.__file__
+
+    def __exit__(self, *_: object) -> None:
+        for k, v in self.kept.items():
+            setattr(sys.modules["__main__"], k, v)
+
+
+def _work(connection: Connection, task: Callable[..., Any], number: int) -> None:
+    """The life of a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the controller decides
+    jobs: SimpleQueue[Any] = SimpleQueue()
+    stop = threading.Event()
+
+    def listen() -> None:
+        try:
+            while (job := connection.recv()) is not None:
+                jobs.put(job)
+        except (EOFError, OSError):
+            pass  # the controller is gone
+        stop.set()
+        jobs.put(None)
+        time.sleep(_PATIENCE)
+        os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while (job := jobs.get()) is not None:
+        try:
+            said = ("done", task(job, lambda value: connection.send(("progress", value)), stop.is_set, number))
+        except BaseException as error:
+            said = ("stopped", None) if stop.is_set() else ("failed", described(error))
+        try:
+            connection.send(said)
+        except OSError:
+            return
+
+
+def described(error: BaseException) -> dict[str, Any]:
+    """An error as plain text, whatever it holds: its kind, first line, errno and traceback."""
+    message = (str(error) or "no message").strip().splitlines()[0]
+    return {
+        "cause": f"{type(error).__name__}: {message}",
+        "errno": getattr(error, "errno", None),
+        "traceback": "".join(traceback.format_exception(error)),
+    }
