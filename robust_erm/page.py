@@ -98,8 +98,11 @@ def _plain(value: Any) -> Any:
 
 
 def content(frame: pd.DataFrame, title: str, unfinished: int = 0, numbers: int = _NUMBERS) -> dict[str, Any]:
-    """All that the page shows, as JSON; a column that is equal in all runs stands once, in ``constant``."""
-    keys = varying(frame)
+    """All that the page shows, as JSON; a column that is equal in all runs stands once, in ``constant``.
+
+    ``keys`` are the varying ones, without those that repeat another (``attack.p`` takes its value from ``p``).
+    """
+    keys = [str(key) for key in frame[varying(frame)].map(str).T.drop_duplicates().index]
     curves, thin = thinned(frame, numbers)
     metrics = [m for m in dict.fromkeys((*_FIRST, *curves)) if m in curves and m != "step"]
     columns = {str(c): [_plain(v) for v in frame[c].tolist()] for c in frame}
@@ -141,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         paths = expand(options.paths)
         frame = load(paths)
         require(len(frame) > 0, "paths", " ".join(map(str, options.paths)), "no run has ended there yet")
-        frame = where(frame.drop_duplicates("folder"), options.where)
+        frame = frame[~frame["folder"].map(lambda folder: Path(folder).resolve()).duplicated()]
+        frame = where(frame, options.where)
         require(len(frame) > 0, "--where", " ".join(options.where), "no run matches")
         for folder in map(Path, frame["folder"]):
             require((folder / METRICS).is_file(), "paths", folder, f"has no {METRICS}; train it again with fresh=true")

@@ -89,6 +89,16 @@ def test_numbers_that_are_not_finite_and_text_that_is_hostile(outputs: Path) -> 
     assert data["title"] == HOSTILE
 
 
+def test_keys_that_follow_another_are_no_keys_of_their_own(outputs: Path) -> None:
+    """p sets attack.p: lines over p would fall apart if both told runs apart."""
+    frame = load(outputs)
+    frame["p"] = frame["attack.p"] = np.where(frame["eps"] == 0, 2.0, math.inf)
+    assert varying(frame) == ["optimizer", "eps", "p", "data.m", "attack.p", "seed"]
+    data = page.content(frame, "runs")
+    assert data["keys"] == ["optimizer", "eps", "p", "data.m", "seed"]
+    assert set(data["columns"]["attack.p"]) == {2.0, "inf"}
+
+
 def test_thinned_curves_keep_their_ends(outputs: Path) -> None:
     frame = load(outputs)
     whole, none = page.thinned(frame)
@@ -109,7 +119,7 @@ def test_a_sweeps_folder(outputs: Path, tmp_path: Path, monkeypatch: pytest.Monk
     frame[:3].assign(folder=folders).to_csv(sweep / "table.csv", index=False)
     monkeypatch.chdir(outputs.parent)
     assert page.expand(["outputs/sweeps/mine", "outputs"]) == [*map(Path, folders), Path("outputs")]
-    assert page.main(["outputs/sweeps/mine", "outputs", "--out", str(tmp_path / "page.html")]) == 0
+    assert page.main(["outputs/sweeps/mine", str(outputs), "--out", str(tmp_path / "page.html")]) == 0
     assert embedded((tmp_path / "page.html").read_text())["count"] == 24, "no run twice"
     monkeypatch.chdir(tmp_path)
     assert page.main([str(sweep), "--out", "page.html"]) == 0
@@ -324,12 +334,9 @@ def test_hostile_text_stays_text(outputs: Path, opened: Any) -> None:
 def test_plots_without_a_subject_are_left_out(outputs: Path, opened: Any) -> None:
     """Only seeds differ: curves. Also m: and the gap against it. Two keys: the heatmap, too."""
     frame = load(outputs)
-    gd = frame[(frame["optimizer"] == "gd") & (frame["eps"] == 0)]
-    for part, visible in (
-        (gd[gd["data.m"] == 4], [True, False, False]),
-        (gd, [True, True, False]),
-        (frame, [True] * 3),
-    ):
+    four, gd = frame["data.m"] == 4, (frame["optimizer"] == "gd") & (frame["eps"] == 0)
+    cases = ((four & gd, [True, False, False]), (gd, [True, True, False]), (four, [True, True, True]))
+    for part, visible in ((frame[rows], visible) for rows, visible in cases):
         tab = opened(part)
         assert [tab.locator(f"#{name}").is_visible() for name in ("curves", "gap", "heat")] == visible
         assert tab.locator("#curves .line").count() == len(part)
