@@ -106,7 +106,11 @@ def content(frame: pd.DataFrame, title: str, unfinished: int = 0, numbers: int =
     curves, thin = thinned(frame, numbers)
     metrics = [m for m in dict.fromkeys((*_FIRST, *curves)) if m in curves and m != "step"]
     columns = {str(c): [_plain(v) for v in frame[c].tolist()] for c in frame}
-    shown = [c for c in (*keys, *SHOWN, "gap_clean", "gap_robust", "folder") if c in columns and any(columns[c])]
+    shown = [
+        c
+        for c in (*keys, *SHOWN, "gap_clean", "gap_robust", "folder")
+        if c in columns and any(v is not None for v in columns[c])
+    ]
     kept = {*shown, *(m for m in metrics if m in columns)}
     constant = {c: v[0] for c, v in columns.items() if c not in kept and len({*map(str, v)}) == 1}
     return {
