@@ -36,14 +36,20 @@ def test_the_main_line_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("outputs/*/summary.json"))) == 4
+    line = [sys.executable, "-m", "robust_erm.page"]
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "page.html: 4 runs" in done.stdout
 
 
 def test_console_commands(installed: Path) -> None:
     text = next(installed.glob("*.dist-info/entry_points.txt")).read_text()
     assert "robust-erm-train = robust_erm.train:main" in text
     assert "robust-erm-results = robust_erm.results:command" in text
-    from robust_erm.results import command
+    assert "robust-erm-page = robust_erm.page:command" in text
+    from robust_erm import page, results
     from robust_erm.train import main
 
     assert callable(main)
-    assert callable(command)
+    assert callable(results.command)
+    assert callable(page.command)
