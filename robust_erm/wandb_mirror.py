@@ -112,7 +112,7 @@ class WandbMirror(L.Callback):
             group=run.logger.group or f"{word(run.data)}-{word(run.model)}",
             tags=tags(run),
             config=config(run),
-            dir=folder.path,
+            dir=folder.path.absolute(),  # the service process may have another working directory
             resume="allow" if run.logger.mode == "online" else None,
         )
         _close_debug_logs()

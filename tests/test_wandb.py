@@ -184,7 +184,13 @@ def children(pid: int) -> list[int]:
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="finds the SDK's service process by /proc")
 def test_kill_loses_half_a_second_and_resume_sends_all(tmp_path: Path) -> None:
     """SIGKILL to training and to the SDK's service: rows older than the flush interval are in the file."""
-    overrides = ("stop.loss=null", "trainer.inner_steps=5", "trainer.checkpoint_seconds=0", "measure_per_decade=3", "trainer.threads=1")
+    overrides = (
+        "stop.loss=null",
+        "trainer.inner_steps=5",
+        "trainer.checkpoint_seconds=0",
+        "measure_per_decade=3",
+        "trainer.threads=1",
+    )
     process = started(tmp_path, "-m", "robust_erm.train", *LINEAR, "stop.steps=1000000", *overrides)
     try:
         deadline = time.monotonic() + 90
@@ -208,8 +214,10 @@ def test_kill_loses_half_a_second_and_resume_sends_all(tmp_path: Path) -> None:
     assert json.loads(json.dumps(found["config"]))["stop"]["steps"] == 1000000
 
 
-def test_resume_replaces_the_older_file(resolved: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut off after step 10 and trained on: one file, with the rows before and after, each once."""
+def test_resume_replaces_the_older_file(
+    resolved: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Cut off after step 10 and trained on: one file, with the rows before and after, each once; sync finds it once."""
     from robust_erm.callbacks import Progress
 
     run = resolved(*LINEAR, "stop.steps=40", "trainer.inner_steps=5")
@@ -218,9 +226,10 @@ def test_resume_replaces_the_older_file(resolved: Callable[..., Run], monkeypatc
         if module.runs.t >= 10:
             raise RuntimeError("cut off")
 
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="cut off"):
+    with monkeypatch.context() as patch:
         patch.setattr(Progress, "on_train_batch_end", cut)
-        train_pack([run])
+        with pytest.raises(RuntimeError, match="cut off"):
+            train_pack([run])
     before = mirrored(folder_of(run))
     assert before["exit"] == 1
     assert before["steps"]
@@ -230,6 +239,12 @@ def test_resume_replaces_the_older_file(resolved: Callable[..., Run], monkeypatc
     assert found["id"] == before["id"] == run.name
     assert found["steps"] == measured(folder_of(run))
     assert found["exit"] == 0
+    sync = (
+        f"{shlex.quote(sys.executable)} -m wandb sync --dry-run outputs/*/wandb/offline-run-*"  # as the README has it
+    )
+    done = subprocess.run(["bash", "-c", sync], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "Would sync 1 run(s)" in done.stderr
+    assert done.stderr.count(f"run-{run.name}.wandb") == 1
 
 
 def test_bound_leaves_room(monkeypatch: pytest.MonkeyPatch) -> None:

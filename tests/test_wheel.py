@@ -42,6 +42,7 @@ def test_console_commands(installed: Path) -> None:
     text = next(installed.glob("*.dist-info/entry_points.txt")).read_text()
     assert "robust-erm-train = robust_erm.train:main" in text
     assert "robust-erm-results = robust_erm.results:command" in text
+    assert "robust-erm-workspace = robust_erm.workspace:command" in text
     from robust_erm.results import command
     from robust_erm.train import main
 
