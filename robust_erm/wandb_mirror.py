@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import shutil
@@ -9,7 +10,7 @@ from typing import Any
 
 import lightning as L
 
-from robust_erm.config import COMPONENTS, Run, identity, plain, word
+from robust_erm.config import COMPONENTS, Run, plain, word
 from robust_erm.module import RobustERM
 from robust_erm.run_folder import RunFolder
 from robust_erm.runs import STATUS
@@ -99,14 +100,15 @@ class WandbMirror(L.Callback):
         import wandb
 
         folder, run = self.folders[i], self.folders[i].run
+        name = run.name
         self.waiting.remove(i)
         shutil.rmtree(folder.path / "wandb", ignore_errors=True)
         self.sent[i] = 0
         self.open[i] = wandb.init(
             mode=run.logger.mode,  # type: ignore[arg-type]
             reinit="create_new",
-            id=run.name,
-            name=run.name,
+            id=name,
+            name=name,
             project=run.logger.project,
             entity=run.logger.entity,
             group=run.logger.group or f"{word(run.data)}-{word(run.model)}",
@@ -164,7 +166,8 @@ def final(row: dict[str, float]) -> dict[str, float]:
 
 def config(run: Run) -> dict[str, Any]:
     """What W&B shows as the config: nested, numbers as numbers (infinity as ``inf``), components by ``name`` too."""
-    kept = {k: _showable(v) for k, v in plain(run).items() if k in identity(run)}
+    runtime = {field.name for field in dataclasses.fields(run) if not field.metadata.get("identity", True)}
+    kept = {k: _showable(v) for k, v in plain(run).items() if k not in runtime}
     return {"id": run.id, **kept, **{k: {"name": word(getattr(run, k)), **kept[k]} for k in COMPONENTS}}
 
 
