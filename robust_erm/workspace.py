@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _save(workspace: Any) -> None:
     import wandb
 
-    require(bool(wandb.api.api_key), "--save", True, "not logged in: run `wandb login`, or set WANDB_API_KEY")
+    require(wandb.login(prompt=False), "--save", True, "not logged in: run `wandb login`, or set WANDB_API_KEY")
     workspace.entity = workspace.entity or wandb.Api().default_entity
     try:
         print(f"saved: {workspace.save().url}")

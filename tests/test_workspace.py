@@ -46,7 +46,7 @@ def test_saving_needs_a_login(
 ) -> None:
     import wandb
 
-    monkeypatch.setattr(type(wandb.api), "api_key", property(lambda _: None))
+    monkeypatch.setattr(wandb, "login", lambda prompt: prompt)
     monkeypatch.setattr(workspace, "check", lambda *_: None)
     monkeypatch.setattr(workspace, "sent", set)
     assert workspace.main(["--save", "--out", str(tmp_path / "spec.json")]) == 2
