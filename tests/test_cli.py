@@ -256,7 +256,7 @@ def test_wandb_gets_every_measurement(resolved: Callable[..., Run], monkeypatch:
             self.settings, self.rows, self.summary, self.code = settings, {}, {}, None
             seen.append(self)
 
-        def log(self, row: dict[str, float], step: int) -> None:
+        def log(self, row: dict[str, float], step: int, commit: bool) -> None:
             self.rows[step] = row
 
         def finish(self, exit_code: int) -> None:
@@ -270,7 +270,7 @@ def test_wandb_gets_every_measurement(resolved: Callable[..., Run], monkeypatch:
         metrics = pd.read_parquet(folder_of(run) / "metrics.parquet")
         assert list(fake.rows) == metrics["step"].tolist()
         assert fake.rows[20]["test_robust_acc"] == summary["test_robust_acc"] == fake.summary["final/test_robust_acc"]
-        assert fake.settings["config"]["eps"] == repr(run.eps)
+        assert fake.settings["config"]["eps"] == run.eps
         assert {"mine", "gd", "mlp", "digits"} <= set(fake.settings["tags"])
         assert fake.settings["group"] == "digits-mlp"
         assert fake.summary["status"] == "max_steps"

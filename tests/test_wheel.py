@@ -47,6 +47,7 @@ def test_console_commands(installed: Path) -> None:
     assert "robust-erm-train = robust_erm.train:main" in text
     assert "robust-erm-results = robust_erm.results:command" in text
     assert "robust-erm-page = robust_erm.page:command" in text
+    assert "robust-erm-workspace = robust_erm.workspace:command" in text
     from robust_erm import page, results
     from robust_erm.train import main
 
