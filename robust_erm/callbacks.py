@@ -42,7 +42,7 @@ class Recorder(L.Callback):
         """Finish what ended, checkpoint what goes on."""
         assert isinstance(module, RobustERM)
         for i in module.just_ended:
-            self._finish(i, module)
+            self.finish(i, module)
         if time.monotonic() - self.last >= self.seconds:
             self._checkpoint_running(module)
         if self.stop():
@@ -60,7 +60,8 @@ class Recorder(L.Callback):
                 self.folders[i].write_metrics(module.rows[i])
         self.last = time.monotonic()
 
-    def _finish(self, i: int, module: RobustERM) -> None:
+    def finish(self, i: int, module: RobustERM) -> None:
+        """Write what run i leaves."""
         folder, rows = self.folders[i], module.rows[i]
         folder.write_checkpoint(module.runs.export(i), rows)
         folder.write_metrics(rows)

@@ -20,14 +20,18 @@ _UNKNOWN = 10_000  # points of a data set that does not say
 
 
 class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the numbers in every tensor that is made."""
+    """Counts the numbers in every tensor that is made; views of others are none."""
 
-    count = 0
+    def __init__(self, known: list[torch.Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.known, self.count = known, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if isinstance(out, torch.Tensor):
-            self.count += out.numel()
+            made = all(out.untyped_storage().data_ptr() != t.untyped_storage().data_ptr() for t in self.known)
+            self.count += made * out.numel()
+            self.known.append(out)  # kept alive, so that no address is used twice
         return out
 
 
@@ -35,8 +39,9 @@ class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _sizes(model: Any, d: int, outputs: int) -> tuple[int, int]:
     """Parameters, and numbers made in one forward pass of one point."""
     params = model.init(d, outputs, torch.Generator())
-    with _Counted() as counted:  # type: ignore[no-untyped-call]
-        model.apply(params, torch.zeros(1, d, dtype=torch.float64))
+    x = torch.zeros(1, d, dtype=torch.float64)
+    with _Counted([*params.values(), x]) as counted:
+        model.apply(params, x)
     return Layout.of(params).size, counted.count
 
 

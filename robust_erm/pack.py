@@ -35,7 +35,7 @@ from robust_erm.module import RobustERM
 from robust_erm.oracles.margin import max_margin
 from robust_erm.params import Layout
 from robust_erm.run_folder import RunFolder
-from robust_erm.runs import Points, Runs
+from robust_erm.runs import RUNNING, Points, Runs
 from robust_erm.step import Recipe
 from robust_erm.streams import torch_stream
 
@@ -183,10 +183,11 @@ def train_pack(
             if (summary := folder.read_summary()) is not None:
                 results[i] = summary
         resumed = {i: folders[i].read_checkpoint() for i in mine if i not in results}
-        steps = {i: kept["run"]["t"] if kept else 0 for i, kept in resumed.items()}
-        for t in sorted(set(steps.values())):
-            members = [i for i in resumed if steps[i] == t]
-            fit = _Fit([folders[i] for i in members], [resumed[i] for i in members], t, device)
+        # who stands where: the step, and whether training had ended there
+        places = {i: (kept["run"]["t"], kept["run"]["status"]) if kept else (0, RUNNING) for i, kept in resumed.items()}
+        for place in sorted(set(places.values())):
+            members = [i for i in resumed if places[i] == place]
+            fit = _Fit([folders[i] for i in members], [resumed[i] for i in members], place[0], device)
             results |= dict(zip(members, fit.run(report, stop), strict=True))
     finally:
         for i in mine:
@@ -239,7 +240,12 @@ class _Fit:
                 tag = {"run": folder.run.name}
                 log.info("%s at step %d, on %s, with %d others", verb, t, self.device, beside, extra=tag)
                 warn_if_not_separable(folder.run)
-            _lightning(self.device, callbacks).fit(self.module, train_dataloaders=_Endless())
+            # ended, but killed before the summary was written
+            self.module.just_ended = (self.pack.status != RUNNING).nonzero().squeeze(-1).tolist()
+            if len(self.pack.running):
+                _lightning(self.device, callbacks).fit(self.module, train_dataloaders=_Endless())
+            else:
+                _finish_only(self.module, callbacks)
         return [recorder.summaries[i] for i in range(len(self.runs))]
 
     def _summarise(self, i: int, module: RobustERM) -> dict[str, Any]:
@@ -258,6 +264,14 @@ class _Fit:
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             **provenance(),
         }
+
+
+def _finish_only(module: RobustERM, callbacks: list[L.Callback]) -> None:
+    """What fit would do for runs that have all ended."""
+    nobody: Any = None
+    for callback in callbacks:
+        callback.on_fit_start(nobody, module)
+        callback.on_train_batch_end(nobody, module, None, None, 0)
 
 
 class _RunLogs(logging.Handler):

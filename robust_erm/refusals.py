@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from pathlib import Path
 
 import yaml
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 
@@ -27,8 +28,14 @@ def refused(error: BaseException, conf: Path) -> str | None:
         return f"{group} = {name}: must be one of {', '.join(names)}{_suggestion(name, names)}"
     if found := re.search(r"You must specify '([^']+)'", text):
         return f"{found[1]}: must be given"
+    if "Config group override must be a string or a list" in text:
+        given = [a.partition("=") for a in sys.argv[1:]]
+        groups = [key for key, _, value in given if value == "null" and (conf / key).is_dir()]
+        return f"{' and '.join(groups)} = null: is a group; choose one of its components (--help lists them)"
     if isinstance(error, OSError) and error.filename is not None:
         return f"output_dir = {error.filename}: cannot be made or read ({error.strerror}); choose another folder"
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: is no override ({text.splitlines()[0]}); write key=value, lists as key=[a,b]"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         cause = f" ({str(error.__cause__).splitlines()[0]})" if error.__cause__ is not None else ""
         return f"{text.splitlines()[0] if text else type(error).__name__}{cause}"

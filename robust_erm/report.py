@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from robust_erm.config import Run
 from robust_erm.figures.curves import LINES, curves, save
@@ -37,22 +38,31 @@ def report(runs: Sequence[Run], results: Sequence[Result], folder: Path) -> None
     if done:
         frame = pd.DataFrame([as_row(run, summary) for run, summary in done])
         keys = varying(frame)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "table.csv", frame.to_csv(index=False).encode())
         table, keys_shown = grouped(frame, keys)
         show(table.head(_SHOWN), keys_shown)
         if len(table) > _SHOWN:
             output.print(f"... and {len(table) - _SHOWN} more rows")
-        if "folder" in table and len(table) <= _SHOWN:
+        elif "folder" in table:
             folders(table)
-        chosen = frame.merge(table[keys_shown].head(LINES), on=keys_shown) if keys_shown else frame
-        paths = save(curves(read_curves(chosen), keys), folder / "curves")
-        some = f" ({LINES} of {len(table)} rows)" if len(table) > LINES else ""
-        output.print(f"figure: {paths[0]}{some}", soft_wrap=True, highlight=False)
-        output.print(f"table:  {folder / 'table.csv'}", soft_wrap=True, highlight=False)
     for run, failure in failed[:_SHOWN]:
         output.print(f"failed: {folder_of(run)}: {failure.cause}", soft_wrap=True, highlight=False, markup=False)
     if len(failed) > _SHOWN:
         output.print(f"failed: ... and {len(failed) - _SHOWN} more")
     if failed:
         output.print(f"{len(failed)} of {len(pairs)} runs failed; the same line tries them again")
+    if done:
+        chosen = frame.merge(table[keys_shown].head(LINES), on=keys_shown) if keys_shown else frame
+        try:
+            _leave(frame, curves(read_curves(chosen), keys), folder)
+        except OSError as error:
+            output.print(f"no figure and table: {folder}: {error.strerror}", soft_wrap=True, highlight=False)
+            return
+        some = f" ({LINES} of {len(table)} rows)" if len(table) > LINES else ""
+        output.print(f"figure: {folder / 'curves.png'}{some}", soft_wrap=True, highlight=False)
+        output.print(f"table:  {folder / 'table.csv'}", soft_wrap=True, highlight=False)
+
+
+def _leave(frame: pd.DataFrame, figure: Figure, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "table.csv", frame.to_csv(index=False).encode())
+    save(figure, folder / "curves")

@@ -84,7 +84,7 @@ def test_the_stored_config_is_the_whole_config(resolved: Callable[..., Run]) -> 
     stored = as_data(resolved("optimizer=sd"))
     assert stored["optimizer"]["r"] == float("inf")
     assert stored["optimizer"]["schedule"]["lr"] == 2e-4
-    assert stored["trainer"]["inner_steps"] == 200
+    assert stored["trainer"]["inner_steps"] == 5000
 
 
 BAD = {

@@ -1,0 +1,329 @@
+"""Measured speed, as ratios against :mod:`baseline` within one process: a table in Markdown.
+
+python tests/benchmarks/speed.py [--only NAME ...] [--quick] [--threads N] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import baseline
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conftest import make_runs
+
+from robust_erm.attacks.exact import Exact
+from robust_erm.attacks.pgd import PGD
+from robust_erm.data.gaussian import Gaussian
+from robust_erm.models.mlp import MLP
+from robust_erm.optimizers.steepest import Steepest
+from robust_erm.runs import Runs
+from robust_erm.schedules.constant import Constant
+
+ROOT = Path(__file__).resolve().parents[2]
+D = 512
+Row = tuple[str, str, str]  # workload, measured, to reach
+
+
+class Sizes:
+    """How much is measured; ``--quick`` only shows that it runs."""
+
+    def __init__(self, quick: bool) -> None:
+        self.steps, self.repeats = (3, 1) if quick else (200, 5)
+        self.points = (4, 8) if quick else (500, 2000)
+        self.ms = (16,) if quick else (64, 256, 1024)
+        self.net = (16, 32) if quick else (100, 784)
+        self.long = 50 if quick else 50_000
+        self.stop = 20 if quick else 200_000
+
+
+def packed(ms: int, sets: int, each: int, optimizer: Any, dtype: torch.dtype, k_x: int = D) -> tuple[Runs, Any]:
+    """Sets * each runs that differ in eps and step size, on ``sets`` data sets; and the first data set."""
+    drawn = [Gaussian(d=D, m=ms, k_x=k_x).draw(seed) for seed in range(sets)]
+    x, y = np.stack([s.x_train for s in drawn]), np.stack([s.y_train for s in drawn])
+    which = torch.arange(sets).repeat_interleave(each)
+    eps = torch.linspace(0, 0.05, each).repeat(sets).tolist()
+    runs = make_runs(
+        x[:1].repeat(len(eps), 0),
+        y[:1].repeat(len(eps), 0),
+        eps,
+        optimizer=optimizer,
+        attack=Exact(),
+        dtype=dtype,
+        steps=10**9,
+    )
+    runs.train.x, runs.train.y = (torch.as_tensor(a, dtype=dtype) for a in (x, y))
+    runs.train.of_run = which
+    runs.recipe = dataclasses.replace(runs.recipe, sparse=k_x < D)
+    runs.numbers = {"schedule.lr": torch.logspace(-6, -5, len(eps), dtype=dtype)}
+    runs.__post_init__()
+    return runs, drawn[0]
+
+
+def bare(runs: Runs, steps: int, repeats: int, products: int) -> float:
+    """Seconds of the matrix products alone that one step contains."""
+    z = runs.kernel.z
+    rows = len(runs.eps) // len(z)
+    w, s = z.new_zeros(rows, z.shape[2]), z.new_zeros(rows, z.shape[1])
+    out_s, out_w = torch.empty_like(s), torch.empty_like(w)
+
+    def run(n: int) -> None:
+        for _ in range(n):
+            for k in range(len(z)):
+                if products == 2:
+                    torch.mm(w, runs.kernel.zt[k], out=out_s)
+                torch.mm(s, z[k], out=out_w)
+
+    return baseline.seconds(run, steps, repeats)
+
+
+def usual(name: str, m: int, drawn: Any, sizes: Sizes) -> float:
+    """Seconds a step of the usual script."""
+    x, y = (torch.as_tensor(a, dtype=torch.float32) for a in (drawn.x_train, drawn.y_train))
+    model = baseline.linear(D)
+    kind: Any = torch.optim.SGD if name == "GD" else baseline.CoordinateDescent
+    return baseline.seconds(
+        baseline.linear_steps(model, kind(model.parameters(), lr=1e-6), x, y, 0.01), sizes.steps, sizes.repeats
+    )
+
+
+def linear(sizes: Sizes) -> Iterator[Row]:
+    """GD and CD on dense points."""
+    goals = {
+        ("GD", 1, "float32"): (80, 30, 12), ("GD", 1, "float64"): (40, 16, 6), ("CD", 1, "float32"): (60, 30, 18),
+        ("GD", 8, "float32"): (25, 12, 5), ("CD", 8, "float32"): (18, 12, 6),
+    }  # fmt: skip
+    for (name, sets, dtype), goal in goals.items():
+        ratios, shares = [], []
+        for m in sizes.ms:
+            optimizer = Steepest(Constant(1e-6), 2.0 if name == "GD" else 1.0)
+            runs, drawn = packed(m, sets, 64 // sets, optimizer, getattr(torch, dtype))
+            slow = usual(name, m, drawn, sizes)
+            fast = baseline.seconds(runs.advance, sizes.steps, sizes.repeats)
+            ratios.append(slow / (fast / 64))
+            shares.append(bare(runs, sizes.steps, sizes.repeats, 2 if name == "GD" else 1) / fast)
+        each = "64 runs on one data set" if sets == 1 else "8 runs on each of 8 data sets"
+        sizes_ = " / ".join(map(str, sizes.ms))
+        found = " / ".join(f"{r:.0f}x" for r in ratios) + "; products " + " / ".join(f"{s:.0%}" for s in shares)
+        yield f"{name}, d = {D}, m = {sizes_}, {each}, {dtype}", found, " / ".join(f"{g}x" for g in goal)
+
+
+def sparse(sizes: Sizes) -> Iterator[Row]:
+    """CD on k-sparse points."""
+    for m in sizes.ms:
+        found = []
+        for k in (4, 12, 23):
+            runs, drawn = packed(m, 1, 64, Steepest(Constant(1e-6), 1.0), torch.float64, k)
+            slow = usual("CD", m, drawn, sizes)
+            found.append(slow / (baseline.seconds(runs.advance, sizes.steps, sizes.repeats) / 64))
+        yield f"CD, k-sparse points, k = 4 / 12 / 23, m = {m}, float64", " / ".join(f"{f:.0f}x" for f in found), "100x"
+
+
+def net(sizes: Sizes) -> Iterator[Row]:
+    """One-hidden-layer nets with PGD."""
+    m, width = sizes.net
+    rng = np.random.default_rng(0)
+    x, y = rng.random((18, m, width)), rng.choice([-1.0, 1.0], size=(18, m))
+    steps = min(sizes.steps, 5)
+    first = [torch.as_tensor(a[0], dtype=torch.float32) for a in (x, y)]
+    slow = baseline.seconds(baseline.net_steps(width, *first, 0.2), steps, sizes.repeats)
+    model, optimizer = MLP(width=width, init_scale=1e-2), Steepest(Constant(1e-5))
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    for device in devices:
+        runs = make_runs(
+            x[:9],
+            y[:9],
+            [0.0, 0.2, 0.3] * 3,
+            model=model,
+            optimizer=optimizer,
+            attack=PGD(),
+            domain=(0.0, 1.0),
+            dtype=torch.float32,
+            steps=10**9,
+            seeds=list(range(9)),
+        )
+        fast = baseline.seconds(runs.advance, steps, sizes.repeats) / 9
+        weights = torch.rand(width, width)
+        right, out = weights.T.contiguous(), torch.empty(m, width)
+
+        def products(n: int, left: Any = first[0], right: Any = right, out: Any = out) -> None:
+            for _ in range(22 * n):
+                torch.mm(left, right, out=out)
+
+        least = baseline.seconds(products, steps, sizes.repeats)
+        found = f"{slow / fast:.2f}x; its 22 matrix products alone would give {slow / least:.2f}x"
+        yield (
+            f"MLP {width}-{width}-1, m = {m}, PGD-10, float32, packs of 9 runs, {device}",
+            found,
+            "3x" if device == "cpu" else "20x",
+        )
+
+
+def sweep(folder: Path, *overrides: str) -> tuple[float, Any]:
+    """Seconds of a whole command, and its run folders as a table."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
+    start = time.perf_counter()
+    line = [
+        sys.executable,
+        "-m",
+        "robust_erm.train",
+        "-m",
+        *overrides,
+        f"output_dir={folder}",
+        "trainer.progress=false",
+    ]
+    subprocess.run(line, env=environment, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+    return time.perf_counter() - start, folder
+
+
+def end_to_end(sizes: Sizes) -> Iterator[Row]:
+    """3 draws x 3 eps x GD, CD and diagonal net, to the paper's stopping rule."""
+    from robust_erm.results import load
+
+    m = sizes.ms[len(sizes.ms) // 2]
+    common = [
+        "data=gaussian",
+        f"data.m={m}",
+        "attack=exact",
+        "eps=0,0.25,0.5",
+        "eps_unit=margin",
+        "seed=0,1,2",
+        f"stop.steps={sizes.stop}",
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        linear_, _ = sweep(Path(name), *common, "model=linear", "optimizer=gd,cd", "optimizer/schedule=bounded_loss")
+        diagonal, _ = sweep(
+            Path(name), *common, "model=diagonal", "optimizer/schedule=constant", "optimizer.schedule.lr=2e-3"
+        )
+        table = load(name)
+    drawn = Gaussian(d=D, m=m).draw(0)
+    x, y = (torch.as_tensor(a, dtype=torch.float32) for a in (drawn.x_train, drawn.y_train))
+    model = baseline.Diagonal(D)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
+    each = {"gd": usual("GD", m, drawn, sizes), "cd": usual("CD", m, drawn, sizes)}
+    slow_diagonal = baseline.seconds(baseline.linear_steps(model, optimizer, x, y, 0.01), sizes.steps, sizes.repeats)
+    steps = table.groupby(["model", "optimizer"])["step"].sum()
+    slow = sum(n * (slow_diagonal if k[0] == "diagonal" else each[k[1]]) for k, n in steps.items())
+    took = linear_ + diagonal
+    counts = ", ".join(f"{'/'.join(k)} {n:,}" for k, n in steps.items())
+    found = f"{slow / took:.0f}x ({took:.0f} s, W&B and imports included; the usual loop {slow:.0f} s: {counts} steps)"
+    yield f"3 draws x 3 eps x GD, CD, diagonal net, d = {D}, m = {m}, to L <= 1e-3 or 2e5 steps, float64", found, "12x"
+
+
+def overhead(sizes: Sizes) -> Iterator[Row]:
+    """What Lightning, measurements, files and W&B add to the bare packed steps."""
+    from hydra import compose, initialize_config_dir
+
+    from robust_erm.config import resolve
+    from robust_erm.pack import build, train_pack
+    from robust_erm.train import conf_dir, prepare
+
+    prepare()
+    with tempfile.TemporaryDirectory() as name, initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        common = [
+            "data=gaussian",
+            "data.m=256",
+            "model=linear",
+            "attack=exact",
+            "optimizer/schedule=constant",
+            "optimizer.schedule.lr=1e-7",
+        ]
+        fixed = [
+            *common,
+            f"stop.steps={sizes.long}",
+            "stop.loss=null",
+            f"output_dir={name}",
+            "trainer.threads=1",
+            "logger.mode=offline",
+        ]
+        runs = [resolve(compose("train", [*fixed, f"eps={eps}"])) for eps in np.linspace(0, 0.05, 64)]
+        pack, _, _ = build(runs, torch.device("cpu"))
+        pack.advance(10)
+        start = time.perf_counter()
+        while len(pack.running):
+            pack.advance(5000)
+        alone = time.perf_counter() - start
+        start = time.perf_counter()
+        train_pack(runs)
+        whole = time.perf_counter() - start
+    found = f"{whole / alone - 1:.1%} ({alone:.1f} s bare, {whole:.1f} s with all)"
+    yield (
+        f"Lightning, measurements, files and W&B around 64 runs of {sizes.long:,} steps, d = {D}, m = 256",
+        found,
+        "5 %",
+    )
+
+
+def points(sizes: Sizes) -> Iterator[Row]:
+    """Thousands of tiny runs: time a point over the computation, and memory."""
+    line = [
+        "data=gaussian",
+        "data.d=64",
+        "data.m=32",
+        "data.m_test=100",
+        "model=linear",
+        "attack=exact",
+        "stop.steps=2",
+        "stop.loss=null",
+        "eps=0.01",
+        "logger=none",
+    ]
+    peaks = []
+    for n in sizes.points:
+        with tempfile.TemporaryDirectory() as name:
+            took, _ = sweep(Path(name), *line, f"seed=range({n})")
+            again, _ = sweep(Path(name), *line, f"seed=range({n})")
+        peaks.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+    runs = [Gaussian(d=64, m=32, m_test=100).draw(seed) for seed in range(50)]
+    start = time.perf_counter()
+    for drawn in runs:
+        pack = make_runs(drawn.x_train, drawn.y_train, [0.01], steps=2)
+        pack.advance(2)
+    alone = (time.perf_counter() - start) / 50
+    found = f"{1e3 * (took / n - alone):.1f} ms ({took:.0f} s in all, the steps alone {1e3 * alone:.1f} ms each); "
+    found += f"finished ones again {1e3 * again / n:.1f} ms; "
+    found += f"largest process {peaks[0]:.0f} MiB at {sizes.points[0]} points, {peaks[-1]:.0f} MiB at {n}"
+    yield f"{n:,} points of two steps, overhead a point", found, "10 ms, flat"
+
+
+ALL: dict[str, Callable[[Sizes], Iterator[Row]]] = {
+    f.__name__: f for f in (linear, sparse, net, end_to_end, overhead, points)
+}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=list(ALL), default=list(ALL))
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch's, for both sides")
+    parser.add_argument("--out", type=Path, help="write the table there too")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    head = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {options.threads} torch threads"
+    lines = [f"| {head}: workload | measured | to reach |", "|---|---|---|"]
+    print("\n".join(lines), flush=True)
+    for name in options.only:
+        for row in ALL[name](Sizes(options.quick)):
+            lines.append("| " + " | ".join(row) + " |")
+            print(lines[-1], flush=True)
+    if options.out:
+        options.out.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""The benchmark runs from end to end at tiny sizes; what it measures is read, not asserted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def test_every_benchmark_gives_its_rows(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
+    line = [sys.executable, str(HERE / "speed.py"), "--quick", "--threads", "1", "--out", str(tmp_path / "table.md")]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert len(table) == 2 + 5 + 1 + 1 + 1 + 1 + 1
+    assert all(row.count("|") == 4 for row in table)
