@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -54,7 +55,7 @@ def composed(loader: Any, master: DictConfig, points: Sequence[Sequence[str]]) -
         points: overrides, as sweepers give them.
     """
     parser = OverridesParser.create(config_loader=loader)
-    exists = loader.repository.group_exists
+    exists = lru_cache(maxsize=None)(loader.repository.group_exists)
     parsed: dict[str, Override] = {}
     bases: dict[tuple[str, ...], _Base] = {}
     for overrides in points:

@@ -263,9 +263,14 @@ def resolve(cfg: DictConfig | dict[str, Any]) -> Run:
         require(isinstance(given.get(key), dict), key, given.get(key), f"is a group of options; write {example}")
     given["eval_attacks"] = {k: _built(json.dumps(v), f"eval_attacks.{k}") for k, v in given["eval_attacks"].items()}
     for key, part in (("stop", Stop), ("trainer", Trainer), ("logger", Wandb)):
-        given[key] = _typed(part, given[key], key)
+        given[key] = _part(part, json.dumps(given[key]), key)
     run: Run = _typed(Run, given, "")
     return run
+
+
+@lru_cache(maxsize=4096)
+def _part(cls: Any, text: str, key: str) -> Any:
+    return _typed(cls, json.loads(text), key)
 
 
 @lru_cache(maxsize=4096)

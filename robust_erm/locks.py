@@ -12,10 +12,18 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Held:
+    """A run that another process is training just now."""
+
+    by: str
 
 
 def began(pid: int) -> str | None:

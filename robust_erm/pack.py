@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import os
 import platform
 import subprocess
@@ -12,143 +10,28 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from robust_erm import locks, memory
-from robust_erm.attacks.exact import Exact
 from robust_erm.callbacks import Progress, Recorder
-from robust_erm.config import Run, as_data
-from robust_erm.data.dataset import Data, Dataset
-from robust_erm.errors import ConfigError
-from robust_erm.fields import numbers
-from robust_erm.measure import Evaluation, log_spaced
+from robust_erm.config import Run
+from robust_erm.locks import Held
+from robust_erm.measure import log_spaced
 from robust_erm.module import RobustERM
-from robust_erm.oracles.margin import max_margin
-from robust_erm.params import Layout
+from robust_erm.problem import build, radii, warn_if_not_separable
 from robust_erm.run_folder import RunFolder
-from robust_erm.runs import RUNNING, Points, Runs
-from robust_erm.step import Recipe
-from robust_erm.streams import torch_stream
+from robust_erm.runs import RUNNING
 
 log = logging.getLogger("robust_erm")
 
 _LARGE = 10_000_000  # parameters times training points from which a product is worth several threads
-_BATCHED = ("seed", "eps", "eps_unit", "eval_eps")
-
-
-def pack_key(run: Run) -> str:
-    """Runs with equal keys can be trained together: they differ in numbers of the run axis only."""
-    kept = {k: v for k, v in as_data(run, "pack").items() if k not in _BATCHED}
-    kept["stop"] = run.stop.steps
-    kept["runtime"] = [repr(run.trainer), run.logger.enabled]
-    return json.dumps(kept, sort_keys=True)
-
-
-def differing(optimizers: list[Any], options: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The optimizers' per-run fields whose values differ, (R,) each."""
-    table = [numbers(optimizer) for optimizer in optimizers]
-    paths = [path for path in table[0] if len({row[path] for row in table}) > 1]
-    return {path: torch.tensor([row[path] for row in table], **options) for path in paths}
-
-
-@lru_cache(maxsize=4)
-def draw(data: Data, seed: int) -> Dataset:
-    """The data set of ``seed``; the last few are kept."""
-    return data.draw(seed)
-
-
-@lru_cache(maxsize=4096)
-def exact_margin(data: Data, seed: int, p: float) -> float:
-    """eps*: the exact l_p margin of the training set of ``seed``, 0 where it is not separable."""
-    found = draw(data, seed)
-    return max_margin(found.x_train * found.y_train[:, None], p).value
-
-
-def radii(run: Run) -> tuple[float, float]:
-    """Absolute radii of training and evaluation.
-
-    Raises:
-        ConfigError: eps counts in margins and the training set has none.
-    """
-    unit = 1.0
-    if run.eps_unit == "margin":
-        unit = exact_margin(run.data, run.seed, run.attack.p)
-        if unit == 0:
-            raise ConfigError("eps_unit", "margin", f"the training set of seed {run.seed} is not linearly separable")
-    return unit * run.eps, unit * (run.eps if run.eval_eps is None else run.eval_eps)
-
-
-def warn_if_not_separable(run: Run) -> None:
-    """Say before training that no linear model is robust on all training points."""
-    if run.outputs == 1 and hasattr(run.model, "weight") and run.attack.closed_form:
-        margin, eps = exact_margin(run.data, run.seed, run.attack.p), radii(run)[0]
-        if eps > margin:
-            log.warning(
-                "%s: eps = %g is above the training set's exact l_%g margin %.6g: "
-                "no linear model is robust on all training points, and the loss has a minimum",
-                run.name,
-                eps,
-                run.attack.p,
-                margin,
-                extra={"run": run.name},
-            )
-
-
-def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list[int]]:
-    """The stacked tensors of runs with equal :func:`pack_key`, and how many test points each is sampled on."""
-    first = runs[0]
-    drawn = {(run.data, run.seed): draw(run.data, run.seed) for run in runs}
-    datasets = [drawn[run.data, run.seed] for run in runs]
-    options: dict[str, Any] = {"dtype": first.torch_dtype, "device": device}
-    distinct, which = list(drawn.values()), {key: k for k, key in enumerate(drawn)}
-    of_run = torch.tensor([which[run.data, run.seed] for run in runs])
-
-    def points(part: str) -> Points:
-        xs, ys = (np.stack([getattr(dataset, f"{kind}_{part}") for dataset in distinct]) for kind in "xy")
-        return Points(torch.as_tensor(xs, **options), torch.as_tensor(ys, **options), of_run.to(device))
-
-    inits = [run.model.init(run.data.dimension, run.outputs, torch_stream(run.seed, "init")) for run in runs]
-    layout = Layout.of(inits[0])
-    both = [radii(run) for run in runs]
-    eps, eval_eps = (torch.tensor([pair[k] for pair in both], **options) for k in (0, 1))
-    target = [-math.inf if run.stop.loss is None else math.log(run.stop.loss) for run in runs]
-    sparse = getattr(first.data, "sparse", False)
-    recipe = Recipe(first.model, layout, first.objective, first.optimizer, first.attack, datasets[0].domain, sparse)
-    pack = Runs(
-        recipe=recipe,
-        train=points("train"),
-        eps=eps,
-        theta=torch.stack([layout.flatten(params) for params in inits]).to(**options),
-        seeds=[run.seed for run in runs],
-        target=torch.tensor(target, **options),
-        steps=first.stop.steps,
-        numbers=differing([run.optimizer for run in runs], options),
-    )
-    exact = hasattr(first.model, "weight") and all(dataset.law is not None for dataset in datasets)
-    laws = [dataset.law if exact else None for dataset in datasets]
-    attacks = dict(first.eval_attacks)
-    closed_form = any(attack.closed_form for attack in (first.attack, *attacks.values()))
-    if hasattr(first.model, "weight") and datasets[0].domain is None and not closed_form:
-        attacks["exact"] = Exact(first.p)  # the worst case is known: train and test accuracy both mean it
-    evaluation = Evaluation(None if exact else points("test"), laws, attacks, eval_eps)
-    sizes = [0 if exact else len(dataset.y_test) for dataset in datasets]
-    return pack, evaluation, sizes
-
-
-@dataclass(frozen=True)
-class Held:
-    """A run that another process is training just now."""
-
-    by: str
 
 
 def train_pack(
@@ -157,7 +40,7 @@ def train_pack(
     stop: Callable[[], bool] = lambda: False,
     device: torch.device | None = None,
 ) -> list[dict[str, Any] | Held]:
-    """Train runs with equal :func:`pack_key` together; what has ended already is not trained again.
+    """Train runs with equal :func:`robust_erm.plan.pack_key` together; what has ended already is not trained again.
 
     Runs that stand at different steps (after an interruption) are trained in turn.
 

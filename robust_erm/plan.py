@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +10,19 @@ from typing import Any
 import torch
 
 from robust_erm import memory
-from robust_erm.config import Run
-from robust_erm.pack import pack_key
+from robust_erm.config import Run, as_data
 
+_BATCHED = ("seed", "eps", "eps_unit", "eval_eps")
 _MOST = 512  # runs in a pack: more gain nothing, and results come later
 _WORKER = 700 * 2**20  # bytes of a worker before it has any runs
+
+
+def pack_key(run: Run) -> str:
+    """Runs with equal keys can be trained together: they differ in numbers of the run axis only."""
+    kept = {k: v for k, v in as_data(run, "pack").items() if k not in _BATCHED}
+    kept["stop"] = run.stop.steps
+    kept["runtime"] = [repr(run.trainer), run.logger.enabled]
+    return json.dumps(kept, sort_keys=True)
 
 
 def workers_for(packs: int, asked: int | None, device: torch.device) -> int:

@@ -19,7 +19,7 @@ from robust_erm import kernels
 from robust_erm.attacks.attack import Attack
 from robust_erm.fields import substituted
 from robust_erm.margins import margin
-from robust_erm.step import Batch, Recipe, loss_and_grad, outputs, perturbed, predictor, step
+from robust_erm.step import Batch, Recipe, attacked_margin, loss_and_grad, outputs, predictor, step
 from robust_erm.streams import torch_stream
 
 RUNNING, CONVERGED, MAX_STEPS, DIVERGED = range(4)
@@ -192,8 +192,7 @@ class Runs:
         recipe = self.recipe
 
         def one(theta: Tensor, eps: Tensor, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
-            x_adv = perturbed(recipe, attack, theta, Batch(x, y, eps, eps, {}), noise)
-            return margin(outputs(recipe, theta, x_adv), y)
+            return attacked_margin(recipe, attack, theta, Batch(x, y, eps, eps, {}), noise)
 
         mapped = vmap(one)
         index = rows.tolist()

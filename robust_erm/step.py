@@ -70,6 +70,15 @@ def perturbed(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise
     return attack.perturb(victim, batch.eps, noise)
 
 
+def attacked_margin(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise: Tensor) -> Tensor:
+    """Margins (n,) after ``attack``; in closed form where there is one."""
+    w = predictor(recipe, theta)
+    if attack.closed_form and w is not None and w.ndim == 1:
+        return batch.y * matvec(batch.x, w) - batch.eps * Norm(attack.p).dual.value(w)
+    x_adv = perturbed(recipe, attack, theta, batch, noise)
+    return margin(outputs(recipe, theta, x_adv), batch.y)
+
+
 def loss_and_grad(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) -> tuple[Tensor, Tensor]:
     """Worst-case log loss () and a (sub)gradient of it (P,) at theta (P,).
 

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from robust_erm import plan
 from robust_erm.config import Run, resolve, word
 from robust_erm.errors import ConfigError, require
 from robust_erm.live import View
-from robust_erm.pack import Held, radii, train_pack
+from robust_erm.locks import Held
+from robust_erm.problem import MARGINS, radii
 from robust_erm.report import Failure, Result, report
 from robust_erm.run_folder import RunFolder, folder_of
 from robust_erm.terminal import console, set_up_logging
@@ -80,16 +81,20 @@ def check_all(configs: Iterable[Config], labels: Sequence[str]) -> list[Run]:
 
 @dataclass(frozen=True)
 class Job:
-    """A pack on its way: its number, its runs, and how often a worker has died of it."""
+    """A pack on its way: its number, its runs, how often a worker has died of it, and exact margins found."""
 
     number: int
     runs: list[Run]
     deaths: int = 0
+    margins: dict[Any, float] = field(default_factory=dict)
 
 
 def work(job: Job, report: Callable[[Any], None], stop: Callable[[], bool], worker: int) -> Any:
     """What a worker does with a job."""
+    from robust_erm.pack import train_pack
+
     set_up_logging()
+    MARGINS.update(job.margins)
     device = job.runs[0].trainer.torch_device
     if device == torch.device("cuda"):
         device = torch.device("cuda", worker % torch.cuda.device_count())
@@ -126,7 +131,8 @@ class Sweep:
 
     def _put(self, runs: list[Run], deaths: int = 0) -> None:
         self.count += 1
-        self.jobs.append(Job(self.count, runs, deaths))
+        known = {(run.data, run.seed, run.attack.p) for run in runs} & MARGINS.keys()
+        self.jobs.append(Job(self.count, runs, deaths, {key: MARGINS[key] for key in known}))
 
     def train(self) -> dict[str, Result]:
         """Train what is left to train; the results by run id."""
@@ -176,6 +182,8 @@ class Sweep:
 
     def _here(self, job: Job) -> None:
         """Train a job in this process."""
+        from robust_erm.pack import train_pack
+
         self._announce(job)
 
         def told(value: Any) -> None:

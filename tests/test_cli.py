@@ -18,7 +18,8 @@ from omegaconf import DictConfig
 
 from robust_erm import results
 from robust_erm.config import Run, resolve
-from robust_erm.pack import exact_margin, train_pack
+from robust_erm.pack import train_pack
+from robust_erm.problem import exact_margin
 from robust_erm.run_folder import RunFolder, folder_of
 from robust_erm.sweep import check_all, run_one, run_sweep
 

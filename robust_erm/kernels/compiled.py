@@ -109,10 +109,9 @@ def add_subgradient(g, w, c, d, dual):
         return
     if dual == 1:
         for j in range(d):
-            if w[j] == 0:
-                g[j] = np.sign(g[j]) * max(abs(g[j]) - c, 0.0)
-            else:
-                g[j] += c * np.sign(np.float64(w[j]))
+            at = np.float64(w[j])
+            kink = np.copysign(max(abs(g[j]) - c, 0.0), g[j])
+            g[j] = kink if at == 0.0 else g[j] + np.copysign(c, at)
         return
     size = dual_norm(w, d, 2)
     if size > 0.0:
