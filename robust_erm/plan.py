@@ -49,12 +49,15 @@ def packs(runs: Sequence[Run], size: int | None, workers: int | None) -> list[li
         groups.setdefault(pack_key(run), []).append(i)
     device = runs[0].trainer.torch_device
     many = workers_for(len(runs), workers, device)
-    share = -(-len(runs) // max(1, many))
     room = (0.6 * memory.available(device)) / max(1, many) - (0 if device.type == "cuda" else _WORKER)
     found = []
     for group in groups.values():
         group.sort(key=lambda i: (repr(runs[i].data), runs[i].seed))  # stable: else in the order given
-        found += _cut(runs, group, size or min(share, _MOST), room if size is None else float("inf"))
+        # models linear in their input cost what their data sets cost, in one pack or in several; a step of
+        # others costs about the same for few runs as for many, and is better not taken twice in turn
+        shared = len(group) if hasattr(runs[group[0]].model, "weight") else len(runs)
+        most = size or min(-(-shared // max(1, many)), _MOST)
+        found += _cut(runs, group, most, room if size is None else float("inf"))
     return found
 
 

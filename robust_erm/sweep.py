@@ -143,7 +143,7 @@ class Sweep:
         count = plan.workers_for(len(self.jobs), self.asked, first.trainer.torch_device)
         steps = sum(run.stop.steps for run in self.todo)
         with View(len(self.todo), self.found, steps, not first.trainer.progress) as self.view:
-            pool = Pool(work, count, "robust_erm.pack") if count else None
+            pool = Pool(work, count) if count else None
             try:
                 self._drain(pool)
                 while self.held:

@@ -42,12 +42,8 @@ class Pool:
         count: processes; started when first needed.
     """
 
-    def __init__(self, task: Callable[..., Any], count: int, preload: str) -> None:
-        self.task, self.count = task, count
-        methods = multiprocessing.get_all_start_methods()
-        self.context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-        if "forkserver" in methods:
-            self.context.set_forkserver_preload([preload])
+    def __init__(self, task: Callable[..., Any], count: int) -> None:
+        self.task, self.count, self.context = task, count, _context()
         self.workers: dict[int, tuple[Any, Connection]] = {}
         self.jobs: dict[int, Any] = {}
 
@@ -103,6 +99,22 @@ class Pool:
                 process.kill()
                 process.join()
         self.workers.clear()
+
+
+def _context() -> Any:
+    """Workers are forked from a server that has never trained, where there is one: quick to start, and clean."""
+    forks = "forkserver" in multiprocessing.get_all_start_methods()
+    return multiprocessing.get_context("forkserver" if forks else "spawn")
+
+
+def warm_up(modules: list[str]) -> None:
+    """Let the server begin to import what workers will need, while this process goes on."""
+    context = _context()
+    if context.get_start_method() == "forkserver":
+        from multiprocessing import forkserver
+
+        context.set_forkserver_preload(modules)
+        forkserver.ensure_running()
 
 
 class _plain_main:

@@ -304,9 +304,7 @@ def points(sizes: Sizes) -> Iterator[Row]:
     make_runs(x, y, [0.01] * n, steps=2, seeds=list(range(n))).advance(2)
     alone = (time.perf_counter() - start) / n
     each = (took[1] - took[0]) / (n - few)
-    found = (
-        f"{1e3 * (each - alone):.1f} ms, {1e3 * took[1] / n:.1f} ms with the start of all processes ({took[1]:.0f} s); "
-    )
+    found = f"{1e3 * (each - alone):.1f} ms, {1e3 * took[1] / n:.1f} ms with all starts ({took[1]:.0f} s); "
     found += f"finished ones again {1e3 * (again[1] - again[0]) / (n - few):.1f} ms; "
     found += f"largest process {peaks[0]:.0f} MiB at {few}, {peaks[1]:.0f} MiB at {n:,} points"
     yield f"{n:,} points of two steps, time a further point over the computation", found, "10 ms, flat"

@@ -35,6 +35,11 @@ class PackedLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """One JobReturn for each point, in order; its value is the point's final ``returns``."""
+        from robust_erm.workers import warm_up
+
+        if self.workers != 0:
+            mirror = ["wandb"] if self.config.logger.get("enabled") else []
+            warm_up(["robust_erm.pack", "robust_erm.kernels.sparse", "robust_erm.kernels.dense", *mirror])
         from robust_erm.compose import composed
         from robust_erm.sweep import run_sweep
 
