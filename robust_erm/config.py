@@ -150,9 +150,9 @@ class Run:
     @cached_property
     def name(self) -> str:
         """The run's folder: readable parts, then :attr:`id`."""
-        unit = "eps*" if self.eps_unit == "margin" else ""
+        unit = "margin" if self.eps_unit == "margin" else ""
         parts = [word(self.data), word(self.model), word(self.optimizer), f"eps{self.eps:g}{unit}", f"s{self.seed}"]
-        return "-".join([*parts, self.id]).replace("*", "star")
+        return "-".join([*parts, self.id])
 
     def _check_objective(self) -> None:
         try:
@@ -184,7 +184,7 @@ class Run:
             f"its step grows like 1 / loss, but optimizer={word(self.optimizer)} here does not shrink with the loss; "
             "use optimizer/schedule=constant, or optimizer.normalized=false where there is that option"
         )
-        require(suits, "optimizer.schedule", word(schedule), advice)
+        require(suits, "optimizer/schedule", type(schedule).__module__.rpartition(".")[2], advice)
 
     def _check_sizes(self) -> None:
         try:

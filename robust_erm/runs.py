@@ -19,7 +19,8 @@ from robust_erm import kernels
 from robust_erm.attacks.attack import Attack
 from robust_erm.fields import substituted
 from robust_erm.margins import margin
-from robust_erm.step import Batch, Recipe, attacked_margin, loss_and_grad, outputs, predictor, step
+from robust_erm.schedules.schedule import Point
+from robust_erm.step import Batch, Recipe, attacked_margin, loss_and_grad, move, outputs, predictor
 from robust_erm.streams import torch_stream
 
 RUNNING, CONVERGED, MAX_STEPS, DIVERGED = range(4)
@@ -84,6 +85,7 @@ class Runs:
     stopped_at: Tensor = field(init=False)
     generators: list[torch.Generator] = field(init=False)
     kernel: Any = field(init=False)
+    net: Any = field(init=False)
 
     def __post_init__(self) -> None:
         def init(theta: Tensor, numbers: dict[str, Tensor]) -> dict[str, Any]:
@@ -92,7 +94,9 @@ class Runs:
 
         fresh = vmap(init)(self.theta, self.numbers)
         self.state = pytree.tree_map(lambda a: a.clone(memory_format=torch.contiguous_format), fresh)
-        self.kernel = kernels.find(self.recipe, self.train.x, self.train.y) if self.compiled else None
+        compiled = self.compiled and self.theta.device.type == "cpu"
+        self.kernel = kernels.whole_steps(self.recipe, self.train.x, self.train.y) if compiled else None
+        self.net = kernels.gradients(self.recipe) if compiled else None
         if self.kernel is not None:
             self.state["kernel"] = self.kernel.init(len(self.eps))
         self.bound = self.train.bound
@@ -111,6 +115,12 @@ class Runs:
         numbers = {path: value[rows] for path, value in self.numbers.items()}
         return Batch(*self.train.of(rows), self.eps[rows], self.bound[rows], numbers)
 
+    def _loss_and_grad(self, theta: Tensor, batch: Batch, noise: Tensor) -> tuple[Tensor, Tensor]:
+        if self.net is not None:
+            found: tuple[Tensor, Tensor] = self.net.loss_and_grad(theta, batch)
+            return found
+        return vmap(lambda *a: loss_and_grad(self.recipe, *a))(theta, batch, noise)
+
     def _noise(self, attack: Attack, rows: list[int], n: int, generators: list[torch.Generator]) -> Tensor:
         """(len(rows), k, n, d): drawn on the CPU from every run's own generator."""
         d = self.train.x.shape[-1]
@@ -127,14 +137,15 @@ class Runs:
             self._advance_compiled(rows, n)
             return
         recipe, batch = self.recipe, self._batch(rows)
-        mapped = vmap(lambda t, *rest: step(recipe, t, *rest), in_dims=(None, 0, 0, 0, 0))
+        moved = vmap(lambda t, *rest: move(recipe, t, *rest), in_dims=(None, 0, 0, 0))
 
         theta, best, best_loss = self.theta[rows], self.best_theta[rows], self.best_log_loss[rows]
         state = pytree.tree_map(lambda a: a[rows], self.state)
         status, stopped_at, target = self.status[rows], self.stopped_at[rows], self.target[rows]
         for t in range(self.t, self.t + n):
             noise = self._noise(recipe.attack, index, batch.x.shape[-2], self.generators)
-            point, after, state = mapped(theta.new_tensor(t), theta, state, batch, noise)
+            found = Point(theta, *self._loss_and_grad(theta, batch, noise))
+            point, after, state = moved(theta.new_tensor(t), found, state, batch)
             alive = status == RUNNING
             status, stopped_at = _judge(point.log_loss, point.grad, target, t, status, stopped_at)
             better = (alive & (point.log_loss < best_loss)).unsqueeze(-1)
@@ -145,8 +156,7 @@ class Runs:
         self.t += n
         if self.t == self.steps:
             noise = self._noise(recipe.attack, index, batch.x.shape[-2], self.generators)
-            last = vmap(lambda *a: loss_and_grad(recipe, *a))
-            log_loss, grad = last(theta, batch, noise)
+            log_loss, grad = self._loss_and_grad(theta, batch, noise)
             status, stopped_at = _judge(log_loss, grad, target, self.t, status, stopped_at)
             stopped_at = torch.where(status == RUNNING, self.t, stopped_at)
             status = torch.where(status == RUNNING, MAX_STEPS, status)

@@ -115,10 +115,10 @@ def _closed_form(recipe: Recipe, theta: Tensor, batch: Batch) -> tuple[Tensor, T
     return log_loss, grad
 
 
-def step(
-    recipe: Recipe, t: Tensor, theta: Tensor, state: dict[str, Any], batch: Batch, noise: Tensor
+def move(
+    recipe: Recipe, t: Tensor, found: Point, state: dict[str, Any], batch: Batch
 ) -> tuple[Point, Tensor, dict[str, Any]]:
-    """One step from theta_t.
+    """One step from theta_t, given loss and gradient there.
 
     Returns:
         The point stepped from (theta_t, or where the schedule backed off to), theta_{t+1}, and the
@@ -126,8 +126,7 @@ def step(
     """
     optimizer = substituted(recipe.optimizer, batch.numbers)
     schedule = optimizer.schedule
-    log_loss, grad = loss_and_grad(recipe, theta, batch, noise)
-    point, schedule_state = schedule.accept(Point(theta, log_loss, grad), state["schedule"])
+    point, schedule_state = schedule.accept(found, state["schedule"])
     direction, log_scale, optimizer_state = optimizer.update(
         point.grad, point.log_loss, state["optimizer"], recipe.layout
     )

@@ -1,25 +1,42 @@
-"""Compiled steps for models linear in their input: the numbers of the mapped step, faster."""
+"""Compiled forms of steps and gradients on a CPU: the numbers of the mapped form, faster.
+
+Where numba finds no folder for its cache, or is missing, there are none, and a warning says so.
+"""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
-from robust_erm.kernels.plan import plan
+from torch import Tensor
+
+from robust_erm.kernels import plan
 from robust_erm.step import Recipe
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("robust_erm")
 
 
-def find(recipe: Recipe, x: Any, y: Any) -> Any:
-    """The kernel for runs of ``recipe`` on the sets x (D, n, d), y (D, n), or None where there is none."""
-    found = plan(recipe)
-    if found is None or x.device.type != "cpu":
+def whole_steps(recipe: Recipe, x: Tensor, y: Tensor) -> Any:
+    """The kernel for steps of ``recipe`` on the sets x (D, n, d), y (D, n), or None where there is none."""
+    found = plan.plan(recipe)
+    if found is None:
         return None
     try:
         from robust_erm.kernels.dense import Dense
         from robust_erm.kernels.sparse import Sparse
-    except (ImportError, RuntimeError) as error:  # numba refuses where it finds no folder for its cache
+    except (ImportError, RuntimeError) as error:
         log.warning("no compiled kernels (%s): linear models train more slowly", error)
         return None
     return (Sparse if found.sparse else Dense)(found, x, y)
+
+
+def gradients(recipe: Recipe) -> Any:
+    """What computes worst-case loss and gradient of ``recipe``, or None where only the mapped form does."""
+    if not plan.known_net(recipe):
+        return None
+    try:
+        from robust_erm.kernels.net import Net
+    except (ImportError, RuntimeError) as error:
+        log.warning("no compiled kernels (%s): nets train more slowly", error)
+        return None
+    return Net(recipe)

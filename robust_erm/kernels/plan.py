@@ -11,8 +11,10 @@ from torch import Tensor
 
 from robust_erm.attacks.exact import Exact
 from robust_erm.attacks.none import NoAttack
+from robust_erm.attacks.pgd import PGD
 from robust_erm.models.diagonal import Diagonal
 from robust_erm.models.linear import Linear
+from robust_erm.models.mlp import MLP
 from robust_erm.optimizers.steepest import Steepest
 from robust_erm.schedules.bounded_loss import BoundedLoss
 from robust_erm.schedules.constant import Constant
@@ -89,3 +91,11 @@ def plan(recipe: Recipe) -> Plan | None:
         mean=recipe.objective.reduction == "mean",
         sparse=recipe.sparse and optimizer.r == 1,
     )
+
+
+def known_net(recipe: Recipe) -> bool:
+    """Whether ``recipe`` is a one-hidden-layer net without biases, one logit, under l_inf PGD from x."""
+    model, attack = recipe.model, recipe.attack
+    net = isinstance(model, MLP) and model.depth == 2 and model.bias == "none"
+    pgd = isinstance(attack, PGD) and attack.p == float("inf") and not attack.random_start
+    return net and pgd and recipe.layout.shapes[-1][1][0] == 1

@@ -42,7 +42,7 @@ class Diagonal:
     def init(self, d: int, outputs: int, generator: torch.Generator) -> Params:
         """u_+ and u_-, both (d,); not random."""
         if outputs != 1:
-            raise ConfigError("depth", self.depth, f"model=diagonal has one logit, the data has {outputs} classes")
+            raise ConfigError("", "diagonal", f"has one logit, the data has {outputs} classes; use model=linear")
         start = torch.full((d,), self.alpha / math.sqrt(2 * d), dtype=torch.float64)
         return {"u_plus": start, "u_minus": start.clone()}
 
