@@ -19,7 +19,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
-from robust_erm import locks, memory
+from robust_erm import locks, memory, plan
 from robust_erm.callbacks import Progress, Recorder
 from robust_erm.config import Run
 from robust_erm.locks import Held
@@ -39,6 +39,7 @@ def train_pack(
     report: Callable[[dict[str, Any]], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
     device: torch.device | None = None,
+    cores: int | None = None,
 ) -> list[dict[str, Any] | Held]:
     """Train runs with equal :func:`robust_erm.plan.pack_key` together; what has ended already is not trained again.
 
@@ -49,6 +50,7 @@ def train_pack(
         report: told how it goes, see :class:`robust_erm.callbacks.Progress`.
         stop: asked now and then whether to leave checkpoints and raise :class:`Interrupted`.
         device: overrules the one in the config.
+        cores: that this process may use; all of them where None.
 
     Returns:
         The summary of each, in order, or who holds it.
@@ -70,7 +72,7 @@ def train_pack(
         places = {i: (kept["run"]["t"], kept["run"]["status"]) if kept else (0, RUNNING) for i, kept in resumed.items()}
         for place in sorted(set(places.values())):
             members = [i for i in resumed if places[i] == place]
-            fit = _Fit([folders[i] for i in members], [resumed[i] for i in members], place[0], device)
+            fit = _Fit([folders[i] for i in members], [resumed[i] for i in members], place[0], device, cores)
             results |= dict(zip(members, fit.run(report, stop), strict=True))
     finally:
         for i in mine:
@@ -78,24 +80,29 @@ def train_pack(
     return [results[i] for i in range(len(runs))]
 
 
-def threads_for(run: Run) -> int:
+def threads_for(run: Run, cores: int) -> int:
     """Torch's own threads: what the config says, else one for small problems, where more only wait."""
     if run.trainer.threads is not None:
         return run.trainer.threads
     work = memory.parameters(run) * getattr(run.data, "m", 1)
-    return torch.get_num_threads() if work >= _LARGE else 1
+    return cores if work >= _LARGE else 1
 
 
 class _Fit:
     """One call of Lightning's fit: runs that stand at the same step."""
 
     def __init__(
-        self, folders: list[RunFolder], resumed: list[dict[str, Any] | None], t: int, device: torch.device | None
+        self,
+        folders: list[RunFolder],
+        resumed: list[dict[str, Any] | None],
+        t: int,
+        device: torch.device | None,
+        cores: int | None,
     ) -> None:
         self.folders, self.t, self.began = folders, t, time.monotonic()
         self.runs = [folder.run for folder in folders]
         first = self.runs[0]
-        torch.set_num_threads(threads_for(first))
+        torch.set_num_threads(threads_for(first, cores or plan.cores()))
         torch.backends.cudnn.allow_tf32 = False
         self.device = device or first.trainer.torch_device
         self.pack, self.evaluation, self.sizes = build(self.runs, self.device)

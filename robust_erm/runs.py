@@ -96,7 +96,7 @@ class Runs:
         self.state = pytree.tree_map(lambda a: a.clone(memory_format=torch.contiguous_format), fresh)
         compiled = self.compiled and self.theta.device.type == "cpu"
         self.kernel = kernels.whole_steps(self.recipe, self.train.x, self.train.y) if compiled else None
-        self.net = kernels.gradients(self.recipe) if compiled else None
+        self.net = kernels.for_net(self.recipe, self.recipe.attack) if compiled else None
         if self.kernel is not None:
             self.state["kernel"] = self.kernel.init(len(self.eps))
         self.bound = self.train.bound
@@ -148,11 +148,11 @@ class Runs:
             point, after, state = moved(theta.new_tensor(t), found, state, batch)
             alive = status == RUNNING
             status, stopped_at = _judge(point.log_loss, point.grad, target, t, status, stopped_at)
-            better = (alive & (point.log_loss < best_loss)).unsqueeze(-1)
-            best = torch.where(better, point.theta, best)
-            best_loss = torch.where(better.squeeze(-1), point.log_loss, best_loss)
+            better = alive & (point.log_loss < best_loss)
+            best = _chosen(better, point.theta, best)
+            best_loss = torch.where(better, point.log_loss, best_loss)
             # a step is undone only to a point that had not converged: theta is point.theta where a run ends
-            theta = torch.where((status == RUNNING).unsqueeze(-1), after, theta)
+            theta = _chosen(status == RUNNING, after, theta)
         self.t += n
         if self.t == self.steps:
             noise = self._noise(recipe.attack, index, batch.x.shape[-2], self.generators)
@@ -200,6 +200,9 @@ class Runs:
         Its noise is the same at every call: one draw for each run, from its stream "eval".
         """
         recipe = self.recipe
+        if self.net is not None and (net := kernels.for_net(recipe, attack)) is not None:
+            pieces = [net.margins(self.theta[rows], x, y, eps[rows]) for x, y in _chunks(*points.of(rows))]
+            return torch.cat(pieces, dim=-1)
 
         def one(theta: Tensor, eps: Tensor, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
             return attacked_margin(recipe, attack, theta, Batch(x, y, eps, eps, {}), noise)
@@ -256,12 +259,21 @@ class Runs:
             self.stopped_at[i] = kept["t"]
 
 
+def _chosen(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """``new`` (R, P) in the rows that are true, else ``old``; on a CPU without a copy where all agree."""
+    if rows.device.type == "cpu" and bool(rows.all()):
+        return new
+    if rows.device.type == "cpu" and not bool(rows.any()):
+        return old
+    return torch.where(rows.unsqueeze(-1), new, old)
+
+
 def _judge(
     log_loss: Tensor, grad: Tensor, target: Tensor, t: int, status: Tensor, stopped_at: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Which of the running runs end at step t: on a non-finite number, or at the target."""
     alive = status == RUNNING
-    finite = log_loss.isfinite() & grad.isfinite().all(-1)
+    finite = log_loss.isfinite() & grad.sum(-1).isfinite()  # one pass over the gradient
     ended = alive & (~finite | (log_loss <= target))
     new = torch.where(ended, torch.where(finite, CONVERGED, DIVERGED), status)
     return new, torch.where(ended, t, stopped_at)

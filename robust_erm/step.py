@@ -131,5 +131,5 @@ def move(
         point.grad, point.log_loss, state["optimizer"], recipe.layout
     )
     log_eta = schedule.log_step(t, point, batch.eps, batch.bound, schedule_state)
-    after = point.theta - (log_eta + log_scale).exp() * direction
+    after = (direction * -(log_eta + log_scale).exp()).add_(point.theta)
     return point, after, {"optimizer": optimizer_state, "schedule": schedule_state}

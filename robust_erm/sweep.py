@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +81,13 @@ def check_all(configs: Iterable[Config], labels: Sequence[str]) -> list[Run]:
 
 @dataclass(frozen=True)
 class Job:
-    """A pack on its way: its number, its runs, how often a worker has died of it, and exact margins found."""
+    """A pack on its way: number, runs, how often a worker has died of it, exact margins known, cores to use."""
 
     number: int
     runs: list[Run]
     deaths: int = 0
     margins: dict[Any, float] = field(default_factory=dict)
+    cores: int | None = None
 
 
 def work(job: Job, report: Callable[[Any], None], stop: Callable[[], bool], worker: int) -> Any:
@@ -98,7 +99,7 @@ def work(job: Job, report: Callable[[Any], None], stop: Callable[[], bool], work
     device = job.runs[0].trainer.torch_device
     if device == torch.device("cuda"):
         device = torch.device("cuda", worker % torch.cuda.device_count())
-    return train_pack(job.runs, report, stop, device)
+    return train_pack(job.runs, report, stop, device, job.cores)
 
 
 class Sweep:
@@ -123,6 +124,7 @@ class Sweep:
         self.found = Counter(str(summary["status"]) for summary in self.results.values() if isinstance(summary, dict))
         self.size, self.asked, self.todo = size, workers, todo
         self.jobs: deque[Job] = deque()
+        self.cores: int | None = None
         self.count = 0
 
     def _plan(self, runs: list[Run]) -> None:
@@ -132,7 +134,7 @@ class Sweep:
     def _put(self, runs: list[Run], deaths: int = 0) -> None:
         self.count += 1
         known = {(run.data, run.seed, run.attack.p) for run in runs} & MARGINS.keys()
-        self.jobs.append(Job(self.count, runs, deaths, {key: MARGINS[key] for key in known}))
+        self.jobs.append(Job(self.count, runs, deaths, {key: MARGINS[key] for key in known}, self.cores))
 
     def train(self) -> dict[str, Result]:
         """Train what is left to train; the results by run id."""
@@ -141,6 +143,8 @@ class Sweep:
         self._plan(self.todo)
         first = self.todo[0]
         count = plan.workers_for(len(self.jobs), self.asked, first.trainer.torch_device)
+        self.cores = max(1, plan.cores() // max(1, count))
+        self.jobs = deque(replace(job, cores=self.cores) for job in self.jobs)
         steps = sum(run.stop.steps for run in self.todo)
         with View(len(self.todo), self.found, steps, not first.trainer.progress) as self.view:
             pool = Pool(work, count) if count else None

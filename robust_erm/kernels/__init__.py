@@ -30,13 +30,13 @@ def whole_steps(recipe: Recipe, x: Tensor, y: Tensor) -> Any:
     return (Sparse if found.sparse else Dense)(found, x, y)
 
 
-def gradients(recipe: Recipe) -> Any:
-    """What computes worst-case loss and gradient of ``recipe``, or None where only the mapped form does."""
-    if not plan.known_net(recipe):
+def for_net(recipe: Recipe, attack: Any) -> Any:
+    """What computes loss, gradient and margins under ``attack``, or None where only the mapped form does."""
+    if not plan.known_net(recipe, attack):
         return None
     try:
         from robust_erm.kernels.net import Net
     except (ImportError, RuntimeError) as error:
         log.warning("no compiled kernels (%s): nets train more slowly", error)
         return None
-    return Net(recipe)
+    return Net(recipe, attack)

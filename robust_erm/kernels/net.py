@@ -20,10 +20,10 @@ _DENSE = 0.12  # share of the coordinates from which a matrix product is faster 
 
 
 class Net:
-    """:func:`robust_erm.step.loss_and_grad` of several runs of ``recipe``."""
+    """:func:`robust_erm.step.loss_and_grad` and ``attacked_margin`` of several runs of ``recipe``."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, attack: PGD) -> None:
+        self.recipe, self.attack = recipe, attack
         self.width, self.d = recipe.layout.shapes[0][1]
 
     def loss_and_grad(self, theta: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -33,9 +33,21 @@ class Net:
             log_loss[r], grad[r] = self._one(theta[r], batch.x[r], batch.y[r], float(batch.eps[r]))
         return log_loss, grad
 
+    def margins(self, theta: Tensor, x: Tensor, y: Tensor, eps: Tensor) -> Tensor:
+        """Margins (R, n) of x (R, n, d) after the attack, theta (R, P)."""
+        found = []
+        for r in range(len(theta)):
+            w, v = self._weights(theta[r])
+            _, hidden = self._attacked(w, v, x[r], y[r], float(eps[r]))
+            found.append(y[r] * (hidden.clamp_min(0) @ v))
+        return torch.stack(found)
+
+    def _weights(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        size = self.width * self.d
+        return theta[:size].view(self.width, self.d), theta[size:]
+
     def _one(self, theta: Tensor, x: Tensor, y: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        w = theta[: self.width * self.d].view(self.width, self.d)
-        v = theta[self.width * self.d :]
+        w, v = self._weights(theta)
         x_adv, hidden = self._attacked(w, v, x, y, eps)
         on = hidden > 0
         active = hidden.clamp_min(0)
@@ -46,9 +58,10 @@ class Net:
 
     def _attacked(self, w: Tensor, v: Tensor, x: Tensor, y: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         """X' (n, d) and its pre-activations (n, width)."""
-        attack = self.recipe.attack
-        assert isinstance(attack, PGD)
+        attack = self.attack
         low, high = (self.recipe.domain if attack.box else None) or (-float("inf"), float("inf"))
+        if eps == 0:
+            return x, x @ w.mT
         x_adv, hidden, wt = x.clone(), x @ w.mT, w.mT.contiguous()
         on = hidden > 0
         pull = (on * v) @ w  # gradient of f in x'
@@ -58,7 +71,7 @@ class Net:
         x_, pull_, last_, change_, moved_, hidden_, on_ = arrays
         given, labels, w_, wt_, v_ = (a.numpy() for a in (x.contiguous(), y.contiguous(), w, wt, v))
         tolerance = 32 * torch.finfo(x.dtype).eps
-        for _ in range(attack.steps):
+        for k in range(attack.steps):
             counts = c.pgd_step(
                 x_, given, pull_, labels, last_, change_, attack.relative_step * eps, eps, low, high, tolerance
             )
@@ -71,6 +84,8 @@ class Net:
             else:
                 c.add_rows(change_, wt_, moved_, tolerance)
             hidden += moved
+            if k == attack.steps - 1:
+                break
             switched = c.count_switched(hidden_, on_) / hidden.numel()
             if switched > _DENSE:
                 torch.gt(hidden, 0, out=on)

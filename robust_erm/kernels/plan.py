@@ -93,9 +93,9 @@ def plan(recipe: Recipe) -> Plan | None:
     )
 
 
-def known_net(recipe: Recipe) -> bool:
-    """Whether ``recipe`` is a one-hidden-layer net without biases, one logit, under l_inf PGD from x."""
-    model, attack = recipe.model, recipe.attack
+def known_net(recipe: Recipe, attack: Any) -> bool:
+    """Whether this is a one-hidden-layer net without biases, one logit, under l_inf PGD from x."""
+    model = recipe.model
     net = isinstance(model, MLP) and model.depth == 2 and model.bias == "none"
-    pgd = isinstance(attack, PGD) and attack.p == float("inf") and not attack.random_start
+    pgd = isinstance(attack, PGD) and attack.p == math.inf and not attack.random_start
     return net and pgd and recipe.layout.shapes[-1][1][0] == 1
