@@ -102,6 +102,16 @@ def shares(margins, out, w, info, num, m, d, dual, e, bits):
             out[s, i] = e[i] / tot
 
 
+@njit(cache=True, nogil=True, fastmath=_SUM)
+def negated(x, out, d):
+    """Out = -x, and ``||x||_1``, of the first d entries."""
+    s = 0.0
+    for j in range(d):
+        out[j] = -np.float64(x[j])
+        s += abs(out[j])
+    return s
+
+
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def add_subgradient(g, w, c, d, dual):
     """G + c s in place, s the subgradient of ``||w||_dual`` at w for which ``||g + c s||_2`` is least."""
@@ -216,11 +226,12 @@ def update(
             continue
         s = info[k, SLOT]
         log_loss = num[k, SHIFT] + np.log(num[k, TOTAL]) - offset
-        for j in range(d):
-            g[j] = -np.float64(grads[s, j])
+        size = negated(grads[s], g, d)
         add_subgradient(g, w[s], num[k, EPS], d, dual)
-        pulled_back(g, theta[s], d, depth)
-        finite = np.isfinite(log_loss) and np.isfinite(dual_norm(g, p, 1))
+        if depth > 0:
+            pulled_back(g, theta[s], d, depth)
+            size = dual_norm(g, p, 1)
+        finite = np.isfinite(log_loss) and np.isfinite(size)
         if log_loss < num[k, BEST]:
             num[k, BEST] = log_loss
             best[s, :p] = theta[s, :p]
