@@ -105,8 +105,8 @@ def grouped(frame: pd.DataFrame, keys: list[str]) -> tuple[pd.DataFrame, list[st
     measured = [c for c in SHOWN if c in frame and pd.api.types.is_numeric_dtype(frame[c])]
     rows = []
     for values, group in frame.groupby(others, sort=False, dropna=False) if others else [((), frame)]:
-        words = group["status"].value_counts().to_dict()
-        status = ", ".join(words if len(words) == 1 else (f"{n} {word}" for word, n in words.items()))
+        words = {str(word): n for word, n in group["status"].value_counts().items()}
+        status = ", ".join(f"{n} {word}" if len(words) > 1 else word for word, n in words.items())
         row = {**dict(zip(others, values, strict=True)), "runs": len(group), "status": status}
         row["optimizer"] = "/".join(group["optimizer"].unique())
         for column in measured:

@@ -129,11 +129,8 @@ def linear(sizes: Sizes) -> Iterator[Row]:
             shares.append(bare(runs, sizes, 2 if name == "GD" else 1) / fast)
         each = "64 runs on one data set" if sets == 1 else "8 runs on each of 8 data sets"
         sizes_ = " / ".join(map(str, sizes.ms))
-        found = (
-            " / ".join(f"{r:.0f}x" if r >= 10 else f"{r:.1f}x" for r in ratios)
-            + "; products "
-            + " / ".join(f"{s:.0%}" for s in shares)
-        )
+        times = " / ".join(f"{r:.0f}x" if r >= 10 else f"{r:.1f}x" for r in ratios)
+        found = f"{times}; products {' / '.join(f'{s:.0%}' for s in shares)}"
         yield f"{name}, d = {D}, m = {sizes_}, {each}, {dtype}", found, " / ".join(f"{g}x" for g in goal)
 
 
