@@ -126,6 +126,9 @@ class Run:
         one_of("dtype", self.dtype, ("float64", "float32"))
         single = self.trainer.device != "mps" or self.dtype == "float32"
         require(single, "dtype", self.dtype, "trainer.device=mps has no float64; use dtype=float32")
+        metric = r"log_loss|step|(train|test)_(clean|robust)_acc(_\w+)?|gap_(clean|robust)|(w_)?(margin|norm)_\w+"
+        known = re.fullmatch(metric, self.returns) is not None
+        require(known, "returns", self.returns, "must be a final metric, such as test_robust_acc or margin_robust_l2")
         require(self.measure_per_decade >= 1, "measure_per_decade", self.measure_per_decade, "must be 1 or more")
         for check in (self._check_objective, self._check_attacks, self._check_schedule, self._check_sizes):
             check()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Group
@@ -22,6 +24,34 @@ def duration(seconds: float) -> str:
     minutes, s = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{s:02}" if hours else f"{minutes}:{s:02}"
+
+
+@contextmanager
+def checking(total: int) -> Iterator[Callable[[int, bool], None]]:
+    """Gives a function to call after every point that was checked (how many, whether to say so)."""
+    began = said = time.monotonic()
+    status = console.status("checking") if console.is_terminal else None
+    shown = False
+
+    def tick(done: int, aloud: bool) -> None:
+        nonlocal said, shown
+        now = time.monotonic()
+        if not aloud or now - began < 2:
+            return
+        text = f"checked {done} of {total} points"
+        if status is not None:
+            status.update(text)
+            status.start()
+            shown = True
+        elif now - said >= _EVERY:
+            said = now
+            console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False)
+
+    try:
+        yield tick
+    finally:
+        if status is not None and shown:
+            status.stop()
 
 
 class View:

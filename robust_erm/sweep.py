@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from robust_erm import plan
 from robust_erm.config import Run, resolve, word
 from robust_erm.errors import ConfigError, require
-from robust_erm.live import View
+from robust_erm.live import View, checking
 from robust_erm.locks import Held
 from robust_erm.problem import MARGINS, radii
 from robust_erm.report import Failure, Result, report
@@ -45,22 +45,26 @@ def check_all(configs: Iterable[Config], labels: Sequence[str]) -> list[Run]:
     runs, faults, many = [], [], len(labels) > 1
     owners: dict[Path, str] = {}
     places: dict[str, Path] = {}
-    for config, label in zip(configs, labels, strict=True):
-        try:
-            if isinstance(config, ConfigError):
-                raise config
-            run = resolve(config)
-            if run.eps_unit == "margin":
-                radii(run)
-            path = folder_of(run)
-            if run.id not in places:
-                RunFolder(run).check()
-            first, owner = places.setdefault(run.id, path), owners.setdefault(path, run.id)
-            require(first == path, "output_dir", path.parent, f"this run goes to {first} too; choose one")
-            require(owner == run.id, "run_dir", path, "is the folder of several points; leave run_dir out of sweeps")
-            runs.append(run)
-        except ConfigError as error:
-            faults.append(f"{error}" + (f"   [{label}]" if many else ""))
+    with checking(len(labels)) as tick:
+        for config, label in zip(configs, labels, strict=True):
+            try:
+                if isinstance(config, ConfigError):
+                    raise config
+                run = resolve(config)
+                if run.eps_unit == "margin":
+                    radii(run)
+                path = folder_of(run)
+                if run.id not in places:
+                    RunFolder(run).check()
+                first, owner = places.setdefault(run.id, path), owners.setdefault(path, run.id)
+                require(first == path, "output_dir", path.parent, f"this run goes to {first} too; choose one")
+                require(
+                    owner == run.id, "run_dir", path, "is the folder of several points; leave run_dir out of sweeps"
+                )
+                runs.append(run)
+                tick(len(runs), run.trainer.progress)
+            except ConfigError as error:
+                faults.append(f"{error}" + (f"   [{label}]" if many else ""))
     for parent in {folder_of(run).parent for run in runs} if not faults else ():
         try:
             parent.mkdir(parents=True, exist_ok=True)

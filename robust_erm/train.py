@@ -6,6 +6,7 @@ python -m robust_erm.train -m optimizer=gd,sd eps=0,0.2
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import signal
@@ -44,7 +45,7 @@ def task(config: Any) -> float:
     """One run; the final metric that ``returns`` names."""
     from robust_erm.sweep import run_one  # heavy imports wait until there is something to train
 
-    return float(run_one(config)[config.returns])
+    return float(run_one(config).get(config.returns, math.nan))
 
 
 def main() -> None:

@@ -129,6 +129,7 @@ BAD = {
     "trainer.device=cuda:99": "trainer.device = cuda:99: this machine has",
     "trainer.device=tpu": "trainer.device = tpu: must be auto, cpu, cuda",
     "model._target_=robust_erm.models.mlp.MPL": "model._target_ = robust_erm.models.mlp.MPL: cannot be imported",
+    "returns=accuracy": "returns = accuracy: must be a final metric, such as test_robust_acc",
     "logger.mode=offlin": "logger.mode = offlin: must be one of",
 }
 

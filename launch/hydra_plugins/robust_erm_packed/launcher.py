@@ -6,6 +6,7 @@ Hydra imports this module at every start, so nothing heavy is imported at its to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class PackedLauncher(Launcher):
             job = JobReturn(overrides=list(overrides), hydra_cfg=self.config, working_dir=str(folder))
             job.status = JobStatus.COMPLETED if isinstance(result, dict) else JobStatus.FAILED
             # Hydra raises the value of a failed job: the report has been printed, so only the exit status is left
-            job.return_value = result[self.config.returns] if isinstance(result, dict) else SystemExit(1)
+            job.return_value = result.get(self.config.returns, nan) if isinstance(result, dict) else SystemExit(1)
             returns.append(job)
         return returns
 
