@@ -207,6 +207,19 @@ def move(theta, g, p, r, normalized, log_loss, log_step):
 
 
 @njit(cache=True, nogil=True)
+def judged(log_loss, finite, theta, best, info, num, p, t):
+    """Keep the best state, and say whether the run ends at step t."""
+    if log_loss < num[BEST]:
+        num[BEST] = log_loss
+        best[:p] = theta[:p]
+    if finite and log_loss > num[TARGET]:
+        return False
+    info[STATUS] = CONVERGED if finite else DIVERGED
+    info[ENDED] = t
+    return True
+
+
+@njit(cache=True, nogil=True)
 def update(
     grads, theta, w, best, margins, zt, block, info, num, g,
     d, depth, dual, r, normalized, kind, offset, growths, t, go,
@@ -232,12 +245,7 @@ def update(
             pulled_back(g, theta[s], d, depth)
             size = dual_norm(g, p, 1)
         finite = np.isfinite(log_loss) and np.isfinite(size)
-        if log_loss < num[k, BEST]:
-            num[k, BEST] = log_loss
-            best[s, :p] = theta[s, :p]
-        if not finite or log_loss <= num[k, TARGET]:
-            info[k, STATUS] = CONVERGED if finite else DIVERGED
-            info[k, ENDED] = t
+        if judged(log_loss, finite, theta[s], best[s], info[k], num[k], p, t):
             continue
         running += 1
         if not go:
@@ -302,14 +310,7 @@ def sparse_descent(
             add_subgradient(g, w[k], num[k, EPS], d, dual)
             pulled_back(g, theta[k], d, depth)
             finite = np.isfinite(log_loss) and np.isfinite(dual_norm(g, p, 1))
-            if log_loss < num[k, BEST]:
-                num[k, BEST] = log_loss
-                best[k, :p] = theta[k, :p]
-            if not finite or log_loss <= num[k, TARGET]:
-                info[k, STATUS] = CONVERGED if finite else DIVERGED
-                info[k, ENDED] = at
-                break
-            if at == t + n:
+            if judged(log_loss, finite, theta[k], best[k], info[k], num[k], p, at) or at == t + n:
                 break
             step = log_eta(kind, num[k, STEP_A], num[k, STEP_B], np.float64(at // every), log_loss)
             moved, change = move(theta[k], g, p, 1, normalized, log_loss, step)
