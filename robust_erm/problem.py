@@ -91,7 +91,9 @@ def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list
 
     def points(part: str) -> Points:
         xs, ys = (np.stack([getattr(dataset, f"{kind}_{part}") for dataset in distinct]) for kind in "xy")
-        return Points(torch.as_tensor(xs, **options), torch.as_tensor(ys, **options), of_run.to(device))
+        # copied: NumPy aligns less than torch does, and the bits of a product may depend on alignment
+        x, y = (torch.as_tensor(a).to(**options, copy=True) for a in (xs, ys))
+        return Points(x, y, of_run.to(device))
 
     inits = [run.model.init(run.data.dimension, run.outputs, torch_stream(run.seed, "init")) for run in runs]
     layout = Layout.of(inits[0])

@@ -21,19 +21,23 @@ def refused(error: BaseException, conf: Path) -> str | None:
     """
     text = str(error)
     if found := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']*)'", text):
+        if found[1] in _keys(conf):
+            return f"{found[1]}: cannot be set, because {found[1].partition('.')[0]} is overridden too"
         return f"{found[1]}: unknown option{_suggestion(found[1], _keys(conf))}"
     if found := re.search(r"Could not find '([^']+)/([^'/]+)'|Could not find '([^']+)'", text):
         group, _, name = (found[3] or f"{found[1]}/{found[2]}").rpartition("/")
-        names = sorted(p.relative_to(conf / group).with_suffix("").as_posix() for p in (conf / group).rglob("*.yaml"))
+        files = (conf / group).glob("**/*.yaml" if group == "experiment" else "*.yaml")
+        names = sorted(p.relative_to(conf / group).with_suffix("").as_posix() for p in files)
+        names += ["basic"] if group == "hydra/launcher" else []
         return f"{group} = {name}: must be one of {', '.join(names)}{_suggestion(name, names)}"
     if found := re.search(r"You must specify '([^']+)'", text):
         return f"{found[1]}: must be given"
     if "Config group override must be a string or a list" in text:
         given = [a.partition("=") for a in sys.argv[1:]]
-        groups = [key for key, _, value in given if value == "null" and (conf / key).is_dir()]
+        groups = [key for key, _, value in given if "null" in value.split(",") and (conf / key).is_dir()]
         return f"{' and '.join(groups)} = null: is a group; choose one of its components (--help lists them)"
     if isinstance(error, OSError) and error.filename is not None:
-        return f"output_dir = {error.filename}: cannot be made or read ({error.strerror}); choose another folder"
+        return f"output_dir: {error.filename} cannot be made or read ({error.strerror}); choose another folder"
     if isinstance(error, OverrideParseException):
         return f"{error.override}: is no override ({text.splitlines()[0]}); write key=value, lists as key=[a,b]"
     if isinstance(error, (HydraException, OmegaConfBaseException)):

@@ -96,7 +96,7 @@ class Runs:
         self.state = pytree.tree_map(lambda a: a.clone(memory_format=torch.contiguous_format), fresh)
         compiled = self.compiled and self.theta.device.type == "cpu"
         self.kernel = kernels.whole_steps(self.recipe, self.train.x, self.train.y) if compiled else None
-        self.net = kernels.for_net(self.recipe, self.recipe.attack) if compiled else None
+        self.net = kernels.for_net(self.recipe, self.recipe.attack, self.theta.dtype) if compiled else None
         if self.kernel is not None:
             self.state["kernel"] = self.kernel.init(len(self.eps))
         self.bound = self.train.bound
@@ -200,7 +200,7 @@ class Runs:
         Its noise is the same at every call: one draw for each run, from its stream "eval".
         """
         recipe = self.recipe
-        if self.net is not None and (net := kernels.for_net(recipe, attack)) is not None:
+        if self.net is not None and (net := kernels.for_net(recipe, attack, self.theta.dtype)) is not None:
             pieces = [net.margins(self.theta[rows], x, y, eps[rows]) for x, y in _chunks(*points.of(rows))]
             return torch.cat(pieces, dim=-1)
 

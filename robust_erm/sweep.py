@@ -318,11 +318,12 @@ def run_sweep(
     """Check, train and report the points of one sweep; its table and figure go to ``folder``."""
     set_up_logging()
     try:
-        ok = pack_size is None or pack_size >= 1
+        ok = pack_size is None or (isinstance(pack_size, int) and pack_size >= 1)
         require(ok, "hydra.launcher.pack_size", pack_size, "must be 1 or more, or null")
-        ok = workers is None or workers >= 0
+        ok = workers is None or (isinstance(workers, int) and workers >= 0)
         require(ok, "hydra.launcher.workers", workers, "must be 0 (this process) or more, or null")
-        runs = check_all(configs, [" ".join(o) for o in overrides])
+        common = set(overrides[0]).intersection(*overrides[1:]) if len(overrides) > 1 else set()
+        runs = check_all(configs, [" ".join(o for o in point if o not in common) for point in overrides])
     except BaseException as error:
         _leave_nothing(folder)
         if isinstance(error, ConfigError):

@@ -48,9 +48,14 @@ def task(config: Any) -> float:
     return float(run_one(config).get(config.returns, math.nan))
 
 
+def _interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """The console command ``robust-erm-train``."""
     try:
+        signal.signal(signal.SIGTERM, _interrupted)  # as Ctrl-C: leave checkpoints
         import hydra
 
         from robust_erm.refusals import refused
@@ -61,6 +66,9 @@ def main() -> None:
     except KeyboardInterrupt:
         print("robust_erm: interrupted", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
+    except BrokenPipeError:  # the output of --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except Exception as error:
         line = refused(error, conf_dir())
         if line is None:

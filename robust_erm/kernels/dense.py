@@ -12,6 +12,7 @@ not change with the number of rows; the tests hold it there.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,3 +107,17 @@ def _blocks(of_run: list[int]) -> tuple[list[tuple[int, int, int]], Tensor]:
         spans.append((k, start, start + _up(len(members), _ROWS)))
         start = spans[-1][2]
     return spans, slots
+
+
+def warm_up(dtype: torch.dtype) -> None:
+    """Have everything compiled that :class:`Dense` calls, for numbers of ``dtype``."""
+    tiny_run(Dense, dtype)
+
+
+def tiny_run(kernel: Any, dtype: torch.dtype) -> None:
+    """One step of one run on two points."""
+    plan = Plan(0, 1, 1, False, None, 0, True, False, False)
+    made = kernel(plan, torch.eye(2, dtype=dtype).unsqueeze(0), torch.ones(1, 2, dtype=dtype))
+    theta, best = torch.zeros(1, 2, dtype=dtype), torch.zeros(1, 2, dtype=dtype)
+    num, info = torch.zeros(1, 7, dtype=torch.float64), torch.zeros(1, 3, dtype=torch.int64)
+    made.run(theta, best, num, info, made.init(1), [0], (0, 1, True))

@@ -93,3 +93,13 @@ class Net:
             else:
                 c.switch(hidden_, on_, v_, w_, pull_)
         return x_adv, hidden
+
+
+def warm_up(dtype: torch.dtype) -> None:
+    """Have everything compiled that :class:`Net` calls, for numbers of ``dtype``."""
+    square = [torch.eye(2, dtype=dtype).numpy() for _ in range(6)]
+    line, on = torch.ones(2, dtype=dtype).numpy(), torch.zeros(2, 2, dtype=torch.bool).numpy()
+    c.pgd_step(square[0], square[1], square[2], line, square[3], square[4], 0.1, 0.1, 0.0, 1.0, 1e-9)
+    c.add_rows(square[0], square[1], square[2], 1e-9)
+    c.count_switched(square[0], on)
+    c.switch(square[0], on, line, square[1], square[2])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.kernels import compiled as c
+from robust_erm.kernels.dense import tiny_run
 from robust_erm.kernels.plan import Plan
 
 REFRESH = 1024  # steps between two full recomputations, against rounding; counted from step 0
@@ -66,3 +67,8 @@ class Sparse:
         theta.copy_(torch.from_numpy(moving))
         best.copy_(torch.from_numpy(kept))
         state["scale"].copy_(num[:, c.SHIFT : c.TOTAL + 1])
+
+
+def warm_up(dtype: torch.dtype) -> None:
+    """Have everything compiled that :class:`Sparse` calls, for numbers of ``dtype``."""
+    tiny_run(Sparse, dtype)

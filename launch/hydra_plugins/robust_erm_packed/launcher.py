@@ -38,7 +38,7 @@ class PackedLauncher(Launcher):
         """One JobReturn for each point, in order; its value is the point's final ``returns``."""
         from robust_erm.workers import warm_up
 
-        if self.workers != 0:
+        if self.workers is None or (isinstance(self.workers, int) and self.workers > 0):
             mirror = ["wandb"] if self.config.logger.get("enabled") else []
             warm_up(["robust_erm.pack", "robust_erm.kernels.sparse", "robust_erm.kernels.dense", *mirror])
         from robust_erm.compose import composed
