@@ -6,7 +6,11 @@ Where numba finds no folder for its cache, or is missing, there are none, and a 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
@@ -38,32 +42,51 @@ def whole_steps(recipe: Recipe, x: Tensor, y: Tensor) -> Any:
 
 
 @contextmanager
-def _compiling() -> Iterator[None]:
-    """One process at a time, on this machine and account."""
+def _alone() -> Iterator[Path | None]:
+    """The folder of numba's cache, to one process at a time; None where there is none to write to."""
     from robust_erm.kernels import compiled
 
     shares: Any = compiled.shares
     with ExitStack() as held:
-        with suppress(OSError):  # no folder to write to, or no flock: then without
-            folder = Path(shares._cache.cache_path)
-            folder.mkdir(parents=True, exist_ok=True)
-            file = held.enter_context((folder / "compiling.lock").open("a"))
+        folder = None
+        with suppress(OSError):
+            found = Path(shares._cache.cache_path)
+            found.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context((found / "compiling.lock").open("a"))
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            folder = found
+        yield folder
+
+
+def _warm_up(kind: str, dtype: torch.dtype) -> None:
+    """Have everything of one kind compiled, or loaded."""
+    from robust_erm.kernels import dense, net, sparse
+
+    {"dense": dense.warm_up, "sparse": sparse.warm_up, "net": net.warm_up}[kind](dtype)
 
 
 @cache
 def _ready(kind: str, dtype: torch.dtype) -> None:
-    """Compile, or load, everything of one kind.
+    """Load everything of one kind, compiled by a process of its own where it is new.
 
-    What is compiled beside a function that another process compiled can differ from it in the last
-    bit (it is inlined, or it is not). So one process compiles all, and all others load what it made.
+    In the process that compiles it, a function may call other copies of its helpers than in those
+    that load it, and differ in the last bit. So nobody trains with what they have compiled themselves.
     """
-    from robust_erm.kernels import dense, net, sparse
+    import llvmlite.binding
+    import numba
 
-    warm = {"dense": dense.warm_up, "sparse": sparse.warm_up, "net": net.warm_up}[kind]
-    with _compiling():
-        warm(dtype)
+    here = Path(__file__).resolve().parent
+    stamps = [(f.stat().st_mtime_ns, f.stat().st_size) for f in (here / "compiled.py", here / "compiled_net.py")]
+    made_by = (stamps, sys.version, numba.__version__, llvmlite.binding.get_host_cpu_name())
+    name = f"{kind}-{dtype}-{hashlib.sha256(repr(made_by).encode()).hexdigest()[:16]}.ready"
+    with _alone() as folder:
+        if folder is not None and not (folder / name).exists():
+            line = f"import torch; from robust_erm import kernels; kernels._warm_up({kind!r}, {dtype})"
+            paths = os.pathsep.join([str(here.parents[1]), os.environ.get("PYTHONPATH", "")])
+            environment = {**os.environ, "PYTHONPATH": paths}
+            if not subprocess.run([sys.executable, "-c", line], env=environment, capture_output=True).returncode:
+                (folder / name).touch()
+        _warm_up(kind, dtype)
 
 
 def for_net(recipe: Recipe, attack: Any, dtype: torch.dtype) -> Any:

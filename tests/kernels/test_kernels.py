@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,3 +201,30 @@ def test_step_sizes_differ_within_a_pack() -> None:
             alone.compiled = compiled_
             alone.__post_init__()
             assert torch.equal(train(alone).theta[0], runs.theta[k]), lr
+
+
+TRAINED = """
+import hashlib, sys
+sys.path[:0] = [{root!r}, {tests!r}]
+from conftest import make_runs, train
+from robust_erm.attacks.exact import Exact
+from robust_erm.data.gaussian import Gaussian
+from robust_erm.kernels import compiled
+from robust_erm.optimizers.steepest import Steepest
+from robust_erm.schedules.bounded_loss import BoundedLoss
+drawn = Gaussian(d=40, m=32, k_w=40, k_x=40).draw(1)
+optimizer = Steepest(BoundedLoss(), 2.0)
+runs = make_runs(drawn.x_train, drawn.y_train, [0.0, 0.059], optimizer=optimizer, attack=Exact(), steps=300)
+print(hashlib.sha256(train(runs).theta.numpy().tobytes()).hexdigest(), sum(compiled.update.stats.cache_misses.values()))
+"""
+
+
+def test_first_use_gives_the_bits_of_every_later_one(tmp_path: Path) -> None:
+    """Nobody trains with code that they compiled themselves: it may differ in the last bit."""
+    root = Path(__file__).resolve().parents[2]
+    script = TRAINED.format(root=str(root), tests=str(root / "tests"))
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    line = [sys.executable, "-c", script]
+    said = [subprocess.run(line, env=environment, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    assert said[0] == said[1]
+    assert said[0].split()[1] == "0"
