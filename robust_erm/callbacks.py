@@ -84,14 +84,12 @@ class Progress(L.Callback):
     """
 
     def __init__(self, report: Callable[[dict[str, Any]], None]) -> None:
-        self.report = report
-        self.first, self.last = -1, -math.inf
+        self.report, self.last = report, -math.inf
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         """Report, unless the last report is fresh."""
         assert isinstance(module, RobustERM)
         runs, now = module.runs, time.monotonic()
-        self.first = self.first if self.first >= 0 else module.began
         if now - self.last < 0.2 and len(runs.running):
             return
         self.last = now
@@ -100,7 +98,7 @@ class Progress(L.Callback):
         self.report(
             {
                 "t": runs.t,
-                "steps": sum(taken) - self.first * len(taken),
+                "steps": sum(taken) - module.began * len(taken),
                 "spared": sum(runs.steps - at for word, at in zip(status, stopped, strict=True) if word != RUNNING),
                 "ended": Counter(STATUS[word] for word in status if word != RUNNING),
             }

@@ -59,18 +59,17 @@ class View:
 
     Args:
         runs: how many are to be trained.
-        found: of these, how many had ended before, by status.
         steps: sum over the runs of the most steps that each may take.
         quiet: say nothing.
     """
 
-    def __init__(self, runs: int, found: Counter[str], steps: int, quiet: bool) -> None:
-        self.runs, self.found, self.steps, self.quiet = runs, found, steps, quiet
+    def __init__(self, runs: int, steps: int, quiet: bool) -> None:
+        self.runs, self.steps, self.quiet = runs, steps, quiet
         self.ended: Counter[str] = Counter()
         self.packs, self.packs_done, self.waiting = 0, 0, 0
         self.began = self.said = time.monotonic()
         self.steps_done, self.steps_spared = 0, 0
-        self.running: dict[int, tuple[str, int, dict[str, Any]]] = {}
+        self.running: dict[int, tuple[int, dict[str, Any]]] = {}
         bar = (TextColumn("  {task.description}"), BarColumn(bar_width=30), TextColumn("{task.fields[note]}"))
         self.bars = Progress(*bar, console=console)
         self.tasks: dict[int, Any] = {}
@@ -90,19 +89,19 @@ class View:
 
     def start(self, pack: int, title: str, runs: int, steps: int) -> None:
         """Pack number ``pack`` begins."""
-        self.running[pack] = (title, runs, {})
+        self.running[pack] = (runs, {})
         self.tasks[pack] = self.bars.add_task(title, total=steps, note="")
 
     def progress(self, pack: int, said: dict[str, Any]) -> None:
         """Pack number ``pack`` says how far it is: t, steps (over its runs), ended (by status)."""
-        title, runs, _ = self.running[pack]
-        self.running[pack] = (title, runs, said)
+        runs, _ = self.running[pack]
+        self.running[pack] = (runs, said)
         note = f"step {said['t']:,}, {sum(said['ended'].values())} of {runs} runs ended"
         self.bars.update(self.tasks[pack], completed=said["t"], note=note)
 
     def stop(self, pack: int, outcomes: Counter[str]) -> None:
         """Pack number ``pack`` is over, its runs ended as ``outcomes`` says."""
-        _, _, said = self.running.pop(pack)
+        _, said = self.running.pop(pack)
         self.bars.remove_task(self.tasks.pop(pack))
         self.steps_done += said.get("steps", 0)
         self.steps_spared += said.get("spared", 0)
@@ -119,7 +118,7 @@ class View:
         console.print(time.strftime("%H:%M:%S ") + self._summary(), highlight=False, soft_wrap=True)
 
     def _summary(self) -> str:
-        under_way = [said for _, _, said in self.running.values()]
+        under_way = [said for _, said in self.running.values()]
         ended = self.ended + sum((Counter(said.get("ended", {})) for said in under_way), Counter())
         elapsed = max(time.monotonic() - self.began, 1e-9)
         steps = self.steps_done + sum(said.get("steps", 0) for said in under_way)

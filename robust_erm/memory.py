@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from robust_erm.config import Run
 from robust_erm.params import Layout
+from robust_erm.runs import CHUNK
 
-_EVALUATED = 1024  # points evaluated at once, as in robust_erm.runs
 _UNKNOWN = 10_000  # points of a data set that does not say
 
 
@@ -57,7 +57,7 @@ def of_run(run: Run) -> int:
     points 6 times (x', its gradient, their temporaries) and activations 3 times (forward, backward).
     """
     parameters, made = _sizes(run.model, run.data.dimension, run.outputs)
-    points = max(_points(run, "m"), _EVALUATED)
+    points = max(_points(run, "m"), CHUNK)
     d: int = run.data.dimension
     return _itemsize(run) * (12 * parameters + points * (6 * d + 3 * made)) + 2**16
 

@@ -142,6 +142,7 @@ class _Fit:
         run, radius = self.runs[i], float(self.evaluation.eps[i])
         log.info("ended at step %d", int(module.rows[i][-1]["step"]), extra={"run": run.name})
         sampled, device = self.evaluation.test is not None, self.device
+        kernel = self.pack.kernel or self.pack.net
         return {
             "eps": radius if run.eval_eps is None else radii(run)[0],
             "eval_eps": radius,
@@ -150,7 +151,7 @@ class _Fit:
             "degree": run.model.degree,
             "seconds": time.monotonic() - self.began,
             "pack_size": len(self.runs),
-            "kernel": type(self.pack.kernel).__name__.lower() if self.pack.kernel is not None else "mapped",
+            "kernel": type(kernel).__name__.lower() if kernel else "mapped",
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             **provenance(),
         }

@@ -127,8 +127,7 @@ class RunFolder:
 
     def write_metrics(self, rows: list[dict[str, float]]) -> None:
         """metrics.parquet: one row a measurement, column ``step`` first."""
-        names = list(rows[0])
-        columns = {name: pa.array([row[name] for row in rows], _type(name)) for name in names}
+        columns = {name: pa.array([row[name] for row in rows], _type(name)) for name in rows[0]}
         buffer = io.BytesIO()
         parquet.write_table(pa.table(columns), buffer)
         write_whole(self.path / METRICS, buffer.getvalue())

@@ -26,7 +26,7 @@ from robust_erm.streams import torch_stream
 RUNNING, CONVERGED, MAX_STEPS, DIVERGED = range(4)
 STATUS = ("running", "converged", "max_steps", "diverged")
 
-_CHUNK = 1024  # points evaluated at once; fixed, so that noise does not depend on the number of runs
+CHUNK = 1024  # points evaluated at once; fixed, so that noise does not depend on the number of runs
 
 
 @dataclass
@@ -280,5 +280,5 @@ def _judge(
 
 
 def _chunks(x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """X (R, n, d) and y (R, n), _CHUNK points at a time."""
-    return [(x[:, k : k + _CHUNK], y[:, k : k + _CHUNK]) for k in range(0, x.shape[1], _CHUNK)]
+    """X (R, n, d) and y (R, n), CHUNK points at a time."""
+    return [(x[:, k : k + CHUNK], y[:, k : k + CHUNK]) for k in range(0, x.shape[1], CHUNK)]

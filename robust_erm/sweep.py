@@ -10,7 +10,8 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +86,15 @@ def check_all(configs: Iterable[Config], labels: Sequence[str]) -> list[Run]:
 
 @dataclass(frozen=True)
 class Job:
-    """A pack on its way: number, runs, how often a worker has died of it, exact margins known, cores to use."""
+    """A pack on its way: number, runs, how often a worker has died of it, exact margins known."""
 
     number: int
     runs: list[Run]
     deaths: int = 0
     margins: dict[Any, float] = field(default_factory=dict)
-    cores: int | None = None
 
 
-def work(job: Job, report: Callable[[Any], None], stop: Callable[[], bool], worker: int) -> Any:
+def work(job: Job, report: Callable[[Any], None], stop: Callable[[], bool], worker: int, cores: int) -> Any:
     """What a worker does with a job."""
     from robust_erm.pack import train_pack
 
@@ -103,7 +103,7 @@ def work(job: Job, report: Callable[[Any], None], stop: Callable[[], bool], work
     device = job.runs[0].trainer.torch_device
     if device == torch.device("cuda"):
         device = torch.device("cuda", worker % torch.cuda.device_count())
-    return train_pack(job.runs, report, stop, device, job.cores)
+    return train_pack(job.runs, report, stop, device, cores)
 
 
 class Sweep:
@@ -128,7 +128,6 @@ class Sweep:
         self.found = Counter(str(summary["status"]) for summary in self.results.values() if isinstance(summary, dict))
         self.size, self.asked, self.todo = size, workers, todo
         self.jobs: deque[Job] = deque()
-        self.cores: int | None = None
         self.count = 0
 
     def _plan(self, runs: list[Run]) -> None:
@@ -138,7 +137,7 @@ class Sweep:
     def _put(self, runs: list[Run], deaths: int = 0) -> None:
         self.count += 1
         known = {(run.data, run.seed, run.attack.p) for run in runs} & MARGINS.keys()
-        self.jobs.append(Job(self.count, runs, deaths, {key: MARGINS[key] for key in known}, self.cores))
+        self.jobs.append(Job(self.count, runs, deaths, {key: MARGINS[key] for key in known}))
 
     def train(self) -> dict[str, Result]:
         """Train what is left to train; the results by run id."""
@@ -147,11 +146,9 @@ class Sweep:
         self._plan(self.todo)
         first = self.todo[0]
         count = plan.workers_for(len(self.jobs), self.asked, first.trainer.torch_device)
-        self.cores = max(1, plan.cores() // max(1, count))
-        self.jobs = deque(replace(job, cores=self.cores) for job in self.jobs)
         steps = sum(run.stop.steps for run in self.todo)
-        with View(len(self.todo), self.found, steps, not first.trainer.progress) as self.view:
-            pool = Pool(work, count) if count else None
+        with View(len(self.todo), steps, not first.trainer.progress) as self.view:
+            pool = Pool(partial(work, cores=max(1, plan.cores() // count)), count) if count else None
             try:
                 self._drain(pool)
                 while self.held:
@@ -200,11 +197,9 @@ class Sweep:
 
         try:
             outcome: tuple[str, Any] = ("done", train_pack(job.runs, told))
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            if isinstance(error, SystemExit):  # Lightning turns Ctrl-C into an exit
-                raise KeyboardInterrupt from None
+        except SystemExit:  # Lightning turns Ctrl-C into an exit
+            raise KeyboardInterrupt from None
+        except Exception as error:
             outcome = ("failed", described(error))
         self._handle(Event(0, outcome[0], job, outcome[1]))
 

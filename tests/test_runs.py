@@ -214,5 +214,5 @@ def test_evaluation_in_chunks_is_evaluation_at_once(monkeypatch: pytest.MonkeyPa
     x, y = separable(50, 6)
     runs = make_runs(x, y, [0.2, 0.1], model=Linear(init_scale=1.0), attack=PGD())
     whole = runs.attacked(PGD(), runs.train, runs.eps, torch.arange(2))
-    monkeypatch.setattr("robust_erm.runs._CHUNK", 7)
+    monkeypatch.setattr("robust_erm.runs.CHUNK", 7)
     assert torch.allclose(whole, runs.attacked(PGD(), runs.train, runs.eps, torch.arange(2)), rtol=1e-12)

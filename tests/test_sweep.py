@@ -457,7 +457,7 @@ def test_the_estimate_of_memory_holds(overrides: list[str]) -> None:
 def test_live_view_counts() -> None:
     from collections import Counter
 
-    view = View(10, Counter(), 1000, quiet=True)
+    view = View(10, 1000, quiet=True)
     view.packs = 2
     view.start(1, "first", 4, 100)
     view.start(2, "second", 6, 100)
