@@ -267,13 +267,13 @@ def resolve(cfg: DictConfig | dict[str, Any]) -> Run:
     given["eval_attacks"] = {k: _built(json.dumps(v), f"eval_attacks.{k}") for k, v in given["eval_attacks"].items()}
     for key, part in (("stop", Stop), ("trainer", Trainer), ("logger", Wandb)):
         given[key] = _part(part, json.dumps(given[key]), key)
-    run: Run = _typed(Run, given, "")
+    run: Run = typed(Run, given, "")
     return run
 
 
 @lru_cache(maxsize=4096)
 def _part(cls: Any, text: str, key: str) -> Any:
-    return _typed(cls, json.loads(text), key)
+    return typed(cls, json.loads(text), key)
 
 
 @lru_cache(maxsize=4096)
@@ -292,7 +292,7 @@ def _build(node: Any, key: str) -> Any:
     except Exception as error:  # hydra wraps whatever the import raised
         raise ConfigError(f"{key}._target_", target, f"cannot be imported: {str(error).splitlines()[0]}") from error
     require(dataclasses.is_dataclass(cls), f"{key}._target_", target, "must be a (frozen) dataclass")
-    return _typed(cls, values, key)
+    return typed(cls, values, key)
 
 
 @lru_cache(maxsize=256)
@@ -303,7 +303,7 @@ def _schema(cls: Hashable) -> Any:
     return schema
 
 
-def _typed(cls: type[Any], values: dict[str, Any], key: str) -> Any:
+def typed(cls: type[Any], values: dict[str, Any], key: str) -> Any:
     """``cls(**values)`` with every value converted to the type of its field."""
     prefix = f"{key}." if key else ""
     fields = {f.name: f for f in dataclasses.fields(cls)}

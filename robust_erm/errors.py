@@ -33,6 +33,10 @@ def require(condition: bool, key: str, value: object, expected: str) -> None:
 def one_of(key: str, value: str, choices: Iterable[str]) -> None:
     """Raise :class:`ConfigError` unless ``value`` is among ``choices``; suggests the nearest."""
     names = list(choices)
-    near = difflib.get_close_matches(str(value), names, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    require(value in names, key, value, f"must be one of {', '.join(names)}{hint}")
+    require(value in names, key, value, f"must be one of {', '.join(names)}{hint(value, names)}")
+
+
+def hint(word: str, words: list[str]) -> str:
+    """What to add to a refusal: the nearest of ``words``, or nothing where none is near."""
+    near = difflib.get_close_matches(str(word), words, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""

@@ -67,6 +67,7 @@ class View:
         self.runs, self.steps, self.quiet = runs, steps, quiet
         self.ended: Counter[str] = Counter()
         self.packs, self.packs_done, self.waiting = 0, 0, 0
+        self.unit, self.note = "packs", ""  # what is counted besides runs, and a word more
         self.began = self.said = time.monotonic()
         self.steps_done, self.steps_spared = 0, 0
         self.running: dict[int, tuple[int, dict[str, Any]]] = {}
@@ -87,17 +88,20 @@ class View:
         elif not self.quiet and self.runs:
             self._line()
 
-    def start(self, pack: int, title: str, runs: int, steps: int) -> None:
-        """Pack number ``pack`` begins."""
+    def start(self, pack: int, title: str, runs: int, total: int) -> None:
+        """Pack number ``pack`` begins; its bar is full at ``total``."""
         self.running[pack] = (runs, {})
-        self.tasks[pack] = self.bars.add_task(title, total=steps, note="")
+        self.tasks[pack] = self.bars.add_task(title, total=total, note="")
 
     def progress(self, pack: int, said: dict[str, Any]) -> None:
-        """Pack number ``pack`` says how far it is: t, steps (over its runs), ended (by status)."""
+        """Pack number ``pack`` says how far it is: t, steps (over its runs), spared, ended (by status).
+
+        Its bar stands at ``done``, or else at t.
+        """
         runs, _ = self.running[pack]
         self.running[pack] = (runs, said)
         note = f"step {said['t']:,}, {sum(said['ended'].values())} of {runs} runs ended"
-        self.bars.update(self.tasks[pack], completed=said["t"], note=note)
+        self.bars.update(self.tasks[pack], completed=said.get("done", said["t"]), note=note)
 
     def stop(self, pack: int, outcomes: Counter[str]) -> None:
         """Pack number ``pack`` is over, its runs ended as ``outcomes`` says."""
@@ -117,23 +121,31 @@ class View:
         self.said = time.monotonic()
         console.print(time.strftime("%H:%M:%S ") + self._summary(), highlight=False, soft_wrap=True)
 
-    def _summary(self) -> str:
+    def totals(self) -> dict[str, Any]:
+        """How far all packs together are, in the terms of :meth:`progress`."""
         under_way = [said for _, said in self.running.values()]
-        ended = self.ended + sum((Counter(said.get("ended", {})) for said in under_way), Counter())
+        return {
+            "t": max((said.get("t", 0) for said in under_way), default=0),
+            "steps": self.steps_done + sum(said.get("steps", 0) for said in under_way),
+            "spared": self.steps_spared + sum(said.get("spared", 0) for said in under_way),
+            "ended": self.ended + sum((Counter(said.get("ended", {})) for said in under_way), Counter()),
+        }
+
+    def _summary(self) -> str:
+        totals = self.totals()
+        steps, ended = totals["steps"], totals["ended"]
         elapsed = max(time.monotonic() - self.began, 1e-9)
-        steps = self.steps_done + sum(said.get("steps", 0) for said in under_way)
-        spared = self.steps_spared + sum(said.get("spared", 0) for said in under_way)
-        parts = [f"packs {self.packs_done}/{self.packs}, {len(self.running)} running"]
+        parts = [f"{self.unit} {self.packs_done}/{self.packs}, {len(self.running)} running"]
         parts.append(f"runs {sum(ended.values())}/{self.runs}: " + ", ".join(f"{ended[s]} {s}" for s in STATES))
         parts.append(f"{steps / elapsed:,.0f} run-steps/s" if steps else "starting")
-        left = self.steps - steps - spared
+        left = self.steps - steps - totals["spared"]
         if steps > 0 and left > 0:
             parts.append(f"{duration(elapsed)} gone, at most {duration(left * elapsed / steps)} left")
         else:
             parts.append(f"{duration(elapsed)} gone")
         if self.waiting:
             parts.append(f"{self.waiting} runs are in other hands")
-        return "; ".join(parts)
+        return "; ".join([*parts, self.note] if self.note else parts)
 
     def _render(self) -> Group:
         return Group(Text(self._summary()), *([self.bars] if self.tasks else []))

@@ -1,22 +1,26 @@
 """One process at a time in a run's folder.
 
-The lock is a file, made with O_EXCL, that names its holder: host, process and when that process
-began. It is stale once that process is gone from this host; a holder on another host is believed.
+A lock is a file that names its holder: host, process and when that process began, and its SLURM job. It is
+stale once that process is gone from this host, or that job from the cluster; of any other holder on another
+host nothing is known, and it is believed. Locks are numbered: whoever finds the last one stale makes the
+next, which the file system lets one process do (a hard link; network file systems keep that, too). A lock
+saves work, and keeps logs apart; results do not depend on it, for two processes would write the same bytes.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LOCK = ".lock"
+from robust_erm import queue
+
+LOCK = ".lock-"
 
 
 @dataclass(frozen=True)
@@ -41,29 +45,69 @@ def began(pid: int) -> str | None:
     return "" if not Path("/proc/self/stat").exists() else None
 
 
-def holder(folder: Path) -> str | None:
-    """Who holds the lock of ``folder``, in words; None where nobody does, or a process that is gone."""
+def _mine() -> dict[str, Any]:
+    job, restarts = queue.this_job() or (None, 0)
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "began": began(os.getpid()),
+        "job": job,
+        "restarts": restarts,
+    }
+
+
+def _stale(held: dict[str, Any]) -> bool:
+    if not held:
+        return True
+    job, restarts = held.get("job"), held.get("restarts", 0)
+    mine = queue.this_job()
+    if job is not None and mine is not None and job == mine[0] and restarts < mine[1]:
+        return True  # this very job, before it was requeued
+    if held["host"] == socket.gethostname():
+        return bool(began(int(held["pid"])) != held["began"])
+    return job is not None and queue.runs(job) is False
+
+
+def _last(folder: Path) -> tuple[int, dict[str, Any] | None]:
+    """Number and content of the last lock of ``folder``; 0 and None where there is none."""
+    numbers = [int(p.name.removeprefix(LOCK)) for p in folder.glob(f"{LOCK}*") if p.name[len(LOCK) :].isdigit()]
+    for number in sorted(numbers, reverse=True):
+        with suppress(FileNotFoundError):  # given back just now
+            return number, _read(folder / f"{LOCK}{number}")
+    return 0, None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A lock's content; that of a process which died while it was writing is empty, and stale."""
     try:
-        held: dict[str, Any] = json.loads((folder / LOCK).read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        held: dict[str, Any] = json.loads(path.read_text())
     except ValueError:
-        held = {}  # being written, or cut off: the file of a process that died in between is empty
-        if not (folder / LOCK).stat().st_size:
-            return None
-    here = held.get("host") == socket.gethostname()
-    if here and began(int(held["pid"])) != held["began"]:
+        return {}
+    return held
+
+
+def _made(mine: Path, lock: Path) -> bool:
+    """Whether we were the ones to make ``lock``; the file ``mine`` is its content."""
+    try:
+        os.link(mine, lock)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        try:
+            handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            return False
+        with os.fdopen(handle, "w") as file:
+            file.write(mine.read_text())
+    return True
+
+
+def holder(folder: Path) -> str | None:
+    """Who holds the lock of ``folder``, in words; None where nobody does, or somebody who is gone."""
+    held = _last(folder)[1]
+    if held is None or _stale(held):
         return None
-    return f"process {held.get('pid')} on {held.get('host')}"
-
-
-@contextmanager
-def _alone(parent: Path) -> Iterator[None]:
-    """One process at a time looks at locks below ``parent``; the kernel forgets it when we die."""
-    with (parent / LOCK).open("a") as file:
-        with suppress(OSError):  # some network file systems have no flock; O_EXCL still holds there
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return f"process {held['pid']} on {held['host']}" + (f" (job {held['job']})" if held.get("job") else "")
 
 
 def acquire(folder: Path) -> str | None:
@@ -72,19 +116,37 @@ def acquire(folder: Path) -> str | None:
     Returns:
         None, or who holds it already.
     """
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "began": began(os.getpid())}
-    with _alone(folder.parent):
-        other = holder(folder)
-        if other is not None:
-            return other
-        (folder / LOCK).unlink(missing_ok=True)
-        handle = os.open(folder / LOCK, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        with os.fdopen(handle, "w") as file:
-            json.dump(mine, file)
-    return None
+    mine = folder / f".{uuid.uuid4().hex}.lock"
+    mine.write_text(json.dumps(_mine()))
+    try:
+        while True:
+            number, held = _last(folder)
+            if held is not None and not _stale(held):
+                return holder(folder) or "another process"
+            if not _made(mine, folder / f"{LOCK}{number + 1}"):
+                continue  # somebody was faster
+            # one that saw the same stale lock may have been slow, and all locks been given back meanwhile
+            others = [p for p in folder.glob(f"{LOCK}*") if p.name != f"{LOCK}{number + 1}"]
+            for other in others:
+                with suppress(FileNotFoundError):
+                    if not _stale(_read(other)):
+                        (folder / f"{LOCK}{number + 1}").unlink(missing_ok=True)
+                        return "another process, just now"
+            return None
+    finally:
+        mine.unlink(missing_ok=True)
 
 
 def release(folder: Path) -> None:
-    """Give the lock of ``folder`` back."""
-    with suppress(OSError):
-        (folder / LOCK).unlink(missing_ok=True)
+    """Give the lock of ``folder`` back, and clear stale ones away; the own one goes last."""
+    mine = {k: v for k, v in _mine().items() if k in ("host", "pid", "began")}
+    own = []
+    for path in folder.glob(f"{LOCK}*"):
+        with suppress(OSError):
+            held = _read(path)
+            if held and all(held.get(k) == v for k, v in mine.items()):
+                own.append(path)
+            elif _stale(held):
+                path.unlink(missing_ok=True)
+    for path in own:
+        path.unlink(missing_ok=True)

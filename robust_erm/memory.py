@@ -91,6 +91,9 @@ def available(device: torch.device) -> int:
     for limit, used in (("memory.max", "memory.current"), v1):
         with suppress(OSError, ValueError):
             found.append(int((root / limit).read_text()) - int((root / used).read_text()))
+    megabytes = os.environ.get("SLURM_MEM_PER_NODE") or ""  # what a job asked for; its control group lies elsewhere
+    if megabytes.isdigit() and int(megabytes):
+        found.append(int(megabytes) * 2**20)
     if min(found) == math.inf:  # not Linux
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2)
     return int(min(found))

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import subprocess
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -28,6 +26,7 @@ from robust_erm.module import RobustERM
 from robust_erm.problem import build, radii, warn_if_not_separable
 from robust_erm.run_folder import RunFolder
 from robust_erm.runs import RUNNING
+from robust_erm.source import revision
 
 log = logging.getLogger("robust_erm")
 
@@ -203,6 +202,7 @@ def _lightning(device: torch.device, callbacks: list[L.Callback]) -> L.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
     warnings.filterwarnings("ignore", message=".*`LightningModule.configure_optimizers` returned `None`.*")
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # a login node: that is what we mean
     return L.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=[device.index or 0] if device.type == "cuda" else 1,
@@ -219,15 +219,9 @@ def _lightning(device: torch.device, callbacks: list[L.Callback]) -> L.Trainer:
 @lru_cache(maxsize=1)
 def provenance() -> dict[str, Any]:
     """Versions and the git revision of the code (null outside a checkout; ``+`` when changed)."""
-    revision = None
-    here = Path(__file__).parent
-    if (here.parent / ".git").exists():
-        command = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        revision = done.stdout.strip() or None
     packages = ("robust-erm", "torch", "lightning", "numpy", "scipy")
     return {
-        "git": revision,
+        "git": revision(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in packages},
         "host_cores": os.cpu_count(),

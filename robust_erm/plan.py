@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import json
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -33,7 +35,8 @@ def workers_for(packs: int, asked: int | None, device: torch.device) -> int:
 
 def cores() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(own, int(os.environ.get("SLURM_CPUS_PER_TASK") or own))  # not all clusters confine a job to its cores
 
 
 def packs(runs: Sequence[Run], size: int | None, workers: int | None) -> list[list[int]]:
@@ -44,20 +47,25 @@ def packs(runs: Sequence[Run], size: int | None, workers: int | None) -> list[li
     """
     if not runs:
         return []
-    groups: dict[str, list[int]] = {}
-    for i, run in enumerate(runs):
-        groups.setdefault(pack_key(run), []).append(i)
     device = runs[0].trainer.torch_device
     many = workers_for(len(runs), workers, device)
     room = (0.6 * memory.available(device)) / max(1, many) - (0 if device.type == "cuda" else _WORKER)
+    return shares(runs, size, many, room if size is None else math.inf)
+
+
+def shares(runs: Sequence[Run], size: int | None, many: int, room: float, least: int = 1) -> list[list[int]]:
+    """The same for ``many`` workers that have ``room`` bytes each; ``least`` runs are not worth a cut."""
+    groups: dict[str, list[int]] = {}
+    for i, run in enumerate(runs):
+        groups.setdefault(pack_key(run), []).append(i)
     found = []
     for group in groups.values():
         group.sort(key=lambda i: (repr(runs[i].data), runs[i].seed))  # stable: else in the order given
         # models linear in their input cost what their data sets cost, in one pack or in several; a step of
         # others costs about the same for few runs as for many, and is better not taken twice in turn
         shared = len(group) if hasattr(runs[group[0]].model, "weight") else len(runs)
-        most = size or min(-(-shared // max(1, many)), _MOST)
-        found += _cut(runs, group, most, room if size is None else float("inf"))
+        most = size or min(max(-(-shared // max(1, many)), least), _MOST)
+        found += _cut(runs, group, most, room)
     return found
 
 
@@ -77,3 +85,19 @@ def _cut(runs: Sequence[Run], group: list[int], most: int, room: float) -> list[
         known.add(key)
         used += needs
     return cut
+
+
+def tasks(runs: Sequence[Run], packs: Sequence[Sequence[int]], most: int) -> list[list[int]]:
+    """Indices of the runs of each of at most ``most`` tasks, about equal in work; a pack stays together."""
+
+    def work(pack: Sequence[int]) -> int:
+        run = runs[pack[0]]
+        return len(pack) * run.stop.steps * getattr(run.data, "m", 1) * memory.parameters(run)
+
+    bins: list[list[int]] = [[] for _ in range(min(most, len(packs)))]
+    load = [(0, k) for k in range(len(bins))]
+    for pack in sorted(packs, key=work, reverse=True):  # the largest first, each to whom has least
+        least, k = heapq.heappop(load)
+        bins[k] += pack
+        heapq.heappush(load, (least + work(pack), k))
+    return bins

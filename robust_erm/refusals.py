@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 import yaml
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
+
+from robust_erm.errors import hint
 
 
 def refused(error: BaseException, conf: Path) -> str | None:
@@ -21,9 +22,10 @@ def refused(error: BaseException, conf: Path) -> str | None:
     """
     text = str(error)
     if found := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']*)'", text):
-        if found[1] in _keys(conf):
+        keys = _keys(conf)
+        if found[1] in keys:
             return f"{found[1]}: cannot be set, because {found[1].partition('.')[0]} is overridden too"
-        return f"{found[1]}: unknown option{_suggestion(found[1], _keys(conf))}"
+        return f"{found[1]}: unknown option{_suggestion(found[1], keys)}"
     if found := re.search(r"Could not find '([^']+)/([^'/]+)'|Could not find '([^']+)'", text):
         group, _, name = (found[3] or f"{found[1]}/{found[2]}").rpartition("/")
         files = (conf / group).glob("**/*.yaml" if group == "experiment" else "*.yaml")
@@ -52,9 +54,12 @@ def _keys(conf: Path) -> list[str]:
     for path in conf.glob("*/*.yaml"):
         options = yaml.safe_load(path.read_text()) or {}
         keys += [path.parent.name, *(f"{path.parent.name}.{k}" for k in options if not k.startswith("_"))]
+    for path in conf.glob("hydra/launcher/*.yaml"):
+        keys += [f"hydra.launcher.{k}" for k in yaml.safe_load(path.read_text()) if not k.startswith("_")]
     return sorted({k for k in keys if k not in ("defaults", "hydra")})
 
 
 def _suggestion(word: str, words: list[str]) -> str:
-    near = difflib.get_close_matches(word, words, n=1)
-    return f" (did you mean {near[0]}?)" if near else "; --cfg job shows all" if "/" not in word else ""
+    return hint(word, words) or (
+        "" if "/" in word else f"; --cfg {'hydra' if word.startswith('hydra.') else 'job'} shows all"
+    )

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from robust_erm.config import Run
+from robust_erm.config import Run, as_data, names
 from robust_erm.figures.curves import LINES, curves, save
 from robust_erm.results import as_row, grouped, read_curves, varying
 from robust_erm.run_folder import folder_of, write_whole
@@ -30,13 +30,27 @@ class Failure:
 Result = dict[str, Any] | Failure
 
 
-def report(runs: Sequence[Run], results: Sequence[Result], folder: Path) -> None:
+@dataclass(frozen=True)
+class Point:
+    """A point of a sweep: its run's id, folder and config (as config.yaml has it; needed where it has a result)."""
+
+    id: str
+    folder: Path
+    config: dict[str, Any]
+
+    @staticmethod
+    def of(run: Run) -> Point:
+        """The point of a run at hand."""
+        return Point(run.id, folder_of(run), {"names": names(run), **as_data(run)})
+
+
+def report(points: Sequence[Point], results: Sequence[Result], folder: Path) -> None:
     """Print the table and the failures; leave table.csv and curves.png / .pdf in ``folder``."""
-    pairs = list({run.id: (run, result) for run, result in zip(runs, results, strict=True)}.values())
-    done = [(run, result) for run, result in pairs if isinstance(result, dict)]
-    failed = [(run, result) for run, result in pairs if isinstance(result, Failure)]
+    pairs = list({point.id: (point, result) for point, result in zip(points, results, strict=True)}.values())
+    done = [(point, result) for point, result in pairs if isinstance(result, dict)]
+    failed = [(point, result) for point, result in pairs if isinstance(result, Failure)]
     if done:
-        frame = pd.DataFrame([as_row(run, summary) for run, summary in done])
+        frame = pd.DataFrame([as_row(point.config, summary, point.folder) for point, summary in done])
         keys = varying(frame)
         table, keys_shown = grouped(frame, keys)
         show(table.head(_SHOWN), keys_shown)
@@ -44,8 +58,8 @@ def report(runs: Sequence[Run], results: Sequence[Result], folder: Path) -> None
             output.print(f"... and {len(table) - _SHOWN} more rows")
         elif "folder" in table:
             folders(table)
-    for run, failure in failed[:_SHOWN]:
-        output.print(f"failed: {folder_of(run)}: {failure.cause}", soft_wrap=True, highlight=False, markup=False)
+    for point, failure in failed[:_SHOWN]:
+        output.print(f"failed: {point.folder}: {failure.cause}", soft_wrap=True, highlight=False, markup=False)
     if len(failed) > _SHOWN:
         output.print(f"failed: ... and {len(failed) - _SHOWN} more")
     if failed:

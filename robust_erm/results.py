@@ -16,12 +16,11 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import yaml
 from pyarrow import parquet
 
-from robust_erm.config import COMPONENTS, Run, as_data, names
+from robust_erm.config import COMPONENTS
 from robust_erm.errors import ConfigError, require
-from robust_erm.run_folder import CONFIG, METRICS, SUMMARY, folder_of, write_whole
+from robust_erm.run_folder import METRICS, SUMMARY, read_config, write_whole
 from robust_erm.terminal import SHOWN, folders, output, show
 
 _WIDE = 6  # config columns that fit on a terminal
@@ -39,12 +38,8 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def as_row(run: Run, summary: dict[str, Any]) -> dict[str, Any]:
-    """One row of the table, from a run and its summary."""
-    return _row({"names": names(run), **as_data(run)}, summary, folder_of(run))
-
-
-def _row(config: dict[str, Any], summary: dict[str, Any], folder: Path) -> dict[str, Any]:
+def as_row(config: dict[str, Any], summary: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """One row of the table, from what config.yaml and summary.json hold."""
     kept = {k: v for k, v in flat(config).items() if k.split(".")[0] not in (*_RUNTIME, "names")}
     measured = {k: v for k, v in flat(summary).items() if k not in ("eps", "eval_eps")}
     absolute = {"eps_absolute": summary.get("eps"), "eval_eps_absolute": summary.get("eval_eps")}
@@ -62,8 +57,7 @@ def load(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     for root in map(Path, roots):
         require(root.exists(), "paths", root, "there is no such folder")
         for summary in sorted(root.rglob(SUMMARY)):
-            config = yaml.safe_load((summary.parent / CONFIG).read_text())
-            rows.append(_row(config, json.loads(summary.read_text()), summary.parent))
+            rows.append(as_row(read_config(summary.parent), json.loads(summary.read_text()), summary.parent))
     return pd.DataFrame(rows)
 
 

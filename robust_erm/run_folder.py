@@ -26,7 +26,7 @@ CONFIG, METRICS, SUMMARY, CHECKPOINT, LOG = "config.yaml", "metrics.parquet", "s
 TEMPORARY = ".tmp"
 
 
-_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_Dumper, _Loader = getattr(yaml, "CSafeDumper", yaml.SafeDumper), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -45,6 +45,12 @@ def write_whole(path: Path, data: bytes) -> None:
 def folder_of(run: Run) -> Path:
     """Where ``run`` lives."""
     return Path(run.run_dir) if run.run_dir else Path(run.output_dir) / run.name
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What config.yaml holds of the run in ``folder``: id, names, and the resolved config."""
+    content: dict[str, Any] = yaml.load((folder / CONFIG).read_text(), Loader=_Loader)
+    return content
 
 
 def _type(column: str) -> pa.DataType:
@@ -84,10 +90,14 @@ class RunFolder:
         for left in self.path.glob(f".*{TEMPORARY}"):
             left.unlink(missing_ok=True)
         if self.run.fresh:
-            for name in (SUMMARY, CHECKPOINT, METRICS, LOG):
-                (self.path / name).unlink(missing_ok=True)
+            self.clear()
         content = {"id": self.run.id, "names": names(self.run), **as_data(self.run)}
         write_whole(self.path / CONFIG, yaml.dump(content, Dumper=_Dumper, sort_keys=False).encode())
+
+    def clear(self) -> None:
+        """Remove what an earlier training left."""
+        for name in (SUMMARY, CHECKPOINT, METRICS, LOG):
+            (self.path / name).unlink(missing_ok=True)
 
     def log(self, line: str) -> None:
         """Add a line to run.log."""

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from robust_erm import kernels
 from robust_erm.attacks.attack import Attack
 from robust_erm.fields import substituted
+from robust_erm.kernels import plan as kernel_plan
 from robust_erm.margins import margin
 from robust_erm.schedules.schedule import Point
 from robust_erm.step import Batch, Recipe, attacked_margin, loss_and_grad, move, outputs, predictor
@@ -171,19 +172,18 @@ class Runs:
         eps = self.eps[rows] if plan.adversarial else torch.zeros_like(self.eps[rows])
         numbers = {path: value[rows] for path, value in self.numbers.items()}
         steps = plan.step_numbers(numbers, self.eps[rows], self.bound[rows])
-        num = torch.cat([torch.stack([eps, self.target[rows]], -1).double(), steps, torch.zeros(len(rows), 3)], -1)
-        num[:, 4] = self.best_log_loss[rows]
-        info = torch.stack([rows, torch.full_like(rows, RUNNING), torch.full_like(rows, -1)], -1)
-        theta, best = self.theta[rows], self.best_theta[rows]
         state = {name: value[rows] for name, value in self.state["kernel"].items()}
-        self.kernel.run(theta, best, num, info, state, self.train.of_run[rows].tolist(), (self.t, n, last))
+        scalars = (eps, self.target[rows], steps, self.best_log_loss[rows])
+        of_run = self.train.of_run[rows].tolist()
+        given = kernel_plan.Rows.of(self.theta[rows], self.best_theta[rows], scalars, state, of_run)
+        self.kernel.run(given, self.t, n, last)
         self.t += n
-        status, stopped_at = info[:, 1], info[:, 2]
+        status, stopped_at = given.info[:, kernel_plan.STATUS], given.info[:, kernel_plan.ENDED]
         if last:
             stopped_at = torch.where(status == RUNNING, self.t, stopped_at)
             status = torch.where(status == RUNNING, MAX_STEPS, status)
-        self.theta[rows] = torch.where((status == DIVERGED).unsqueeze(-1), best, theta)
-        self.best_theta[rows], self.best_log_loss[rows] = best, num[:, 4]
+        self.theta[rows] = torch.where((status == DIVERGED).unsqueeze(-1), given.best, given.theta)
+        self.best_theta[rows], self.best_log_loss[rows] = given.best, given.num[:, kernel_plan.BEST]
         self.status[rows], self.stopped_at[rows] = status.to(torch.int8), stopped_at
         for name, value in state.items():
             self.state["kernel"][name][rows] = value

@@ -74,9 +74,14 @@ def attacked_margin(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch,
     """Margins (n,) after ``attack``; in closed form where there is one."""
     w = predictor(recipe, theta)
     if attack.closed_form and w is not None and w.ndim == 1:
-        return batch.y * matvec(batch.x, w) - batch.eps * Norm(attack.p).dual.value(w)
+        return _exact_margin(attack, w, batch)
     x_adv = perturbed(recipe, attack, theta, batch, noise)
     return margin(outputs(recipe, theta, x_adv), batch.y)
+
+
+def _exact_margin(attack: Attack, w: Tensor, batch: Batch) -> Tensor:
+    """``y_i <w, x_i> - eps ||w||_{p*}`` (n,)."""
+    return batch.y * matvec(batch.x, w) - batch.eps * Norm(attack.p).dual.value(w)
 
 
 def loss_and_grad(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,7 +111,7 @@ def _closed_form(recipe: Recipe, theta: Tensor, batch: Batch) -> tuple[Tensor, T
         lambda t: weight(recipe.layout.unflatten(t)), theta
     )
     dual = Norm(recipe.attack.p).dual
-    s = batch.eps * dual.value(w) - batch.y * matvec(batch.x, w)
+    s = -_exact_margin(recipe.attack, w, batch)
     share, log_loss = torch.func.grad_and_value(recipe.objective.of_scores)(s)  # share_i = d log L / d s_i
     grad_w = -((batch.y * share).unsqueeze(0) @ batch.x).squeeze(0)
     push = share.sum() * batch.eps

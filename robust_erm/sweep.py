@@ -24,7 +24,7 @@ from robust_erm.errors import ConfigError, require
 from robust_erm.live import View, checking
 from robust_erm.locks import Held
 from robust_erm.problem import MARGINS, radii
-from robust_erm.report import Failure, Result, report
+from robust_erm.report import Failure, Point, Result, report
 from robust_erm.run_folder import RunFolder, folder_of
 from robust_erm.terminal import console, set_up_logging
 from robust_erm.workers import Event, Pool, described
@@ -112,6 +112,10 @@ class Sweep:
     Args:
         runs: checked, each id once.
         workers, size: see :func:`robust_erm.plan.packs`; ``workers=0`` trains in this process.
+
+    Attributes:
+        results: by run id, so far.
+        held: runs that another process trains.
     """
 
     def __init__(self, runs: Sequence[Run], workers: int | None, size: int | None) -> None:
@@ -139,19 +143,24 @@ class Sweep:
         known = {(run.data, run.seed, run.attack.p) for run in runs} & MARGINS.keys()
         self.jobs.append(Job(self.count, runs, deaths, {key: MARGINS[key] for key in known}))
 
-    def train(self) -> dict[str, Result]:
-        """Train what is left to train; the results by run id."""
+    def train(self, viewed: Callable[[int, int, bool], View] = View, wait: bool = True) -> dict[str, Result]:
+        """Train what is left to train; the results by run id.
+
+        Args:
+            viewed: what shows how it goes.
+            wait: for runs that another process trains; they are left in ``held`` otherwise.
+        """
         if not self.todo:
             return self.results
         self._plan(self.todo)
         first = self.todo[0]
         count = plan.workers_for(len(self.jobs), self.asked, first.trainer.torch_device)
         steps = sum(run.stop.steps for run in self.todo)
-        with View(len(self.todo), steps, not first.trainer.progress) as self.view:
+        with viewed(len(self.todo), steps, not first.trainer.progress) as self.view:
             pool = Pool(partial(work, cores=max(1, plan.cores() // count)), count) if count else None
             try:
                 self._drain(pool)
-                while self.held:
+                while self.held and wait:
                     self._wait(pool)
             except KeyboardInterrupt:
                 self._interrupted(pool)
@@ -297,10 +306,38 @@ def run_one(config: DictConfig) -> dict[str, Any]:
     set_up_logging()
     run = check_all([config], [""])[0]
     result = train_all([run], 0, 1)[0]
-    report([run], [result], folder_of(run))
+    report([Point.of(run)], [result], folder_of(run))
     if isinstance(result, Failure):
         raise SystemExit(1)
     return result
+
+
+def checked(
+    configs: Iterable[Config], overrides: Sequence[Sequence[str]], folder: Path, *requirements: Callable[[], Any]
+) -> list[Run]:
+    """The runs of a sweep that may be trained; a refused sweep leaves nothing behind.
+
+    Args:
+        configs: of the points.
+        overrides: of the points.
+        folder: made by Hydra.
+        *requirements: of the launcher; raise :class:`ConfigError`.
+
+    Raises:
+        SystemExit: status 2, after saying what is wrong.
+    """
+    set_up_logging()
+    try:
+        for requirement in requirements:
+            requirement()
+        common = set(overrides[0]).intersection(*overrides[1:]) if len(overrides) > 1 else set()
+        return check_all(configs, [" ".join(o for o in point if o not in common) for point in overrides])
+    except BaseException as error:
+        leave_nothing(folder)
+        if isinstance(error, ConfigError):
+            print(f"robust_erm: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        raise
 
 
 def run_sweep(
@@ -311,26 +348,20 @@ def run_sweep(
     pack_size: int | None = None,
 ) -> list[Result]:
     """Check, train and report the points of one sweep; its table and figure go to ``folder``."""
-    set_up_logging()
-    try:
+
+    def fits() -> None:
         ok = pack_size is None or (isinstance(pack_size, int) and pack_size >= 1)
         require(ok, "hydra.launcher.pack_size", pack_size, "must be 1 or more, or null")
         ok = workers is None or (isinstance(workers, int) and workers >= 0)
         require(ok, "hydra.launcher.workers", workers, "must be 0 (this process) or more, or null")
-        common = set(overrides[0]).intersection(*overrides[1:]) if len(overrides) > 1 else set()
-        runs = check_all(configs, [" ".join(o for o in point if o not in common) for point in overrides])
-    except BaseException as error:
-        _leave_nothing(folder)
-        if isinstance(error, ConfigError):
-            print(f"robust_erm: {error}", file=sys.stderr)
-            raise SystemExit(2) from None
-        raise
+
+    runs = checked(configs, overrides, folder, fits)
     results = train_all(runs, workers, pack_size)
-    report(runs, results, folder)
+    report([Point.of(run) for run in runs], results, folder)
     return results
 
 
-def _leave_nothing(folder: Path) -> None:
+def leave_nothing(folder: Path) -> None:
     """Remove the folder that Hydra made for a sweep that was refused, and what it was made in."""
     if {p.name for p in folder.glob("*")} <= {"multirun.yaml"}:
         shutil.rmtree(folder, ignore_errors=True)

@@ -36,7 +36,7 @@ def prepare() -> None:
 
     launch = _HERE.parent / "launch"
     if (launch / "hydra_plugins").is_dir() and str(launch) not in sys.path:
-        sys.path.append(str(launch))
+        sys.path.insert(0, str(launch))  # before the copy that an editable install has made
     OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
     OmegaConf.register_new_resolver("conf_dir", lambda: str(conf_dir()), replace=True)
 

@@ -134,7 +134,9 @@ class _plain_main:
 
 def _work(connection: Connection, task: Callable[..., Any], number: int) -> None:
     """The life of a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the controller decides
+    # Ctrl-C, and a cluster's warning, go to the whole group; the controller decides. Blocked, not ignored:
+    # Lightning puts a handler of its own
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     jobs: SimpleQueue[Any] = SimpleQueue()
     stop = threading.Event()
 

@@ -212,7 +212,7 @@ def test_ctrl_c_then_the_same_line(uninterrupted: Path, tmp_path: Path) -> None:
     assert "Traceback" not in said
     assert "of 8 runs have ended; what has been reached is kept, and the same line goes on from there" in said
     assert len(list(tmp_path.glob("outputs/*/summary.json"))) < 8
-    assert not list(tmp_path.glob("outputs/*/.lock")), "locks are given back"
+    assert not list(tmp_path.glob("outputs/*/.lock*")), "locks are given back"
     assert command(*SWEEP, *LONG, cwd=tmp_path).returncode == 0
     assert same_results(uninterrupted, tmp_path) == 8
 
@@ -238,7 +238,7 @@ def test_the_controller_killed_ends_its_workers(uninterrupted: Path, tmp_path: P
     process.send_signal(signal.SIGKILL)
     process.communicate()
     until(lambda: not workers_of(process), 30)
-    assert not list(tmp_path.glob("outputs/*/.lock"))
+    assert not list(tmp_path.glob("outputs/*/.lock*"))
     assert command(*SWEEP, *LONG, cwd=tmp_path).returncode == 0
     assert same_results(uninterrupted, tmp_path) == 8
 
@@ -331,23 +331,48 @@ def test_locks(tmp_path: Path) -> None:
     assert locks.holder(folder) is None
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
+
+    def left(content: str) -> None:
+        locks.release(folder)
+        for path in folder.iterdir():
+            path.unlink()
+        (folder / f"{locks.LOCK}1").write_text(content)
+
     stale = {"host": socket.gethostname(), "pid": gone.pid, "began": "123"}
-    (folder / locks.LOCK).write_text(json.dumps(stale))
+    left(json.dumps(stale))
     assert locks.acquire(folder) is None, "its process is gone"
-    reused = {"host": socket.gethostname(), "pid": os.getpid(), "began": "123"}
-    (folder / locks.LOCK).write_text(json.dumps(reused))
+    left(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "began": "123"}))
     assert locks.acquire(folder) is None, "another process has its number now"
-    (folder / locks.LOCK).write_text(json.dumps({**stale, "host": "elsewhere"}))
+    locks.release(folder)
+    assert not list(folder.iterdir()), "stale ones are cleared away"
+    left(json.dumps({**stale, "host": "elsewhere"}))
     assert locks.acquire(folder) == f"process {gone.pid} on elsewhere"
-    (folder / locks.LOCK).write_text("")
+    left("")
     assert locks.acquire(folder) is None, "its process died while writing it"
+
+
+def test_a_slow_process_does_not_take_what_was_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It saw a stale lock; before it makes the next one, all are given back, and somebody else takes the first."""
+    stale = {"host": socket.gethostname(), "pid": 2**22 + 1, "began": "1"}
+    other = {"host": "elsewhere", "pid": 1, "began": "1"}
+    (tmp_path / f"{locks.LOCK}4").write_text(json.dumps(stale))
+    made = locks._made
+
+    def late(mine: Path, lock: Path) -> bool:
+        (tmp_path / f"{locks.LOCK}4").unlink(missing_ok=True)
+        (tmp_path / f"{locks.LOCK}1").write_text(json.dumps(other))
+        return made(mine, lock)
+
+    monkeypatch.setattr(locks, "_made", late)
+    assert locks.acquire(tmp_path) is not None
+    assert [p.name for p in tmp_path.iterdir()] == [f"{locks.LOCK}1"]
 
 
 def test_one_of_many_gets_the_lock(tmp_path: Path) -> None:
     """Twenty processes, one stale lock: exactly one takes it over."""
     (tmp_path / "run").mkdir()
     stale = {"host": socket.gethostname(), "pid": 2**22 + 1, "began": "1"}
-    (tmp_path / "run" / locks.LOCK).write_text(json.dumps(stale))
+    (tmp_path / "run" / f"{locks.LOCK}1").write_text(json.dumps(stale))
     script = (
         "import sys, time, pathlib; from robust_erm import locks; sys.stdin.readline(); "
         f"print(locks.acquire(pathlib.Path({str(tmp_path / 'run')!r})), flush=True); sys.stdin.readline()"

@@ -12,8 +12,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,45 +30,60 @@ log = logging.getLogger("robust_erm")
 def whole_steps(recipe: Recipe, x: Tensor, y: Tensor) -> Any:
     """The kernel for steps of ``recipe`` on the sets x (D, n, d), y (D, n), or None where there is none."""
     found = plan.plan(recipe)
-    if found is None:
-        return None
+    kernel = None if found is None else _loaded("Sparse" if found.sparse else "Dense", x.dtype)
+    return None if kernel is None else kernel(found, x, y)
+
+
+def for_net(recipe: Recipe, attack: Any, dtype: torch.dtype) -> Any:
+    """What computes loss, gradient and margins under ``attack``, or None where only the mapped form does."""
+    kernel = _loaded("Net", dtype) if plan.known_net(recipe, attack) else None
+    return None if kernel is None else kernel(recipe, attack)
+
+
+def _loaded(name: str, dtype: torch.dtype) -> Any:
+    """The class of that name, ready to be used for numbers of ``dtype``; None where numba refuses."""
     try:
-        from robust_erm.kernels.dense import Dense
-        from robust_erm.kernels.sparse import Sparse
+        kernel = getattr(import_module(f"robust_erm.kernels.{name.lower()}"), name)
     except (ImportError, RuntimeError) as error:
-        log.warning("no compiled kernels (%s): linear models train more slowly", error)
+        log.warning("no compiled kernels (%s): linear models and nets train more slowly", error)
         return None
-    _ready("sparse" if found.sparse else "dense", x.dtype)
-    return (Sparse if found.sparse else Dense)(found, x, y)
+    _ready(name, dtype)
+    return kernel
 
 
-@contextmanager
-def _alone() -> Iterator[Path | None]:
-    """The folder of numba's cache, to one process at a time; None where there is none to write to."""
+def _cache_folder() -> Path | None:
+    """The folder of numba's cache, None where it cannot be written to."""
     from robust_erm.kernels import compiled
 
     shares: Any = compiled.shares
-    with ExitStack() as held:
-        folder = None
-        with suppress(OSError):
-            found = Path(shares._cache.cache_path)
-            found.mkdir(parents=True, exist_ok=True)
-            file = held.enter_context((found / "compiling.lock").open("a"))
+    folder = Path(shares._cache.cache_path)
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder if os.access(folder, os.W_OK) else None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time, for a moment; ``path`` is a file for this. The kernel forgets it when we die."""
+    with path.open("a") as file:
+        with suppress(OSError):  # some network file systems have none
             fcntl.flock(file, fcntl.LOCK_EX)
-            folder = found
-        yield folder
+        yield
 
 
-def _warm_up(kind: str, dtype: torch.dtype) -> None:
-    """Have everything of one kind compiled, or loaded."""
+def _warm_up(name: str, dtype: torch.dtype) -> None:
+    """Have everything compiled, or loaded, that the class of that name calls."""
     from robust_erm.kernels import dense, net, sparse
 
-    {"dense": dense.warm_up, "sparse": sparse.warm_up, "net": net.warm_up}[kind](dtype)
+    if name == "Net":
+        net.warm_up(dtype)
+    else:
+        dense.tiny_run(sparse.Sparse if name == "Sparse" else dense.Dense, dtype)
 
 
 @cache
-def _ready(kind: str, dtype: torch.dtype) -> None:
-    """Load everything of one kind, compiled by a process of its own where it is new.
+def _ready(name: str, dtype: torch.dtype) -> None:
+    """Load everything that the class of that name calls, compiled by a process of its own where it is new.
 
     In the process that compiles it, a function may call other copies of its helpers than in those
     that load it, and differ in the last bit. So nobody trains with what they have compiled themselves.
@@ -78,25 +94,13 @@ def _ready(kind: str, dtype: torch.dtype) -> None:
     here = Path(__file__).resolve().parent
     stamps = [(f.stat().st_mtime_ns, f.stat().st_size) for f in (here / "compiled.py", here / "compiled_net.py")]
     made_by = (stamps, sys.version, numba.__version__, llvmlite.binding.get_host_cpu_name())
-    name = f"{kind}-{dtype}-{hashlib.sha256(repr(made_by).encode()).hexdigest()[:16]}.ready"
-    with _alone() as folder:
-        if folder is not None and not (folder / name).exists():
-            line = f"import torch; from robust_erm import kernels; kernels._warm_up({kind!r}, {dtype})"
+    mark = f"{name}-{dtype}-{hashlib.sha256(repr(made_by).encode()).hexdigest()[:16]}.ready"
+    folder = _cache_folder()
+    with nullcontext() if folder is None else _alone(folder / "compiling.lock"):
+        if folder is not None and not (folder / mark).exists():
+            line = f"import torch; from robust_erm import kernels; kernels._warm_up({name!r}, {dtype})"
             paths = os.pathsep.join([str(here.parents[1]), os.environ.get("PYTHONPATH", "")])
             environment = {**os.environ, "PYTHONPATH": paths}
             if not subprocess.run([sys.executable, "-c", line], env=environment, capture_output=True).returncode:
-                (folder / name).touch()
-        _warm_up(kind, dtype)
-
-
-def for_net(recipe: Recipe, attack: Any, dtype: torch.dtype) -> Any:
-    """What computes loss, gradient and margins under ``attack``, or None where only the mapped form does."""
-    if not plan.known_net(recipe, attack):
-        return None
-    try:
-        from robust_erm.kernels.net import Net
-    except (ImportError, RuntimeError) as error:
-        log.warning("no compiled kernels (%s): nets train more slowly", error)
-        return None
-    _ready("net", dtype)
-    return Net(recipe, attack)
+                (folder / mark).touch()
+        _warm_up(name, dtype)

@@ -10,14 +10,23 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from robust_erm.kernels.plan import BOUNDED_LOSS, CONSTANT
+from robust_erm.kernels.plan import (
+    BEST,
+    BOUNDED_LOSS,
+    CONSTANT,
+    ENDED,
+    EPS,
+    SHIFT,
+    SLOT,
+    STATUS,
+    STEP_A,
+    STEP_B,
+    TARGET,
+    TOTAL,
+)
 
 RUNNING, CONVERGED, DIVERGED = 0, 1, 3  # as in robust_erm.runs
 
-# columns of ``num``, one row a run
-EPS, TARGET, STEP_A, STEP_B, BEST, SHIFT, TOTAL = range(7)
-# columns of ``info``, one row a run: the run's slot in the stacked arrays, status, step at which it ended
-SLOT, STATUS, ENDED = range(3)
 _SUM = {"reassoc", "contract", "nsz"}  # vector sums; nan and inf keep their meaning
 
 

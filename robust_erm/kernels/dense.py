@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.kernels import compiled as c
-from robust_erm.kernels.plan import Plan
+from robust_erm.kernels.plan import SLOT, Plan, Rows
 
 REFRESH = 64  # steps between two full products of coordinate descent; counted from step 0
 
@@ -45,39 +45,23 @@ class Dense:
         """State before step 0: the margins, for coordinate descent."""
         return {"margins": self.z.new_zeros(runs, self.m)} if self.incremental else {}
 
-    def run(
-        self,
-        theta: Tensor,
-        best: Tensor,
-        num: Tensor,
-        info: Tensor,
-        state: dict[str, Tensor],
-        of_run: list[int],
-        span: tuple[int, int, bool],
-    ) -> None:
-        """Take n steps from step t, and where ``last`` judge what is reached then; all in place.
-
-        Args:
-            theta, best: (R, P).
-            num, info: (R, ...), columns as in :mod:`robust_erm.kernels.compiled`.
-            state: see :meth:`init`.
-            of_run: the set of each run.
-            span: t, n, last.
-        """
-        plan, d, m, p, (t, n, last) = self.plan, self.d, self.m, theta.shape[-1], span
+    def run(self, given: Rows, t: int, n: int, last: bool) -> None:
+        """Take n steps from step t, and where ``last`` judge what is reached then; all in place."""
+        theta, best, state, of_run = given.theta, given.best, given.state, given.of_run
+        plan, d, m, p = self.plan, self.d, self.m, theta.shape[-1]
         spans, slots = _blocks(of_run)
         rows = max(stop for _, _, stop in spans)
         w, grads = (theta.new_zeros(rows, self.z.shape[-1]) for _ in range(2))
         margins, shares = (theta.new_zeros(rows, self.z.shape[-2]) for _ in range(2))
         moving = w if plan.depth == 0 else theta.new_zeros(rows, p)
         kept = torch.zeros_like(moving)
-        moving[slots, :p], kept[slots, :p], info[:, c.SLOT] = theta, best, slots
+        moving[slots, :p], kept[slots, :p], given.info[:, SLOT] = theta, best, slots
         if self.incremental:
             margins[slots, :m] = state["margins"]
         zt = self.zt.numpy() if self.incremental else np.empty((0, 0, 0), dtype=self.z.numpy().dtype)
         g, bits, block = np.empty(max(m, 2 * d)), np.empty(m, dtype=np.int64), np.array(of_run)
         w_, grads_, margins_, shares_ = w.numpy(), grads.numpy(), margins.numpy(), shares.numpy()
-        theta_, best_, info_, num_ = moving.numpy(), kept.numpy(), info.numpy(), num.numpy()
+        theta_, best_, info_, num_ = moving.numpy(), kept.numpy(), given.info.numpy(), given.num.numpy()
         for slot in slots.tolist():
             c.product_weight(theta_[slot], w_[slot], d, plan.depth)
         loss = (info_, num_, m, d, plan.dual, g[:m], bits)
@@ -109,15 +93,9 @@ def _blocks(of_run: list[int]) -> tuple[list[tuple[int, int, int]], Tensor]:
     return spans, slots
 
 
-def warm_up(dtype: torch.dtype) -> None:
-    """Have everything compiled that :class:`Dense` calls, for numbers of ``dtype``."""
-    tiny_run(Dense, dtype)
-
-
 def tiny_run(kernel: Any, dtype: torch.dtype) -> None:
-    """One step of one run on two points."""
+    """One step of one run on two points: has everything compiled that ``kernel`` calls, for numbers of ``dtype``."""
     plan = Plan(0, 1, 1, False, None, 0, True, False, False)
     made = kernel(plan, torch.eye(2, dtype=dtype).unsqueeze(0), torch.ones(1, 2, dtype=dtype))
-    theta, best = torch.zeros(1, 2, dtype=dtype), torch.zeros(1, 2, dtype=dtype)
-    num, info = torch.zeros(1, 7, dtype=torch.float64), torch.zeros(1, 3, dtype=torch.int64)
-    made.run(theta, best, num, info, made.init(1), [0], (0, 1, True))
+    theta, zero = torch.zeros(1, 2, dtype=dtype), torch.zeros(1)
+    made.run(Rows.of(theta, theta.clone(), (zero, zero, torch.zeros(1, 2), zero), made.init(1), [0]), 0, 1, True)

@@ -21,6 +21,11 @@ from robust_erm.schedules.constant import Constant
 from robust_erm.schedules.growing import Growing
 from robust_erm.step import Recipe
 
+# columns of Rows.num: radius, target, a and b of the schedule, best log loss, and log L as SHIFT + log(TOTAL)
+EPS, TARGET, STEP_A, STEP_B, BEST, SHIFT, TOTAL = range(7)
+# columns of Rows.info: the run's slot in stacked arrays, status (0 is running), step at which it ended
+SLOT, STATUS, ENDED = range(3)
+
 # kinds of schedule: log eta = a; min(a, b - log L); a + floor(t / every) b
 CONSTANT, BOUNDED_LOSS, GROWING = range(3)
 _KINDS = {Constant: CONSTANT, BoundedLoss: BOUNDED_LOSS, Growing: GROWING}
@@ -68,6 +73,40 @@ class Plan:
         if self.kind == BOUNDED_LOSS:
             b = -2 * (bound + eps).log()
         return torch.stack([a, b], dim=-1).double()
+
+
+@dataclass
+class Rows:
+    """R running runs, as the compiled loops take and leave them.
+
+    Args:
+        theta, best: (R, P).
+        num, info: (R, 7) float64 and (R, 3) int64, columns as above.
+        state: of the kernel.
+        of_run: the data set of each run.
+    """
+
+    theta: Tensor
+    best: Tensor
+    num: Tensor
+    info: Tensor
+    state: dict[str, Tensor]
+    of_run: list[int]
+
+    @staticmethod
+    def of(
+        theta: Tensor,
+        best: Tensor,
+        scalars: tuple[Tensor, Tensor, Tensor, Tensor],
+        state: dict[str, Tensor],
+        of_run: list[int],
+    ) -> Rows:
+        """None has ended; ``scalars``: eps (R,), target (R,), those of the schedule (R, 2), best log loss (R,)."""
+        num = torch.zeros(len(theta), 7, dtype=torch.float64)
+        num[:, EPS], num[:, TARGET], num[:, STEP_A : STEP_B + 1], num[:, BEST] = scalars
+        info = torch.zeros(len(theta), 3, dtype=torch.int64)
+        info[:, ENDED] = -1
+        return Rows(theta, best, num, info, state, of_run)
 
 
 def plan(recipe: Recipe) -> Plan | None:

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.kernels import compiled as c
-from robust_erm.kernels.dense import tiny_run
-from robust_erm.kernels.plan import Plan
+from robust_erm.kernels.plan import SHIFT, TOTAL, Plan, Rows
 
 REFRESH = 1024  # steps between two full recomputations, against rounding; counted from step 0
 
@@ -39,19 +38,11 @@ class Sparse:
         sizes = {"margins": self.m, "weights": self.m, "sums": self.d, "scale": 2}
         return {name: torch.zeros(runs, size, dtype=torch.float64) for name, size in sizes.items()}
 
-    def run(
-        self,
-        theta: Tensor,
-        best: Tensor,
-        num: Tensor,
-        info: Tensor,
-        state: dict[str, Tensor],
-        of_run: list[int],
-        span: tuple[int, int, bool],
-    ) -> None:
+    def run(self, given: Rows, t: int, n: int, last: bool) -> None:
         """See :meth:`robust_erm.kernels.dense.Dense.run`."""
-        plan, d = self.plan, self.d
-        num[:, c.SHIFT : c.TOTAL + 1] = state["scale"]
+        theta, best, state, of_run = given.theta, given.best, given.state, given.of_run
+        num, plan, d = given.num, self.plan, self.d
+        num[:, SHIFT : TOTAL + 1] = state["scale"]
         moving, kept = theta.contiguous().numpy(), best.contiguous().numpy()
         w = moving if plan.depth == 0 else np.zeros((len(of_run), d), dtype=moving.dtype)
         for row in range(len(of_run)):
@@ -61,14 +52,9 @@ class Sparse:
         parts = [state[name].numpy() for name in ("margins", "weights", "sums")]
         for k, which in enumerate(of_run):
             one = slice(k, k + 1)
-            mine = [array[one] for array in (moving, w, kept, *parts, info.numpy(), num.numpy())]
-            given: list[Any] = [*self.sets[which], *mine, g, bits, *rule, plan.every, *span, REFRESH]
-            c.sparse_descent(*given)
+            mine = [array[one] for array in (moving, w, kept, *parts, given.info.numpy(), num.numpy())]
+            arguments: list[Any] = [*self.sets[which], *mine, g, bits, *rule, plan.every, t, n, last, REFRESH]
+            c.sparse_descent(*arguments)
         theta.copy_(torch.from_numpy(moving))
         best.copy_(torch.from_numpy(kept))
-        state["scale"].copy_(num[:, c.SHIFT : c.TOTAL + 1])
-
-
-def warm_up(dtype: torch.dtype) -> None:
-    """Have everything compiled that :class:`Sparse` calls, for numbers of ``dtype``."""
-    tiny_run(Sparse, dtype)
+        state["scale"].copy_(num[:, SHIFT : TOTAL + 1])

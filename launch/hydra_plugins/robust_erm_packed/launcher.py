@@ -16,7 +16,7 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 class PackedLauncher(Launcher):
@@ -41,14 +41,16 @@ class PackedLauncher(Launcher):
         if self.workers is None or (isinstance(self.workers, int) and self.workers > 0):
             mirror = ["wandb"] if self.config.logger.get("enabled") else []
             warm_up(["robust_erm.pack", "robust_erm.kernels.sparse", "robust_erm.kernels.dense", *mirror])
+        return self._launched(job_overrides)
+
+    def _launched(self, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
         from robust_erm.compose import composed
-        from robust_erm.sweep import run_sweep
 
         state = Singleton.get_state()
         HydraConfig.instance().set_config(self.config)
         configs = composed(self.hydra_context.config_loader, self.config, job_overrides)
         folder = Path(str(self.config.hydra.sweep.dir))
-        results = run_sweep(configs, job_overrides, folder, self.workers, self.pack_size)
+        results = self._results(configs, job_overrides, folder)
         Singleton.set_state(state)
         returns = []
         for overrides, result in zip(job_overrides, results, strict=True):
@@ -58,6 +60,33 @@ class PackedLauncher(Launcher):
             job.return_value = result.get(self.config.returns, nan) if isinstance(result, dict) else SystemExit(1)
             returns.append(job)
         return returns
+
+    def _results(self, configs: Any, job_overrides: Sequence[Sequence[str]], folder: Path) -> list[Any]:
+        from robust_erm.sweep import run_sweep
+
+        return run_sweep(configs, job_overrides, folder, self.workers, self.pack_size)
+
+
+class SlurmLauncher(PackedLauncher):
+    """Submits the points of a sweep to a SLURM cluster, in packs, and brings the results home.
+
+    Args:
+        settings: see ``conf/hydra/launcher/slurm.yaml``.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """One JobReturn for each point, in order; leaves with status 0 where it detaches."""
+        return self._launched(job_overrides)
+
+    def _results(self, configs: Any, job_overrides: Sequence[Sequence[str]], folder: Path) -> list[Any]:
+        from robust_erm.slurm.launch import launch
+
+        given = {k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in self.settings.items()}
+        return launch(configs, job_overrides, folder, given)
 
 
 class PackedSweeper(BasicSweeper):

@@ -1,0 +1,139 @@
+"""What SLURM says of jobs, with and without accounting; nothing here needs SLURM to be installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+
+_FIELDS = {"JobArrayID": 40, "State": 20, "Reason": 60, "exit_code": 12, "RestartCnt": 12, "NodeList": 60}
+_OVER = [
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "BOOT_FAIL",
+    "DEADLINE",
+    "PREEMPTED",
+    "REVOKED",
+]
+
+_ALIVE = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A job, or a task of an array, as SLURM sees it.
+
+    Args:
+        state: in SLURM's words: PENDING, RUNNING, COMPLETING, FAILED, ...; GONE where it has forgotten the job.
+        reason: why it waits.
+        code: exit status and signal, as far as SLURM tells.
+        restarts: how often it has been requeued.
+        node: where it runs, or ran.
+    """
+
+    state: str
+    reason: str = ""
+    code: str = ""
+    restarts: int = 0
+    node: str = ""
+
+    @property
+    def over(self) -> bool:
+        """Whether it will not run again."""
+        return self.state in _OVER or self.state == "GONE"
+
+
+def ask(*command: str) -> tuple[str, str] | None:
+    """Standard output and error of one of SLURM's commands; None where there is none, or it hangs."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout, done.stderr
+
+
+def look(jobs: Collection[str]) -> dict[str, Seen] | None:
+    """The jobs (``12``) and tasks (``12_3``) of job numbers; None where SLURM does not answer.
+
+    squeue knows what has ended for some minutes (MinJobAge), sacct for ever, where there is accounting. A
+    job that neither knows is not in the answer.
+    """
+    if not jobs:
+        return {}
+    wanted = ",".join(sorted(jobs))
+    format_ = ",".join(f"{name}:{width}" for name, width in _FIELDS.items())
+    said = ask("squeue", "--noheader", "--array", "--states=all", f"--jobs={wanted}", f"--Format={format_}")
+    if said is None or ("error" in said[1] and "Invalid job id" not in said[1]):
+        return None
+    found = _from_sacct(wanted)
+    for line in said[0].splitlines():
+        values, begin = [], 0
+        for width in _FIELDS.values():
+            values.append(line[begin : begin + width].strip())
+            begin += width
+        job, state, reason, code, restarts, node = values
+        waits = reason if reason not in ("None", "N/A") else ""
+        found[job] = Seen(state, waits, code, int(restarts) if restarts.isdigit() else 0, node)
+    return found
+
+
+def _from_sacct(wanted: str) -> dict[str, Seen]:
+    said = ask("sacct", "--noheader", "--parsable2", "-X", f"--jobs={wanted}", "--format=JobID,State,ExitCode,NodeList")
+    return _read_sacct(said[0]) if said is not None else {}
+
+
+def _read_sacct(text: str) -> dict[str, Seen]:
+    """The lines of ``sacct --parsable2``; ``CANCELLED by 1000`` is CANCELLED, waiting tasks are left to squeue."""
+    found = {}
+    for line in text.splitlines():
+        fields = line.split("|")
+        if len(fields) == 4 and "[" not in fields[0] and fields[0]:
+            job, state, code, node = fields
+            found[job] = Seen(state.split()[0] if state else "GONE", code=code, node=node)
+    return found
+
+
+def this_job() -> tuple[str, int] | None:
+    """The job that this process belongs to and how often it has been requeued, or None outside SLURM.
+
+    A task of an array by its own name: one of the tasks has the number of the array, which means all.
+    """
+    job, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    name = f"{job}_{task}" if job and task else os.environ.get("SLURM_JOB_ID")
+    return None if name is None else (name, int(os.environ.get("SLURM_RESTART_COUNT") or 0))
+
+
+def state_of(job: str) -> str:
+    """The state of one running job, RUNNING or another; empty where SLURM does not say."""
+    said = ask("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T")
+    return said[0].strip() if said is not None else ""
+
+
+def named(name: str) -> str | None:
+    """The number of the job of that name, where SLURM still knows it."""
+    said = ask("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%F")
+    return said[0].split()[0] if said is not None and said[0].split() else None
+
+
+_answers: dict[str, tuple[float, bool | None]] = {}
+
+
+def runs(job: str) -> bool | None:
+    """Whether ``job`` (``12``, or ``12_3``, a task) runs just now; None where nobody knows.
+
+    Answers are kept for some seconds: one dead job may have left many locks.
+    """
+    when, answer = _answers.get(job, (-60.0, None))
+    if time.monotonic() - when < 10:
+        return answer
+    said = ask("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T")
+    answered = said is not None and ("error" not in said[1] or "Invalid job id" in said[1])
+    answer = said is not None and said[0].strip() in _ALIVE if answered else None
+    _answers[job] = (time.monotonic(), answer)
+    return answer

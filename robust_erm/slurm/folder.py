@@ -1,0 +1,188 @@
+"""A sweep on the cluster as it lies on disk, in ``slurm/`` of the sweep's folder.
+
+``sweep.json`` holds the points; ``1/``, ``2/``, ... are submissions: ``submission.json``, and for every task
+``task-<k>.json`` (what it has to do: resolved configs) and ``said-<k>.json`` (how it goes), beside submitit's
+script, pickles and logs. Files are written whole or not at all, and nothing depends on their times.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from robust_erm import queue
+from robust_erm.errors import ConfigError
+from robust_erm.queue import Seen
+from robust_erm.run_folder import write_whole
+
+_LINES = 8  # of a log, in a report
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """``content`` as JSON, whole."""
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def read(path: Path) -> dict[str, Any]:
+    """JSON, or nothing where there is no such file yet."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    return content
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One job, an array of tasks unless it has only one."""
+
+    path: Path
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """submission.json: job, name, tasks and steps (runs and most steps of each), settings, code, revision."""
+        return read(self.path / "submission.json")
+
+    def job_of(self, facts: dict[str, Any], number: int) -> str:
+        """What SLURM calls task ``number``."""
+        return str(facts["job"]) + (f"_{number}" if len(facts["tasks"]) > 1 else "")
+
+    def work(self, number: int) -> Path:
+        """What task ``number`` has to do."""
+        return self.path / f"task-{number}.json"
+
+    def said(self, number: int) -> Path:
+        """What task ``number`` says of itself."""
+        return self.path / f"said-{number}.json"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as it stands: what it says of itself, and what SLURM says of it (None: SLURM is silent)."""
+
+    submission: Submission
+    number: int
+    runs: int
+    steps: int
+    job: str
+    said: dict[str, Any] = field(default_factory=dict)
+    seen: Seen | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has said its last word."""
+        return self.said.get("state") == "done"
+
+    @property
+    def active(self) -> bool:
+        """Whether it may still bring results by itself."""
+        return not self.done and (self.seen is None or not self.seen.over)
+
+    @property
+    def running(self) -> bool:
+        """Whether it trains just now."""
+        return self.active and self.said.get("state") == "running" and self.state in ("RUNNING", "COMPLETING")
+
+    @property
+    def ids(self) -> list[str]:
+        """The runs that it has to train."""
+        return [entry["id"] for entry in read(self.submission.work(self.number))["runs"]]
+
+    @property
+    def state(self) -> str:
+        """In one word."""
+        if self.done:
+            return "done"
+        return "SLURM is silent" if self.seen is None else self.seen.state
+
+    @property
+    def requeues(self) -> int:
+        """How often it has been requeued."""
+        said: int = self.said.get("restarts", 0)
+        return max(said, self.seen.restarts if self.seen else 0)
+
+    @property
+    def log(self) -> Path:
+        """What it printed."""
+        return self.submission.path / f"{self.job}_0_log.out"
+
+    def last_lines(self) -> list[str]:
+        """The end of its log."""
+        try:
+            lines = self.log.read_text(errors="replace").splitlines()
+        except OSError:
+            return []
+        return [line.rstrip() for line in lines if line.strip()][-_LINES:]
+
+
+class SlurmSweep:
+    """The sweep whose table and figure go to ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / "slurm"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """sweep.json: the points (id and folder of each), and the working directory."""
+        return read(self.path / "sweep.json")
+
+    def submissions(self) -> list[Submission]:
+        """All, in order."""
+        numbers = [int(p.name) for p in self.path.glob("*") if p.name.isdigit()]
+        return [Submission(self.path / str(n)) for n in sorted(numbers)]
+
+    def tasks(self) -> list[Task]:
+        """All tasks of all submissions as they stand."""
+        facts = [(s, s.facts) for s in self.submissions()]
+        for submission, fact in facts:
+            if fact and not fact["job"]:  # killed between sbatch and writing down what it answered
+                fact["job"] = queue.named(fact["name"]) or "unknown"
+                if fact["job"] != "unknown":
+                    write(submission.path / "submission.json", fact)
+        said = {(s, k): read(s.said(k)) for s, fact in facts for k in range(len(fact.get("tasks", [])))}
+        open_ = {
+            facts_["job"] for s, facts_ in facts for k in range(len(facts_.get("tasks", []))) if not _over(said[s, k])
+        }
+        seen = queue.look(open_ - {"unknown"})
+        found = []
+        for submission, fact in facts:
+            for k, runs in enumerate(fact.get("tasks", [])):
+                job = submission.job_of(fact, k)
+                gone = Seen("CANCELLED" if k in fact.get("cancelled", []) else "GONE")
+                slurm = None if seen is None else seen.get(job, gone)
+                found.append(Task(submission, k, runs, fact["steps"][k], job, said[submission, k], slurm))
+        return found
+
+
+def _over(said: dict[str, Any]) -> bool:
+    return said.get("state") == "done"
+
+
+def opened(folder: str | Path) -> SlurmSweep:
+    """The sweep in ``folder``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    sweep = SlurmSweep(Path(folder))
+    if not sweep.facts:
+        known = found(Path("outputs"))
+        others = f"; sweeps here: {', '.join(map(str, known[-3:]))}" if known else ""
+        raise ConfigError("folder", folder, f"holds no sweep that was submitted to SLURM{others}")
+    return sweep
+
+
+def found(outputs: Path) -> list[Path]:
+    """Folders of submitted sweeps below ``outputs``."""
+    return sorted(p.parent.parent for p in outputs.glob("sweeps/*/slurm/sweep.json"))
+
+
+def counts(tasks: Sequence[Task]) -> dict[str, int]:
+    """How many tasks are in which state."""
+    states: dict[str, int] = {}
+    for task in tasks:
+        states[task.state] = states.get(task.state, 0) + 1
+    return states

@@ -1,0 +1,130 @@
+"""``hydra/launcher=slurm``: check the points, submit what has no result, wait for it or leave."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from robust_erm import source
+from robust_erm.config import Run
+from robust_erm.errors import ConfigError, require
+from robust_erm.report import Result
+from robust_erm.run_folder import RunFolder, folder_of
+from robust_erm.slurm import sbatch, submit
+from robust_erm.slurm.folder import SlurmSweep, write
+from robust_erm.slurm.settings import Settings, settings, snapshots
+from robust_erm.slurm.watch import Watch, command, conclude, wait
+from robust_erm.sweep import Config, checked, leave_nothing
+from robust_erm.terminal import console, output
+
+
+def launch(
+    configs: Iterable[Config], overrides: Sequence[Sequence[str]], folder: Path, given: dict[str, Any]
+) -> list[Result]:
+    """Check, submit, wait and report; see :func:`robust_erm.sweep.run_sweep`."""
+    kept: list[Settings] = []
+
+    def fits() -> None:
+        kept.append(settings(given))
+        if not kept[0].dry_run:
+            sbatch.require_slurm()
+
+    runs = checked(configs, overrides, folder, fits)
+    (chosen,) = kept
+    sweep = SlurmSweep(folder)
+    todo = list({run.id: run for run in runs if RunFolder(run).read_summary() is None}.values())
+    under_way = _under_way(sweep)
+    try:
+        for run in todo:
+            advice = f"is being trained by a task of this sweep; first {command('cancel', folder)}"
+            require(not (run.fresh and run.id in under_way), "fresh", folder_of(run), advice)
+        todo = [run for run in todo if run.id not in under_way]
+        if chosen.dry_run:
+            _dry_run(sweep, runs, todo, chosen)
+            raise SystemExit(0)
+        remember(sweep, runs)
+        if todo:
+            announce(sweep, submit.submit(sweep, todo, chosen).facts, len(runs))
+        elif under_way:
+            console.print("all that is missing has been submitted before, and is under way", highlight=False)
+    except ConfigError as error:
+        if not sweep.submissions():
+            shutil.rmtree(sweep.path, ignore_errors=True)
+        leave_nothing(folder)
+        print(f"robust_erm: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    if chosen.detach and (todo or under_way):
+        leave(sweep)
+        raise SystemExit(0)
+    return follow(sweep, chosen.poll, not runs[0].trainer.progress)
+
+
+def _under_way(sweep: SlurmSweep) -> set[str]:
+    """Runs of this sweep that an earlier submission still trains, or will."""
+    if not sweep.facts:
+        return set()
+    return Watch(sweep).look().waiting
+
+
+def remember(sweep: SlurmSweep, runs: Sequence[Run]) -> None:
+    """Write sweep.json."""
+    points = list({run.id: {"id": run.id, "folder": str(folder_of(run))} for run in runs}.values())
+    sweep.path.mkdir(parents=True, exist_ok=True)
+    write(sweep.path / "sweep.json", {"cwd": str(Path.cwd()), "points": points})
+
+
+def announce(sweep: SlurmSweep, facts: dict[str, Any], points: int) -> None:
+    """What was submitted."""
+    tasks, runs = len(facts["tasks"]), sum(facts["tasks"])
+    found = f"; {points - runs} have been submitted or finished before" if points > runs else ""
+    text = f"submitted job {facts['job']}: {tasks} tasks, {runs} runs{found}; code {facts['revision'] or facts['code']}"
+    console.print(text, soft_wrap=True, highlight=False)
+
+
+def leave(sweep: SlurmSweep) -> None:
+    """How to go on from any shell."""
+    for verb in ("status", "watch", "collect", "cancel"):
+        output.print(f"  {command(verb, sweep.folder)}", soft_wrap=True, highlight=False, markup=False)
+
+
+def follow(sweep: SlurmSweep, seconds: float, quiet: bool) -> list[Result]:
+    """Wait, and report; Ctrl-C leaves the tasks alone and says how to go on."""
+    try:
+        standing = wait(sweep, seconds, quiet)
+    except KeyboardInterrupt:
+        standing = Watch(sweep).look()
+        total = len(standing.points)
+        console.print(f"detached: {standing.done} of {total} runs have ended, the tasks go on", highlight=False)
+        leave(sweep)
+        raise SystemExit(130) from None
+    return conclude(sweep, standing)
+
+
+def _dry_run(sweep: SlurmSweep, runs: Sequence[Run], todo: Sequence[Run], chosen: Settings) -> None:
+    """Print the script and the tasks; submit nothing, leave nothing."""
+    output.print(f"{len(runs)} points, {len(todo)} to be trained", highlight=False)
+    if todo:
+        members = submit.shares(todo, chosen)
+        code = snapshots(chosen, sweep.folder).absolute() / source.fingerprint()
+        text = sbatch.script(chosen, sweep.path.absolute() / "<n>", code, "robust-erm-<id>", len(members))
+        print(text)
+        table = Table(show_edge=False, pad_edge=False, header_style="bold")
+        for heading in ("task", "runs", "most steps"):
+            table.add_column(heading, justify="right")
+        table.add_column("what")
+        for k, indices in enumerate(members):
+            mine = [todo[i] for i in indices]
+            table.add_row(str(k), str(len(mine)), f"{sum(run.stop.steps for run in mine):,}", submit.title(mine))
+        output.print(table)
+        try:
+            sbatch.require_slurm()
+        except ConfigError as error:
+            output.print(f"not asked whether it would be accepted: {error}", soft_wrap=True, highlight=False)
+        else:
+            output.print(f"sbatch: {sbatch.test(text, chosen)}", soft_wrap=True, highlight=False)
+    leave_nothing(sweep.folder)

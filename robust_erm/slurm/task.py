@@ -1,0 +1,195 @@
+"""What a task does on its node: train its share of the runs as a packed sweep, and say how it goes.
+
+It imports little before it is ready for the cluster's signals. SIGTERM (preemption, or the warning before the
+time limit) makes the workers leave checkpoints at a safe point; the task then requeues itself, unless SLURM
+has done so or somebody has cancelled it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+class Share:
+    """Callable for submitit: task ``number`` of the submission in ``folder``.
+
+    It holds nothing else: configs are read on the node from the submission's folder, where they are resolved.
+    """
+
+    def __init__(self, folder: str, number: int) -> None:
+        self.folder, self.number = folder, number
+
+    def __call__(self) -> str:
+        """Train; the task's last word."""
+        signal.signal(signal.SIGTERM, _asked_to_end)
+        return Work(Path(self.folder), self.number).run()
+
+
+def _asked_to_end(*_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may come several times
+    raise KeyboardInterrupt
+
+
+class Work:
+    """One attempt at a task."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        from robust_erm.queue import this_job
+        from robust_erm.slurm.folder import Submission, read
+
+        self.submission = Submission(folder)
+        self.number, self.path = number, self.submission.said(number)
+        self.job, self.restarts = this_job() or ("", 0)
+        self.earlier = read(self.path)
+        self.word = {
+            "state": "running",
+            "job": self.job,
+            "restarts": self.restarts,
+            "attempts": self.earlier.get("attempts", []),
+            "progress": {},
+            "results": [],
+            "failures": {},
+            "held": [],
+            "notes": self.earlier.get("notes", []),
+        }
+
+    def run(self) -> str:
+        """Train what is left; returns the state that it is left in."""
+        if self.earlier.get("state") == "done":
+            print("this task had finished; nothing to do", flush=True)
+            return "done"
+        attempt = {
+            "node": os.environ.get("SLURMD_NODENAME", socket.gethostname()),
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+            "restarts": self.restarts,
+            "began": time.time(),
+        }
+        self.word["attempts"] = [*self.word["attempts"], attempt]
+        state = "done"
+        try:
+            self._say()
+            self._train()
+        except (KeyboardInterrupt, SystemExit):
+            state = self._stopped()
+        except Exception as error:
+            self._failed(error)
+        attempt["ended"] = time.time()
+        self._say(state=state)
+        if state == "requeued":
+            self._requeue()
+        return state
+
+    def _train(self) -> None:
+        from robust_erm.config import resolve
+        from robust_erm.problem import MARGINS
+        from robust_erm.report import Failure
+        from robust_erm.slurm.folder import read
+        from robust_erm.sweep import Sweep
+        from robust_erm.terminal import set_up_logging
+
+        set_up_logging()
+        given = read(self.submission.work(self.number))
+        runs = []
+        for entry in given["runs"]:
+            run = resolve(entry["config"])
+            if run.id != entry["id"]:
+                raise RuntimeError(
+                    f"this code calls run {entry['id']} another name, {run.id}: it is not what was submitted"
+                )
+            if entry["margin"] is not None:
+                MARGINS[run.data, run.seed, run.attack.p] = entry["margin"]
+            runs.append(run)
+        if self.restarts > given["max_requeues"]:
+            self._give_up([run.id for run in runs], self.restarts)
+            return
+        self._look_at_gpus(runs[0])
+        sweep = Sweep(runs, given["workers"], given["pack_size"])
+        results = sweep.train(lambda *args: _told(self, given["poll"], *args), wait=False)
+        if sweep.todo:
+            self.word["progress"] = _plain(sweep.view)
+        failures = {id_: result for id_, result in results.items() if isinstance(result, Failure)}
+        self.word["failures"] = {id_: {"cause": f.cause, "traceback": f.traceback} for id_, f in failures.items()}
+        self.word["results"] = [id_ for id_ in results if id_ not in failures]
+        self.word["held"] = [run.id for run in sweep.held]
+
+    def _look_at_gpus(self, run: Any) -> None:
+        import torch
+
+        given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        if given and run.trainer.device == "auto" and not torch.cuda.is_available():
+            note = f"GPU {given} was given, but torch {torch.__version__} finds none: trained on the CPU"
+            if note not in self.word["notes"]:
+                self.word["notes"] = [*self.word["notes"], note]
+
+    def _stopped(self) -> str:
+        """After the workers have left checkpoints: requeue, if that is for us to do."""
+        from robust_erm.queue import state_of
+        from robust_erm.slurm.folder import read
+
+        given = read(self.submission.work(self.number))
+        now = state_of(self.job)
+        if now != "RUNNING":  # cancelled, or requeued by SLURM itself
+            print(f"stopped; SLURM says {now or 'nothing'}", flush=True)
+            return "stopped"
+        if self.restarts >= given["max_requeues"]:
+            self._give_up([entry["id"] for entry in given["runs"]], self.restarts)
+            return "done"
+        return "requeued"
+
+    def _requeue(self) -> None:
+        print("checkpoints are left; requeueing", flush=True)
+        done = subprocess.run(["scontrol", "requeue", self.job], capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(f"could not be requeued: {done.stderr.strip()}", flush=True)
+            self._say(state="stopped")
+        os._exit(0)  # before submitit writes a result: SLURM ends this process any moment
+
+    def _give_up(self, ids: list[str], times: int) -> None:
+        cause = f"was requeued {times} times, as often as hydra.launcher.max_requeues allows; checkpoints are kept"
+        self.word["failures"] = {id_: {"cause": cause, "traceback": ""} for id_ in ids}
+
+    def _failed(self, error: Exception) -> None:
+        from robust_erm.slurm.folder import read
+        from robust_erm.workers import described
+
+        said = described(error)
+        print(said["traceback"], file=sys.stderr, flush=True)
+        ids = [entry["id"] for entry in read(self.submission.work(self.number))["runs"]]
+        self.word["failures"] = {id_: {"cause": said["cause"], "traceback": said["traceback"]} for id_ in ids}
+
+    def _say(self, **changes: Any) -> None:
+        from robust_erm.slurm.folder import read, write
+
+        if read(self.path).get("restarts", 0) > self.restarts:
+            print("requeued elsewhere meanwhile; this attempt ends", flush=True)  # its node was thought dead
+            os._exit(1)
+        self.word |= changes
+        write(self.path, self.word)
+
+
+def _told(work: Work, seconds: float, *args: Any) -> Any:
+    """A view that also tells the submission's folder."""
+    from robust_erm.live import View
+
+    class Told(View):
+        said_at = 0.0
+
+        def tick(self) -> None:
+            super().tick()
+            if time.monotonic() - self.said_at >= seconds:
+                self.said_at = time.monotonic()
+                work._say(progress=_plain(self))
+
+    return Told(*args)
+
+
+def _plain(view: Any) -> dict[str, Any]:
+    totals = view.totals()
+    return {**totals, "ended": dict(totals["ended"])}

@@ -1,0 +1,232 @@
+"""How a submitted sweep stands: results so far, failures with their cause, and waiting for the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from robust_erm import locks
+from robust_erm.live import View
+from robust_erm.report import Failure, Point, Result, report
+from robust_erm.run_folder import SUMMARY, read_config
+from robust_erm.slurm.folder import SlurmSweep, Task, counts
+from robust_erm.terminal import console, output
+
+_PATIENCE = 15.0  # seconds after the end of a task within which a network file system shows its last word
+_VISIBLE = 90.0  # the same for the results that it names: a directory may be seen as it was a minute ago
+
+_ADVICE = {
+    "OUT_OF_MEMORY": "ask for more memory: resume ... memory=<GiB>",
+    "TIMEOUT": "it had no time to requeue itself: resume ... time=<minutes>, or a longer warning=<seconds>",
+    "NODE_FAIL": "the node failed, and SLURM did not requeue the job: resume",
+    "CANCELLED": "somebody cancelled it: resume",
+    "DEADLINE": "its deadline came: resume",
+    "GONE": "SLURM has forgotten it: resume",
+}
+
+
+@dataclass
+class Standing:
+    """A sweep as it stands.
+
+    Args:
+        points: in order.
+        results: by run id: summaries and failures.
+        tasks: of all submissions.
+        waiting: ids of runs that may still get a result by themselves.
+        dead: tasks that ended without their last word.
+    """
+
+    points: list[Point]
+    results: dict[str, Result]
+    tasks: list[Task]
+    waiting: set[str] = field(default_factory=set)
+    dead: list[Task] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        """Runs with a summary."""
+        return sum(isinstance(result, dict) for result in self.results.values())
+
+
+class Watch:
+    """Looks at a sweep again and again; summaries are read once."""
+
+    def __init__(self, sweep: SlurmSweep) -> None:
+        self.sweep = sweep
+        self.points = [Point(p["id"], Path(p["folder"]), {}) for p in sweep.facts["points"]]
+        self.summaries: dict[str, dict[str, Any]] = {}
+        self.work: dict[tuple[Path, int], list[str]] = {}
+        self.missed: dict[str, float] = {}
+
+    def look(self, patient: bool = True, everywhere: bool = True) -> Standing:
+        """How the sweep stands now.
+
+        Args:
+            patient: for some seconds a task that has ended may still get its word in.
+            everywhere: look for the results of tasks that are under way, too.
+        """
+        tasks = self.sweep.tasks()
+        latest = {id_: task for task in tasks for id_ in self.ids(task)}  # of several submissions, the last
+        for point in self.points:
+            task = latest.get(point.id)
+            if point.id not in self.summaries and (everywhere or task is None or not task.active):
+                self._read(point)
+        standing = Standing(self.points, dict(self.summaries), tasks)
+        for point in self.points:
+            task = latest.get(point.id)
+            if point.id in self.summaries or task is None:
+                continue
+            named = point.id in task.said.get("results", [])
+            late = patient and (named or not task.done) and self._late(task, _VISIBLE if named else _PATIENCE)
+            if task.active or late:
+                standing.waiting.add(point.id)
+            else:
+                self._without_result(point, task, standing)
+        return standing
+
+    def _read(self, point: Point) -> None:
+        with suppress(FileNotFoundError):
+            if SUMMARY in os.listdir(point.folder):  # which asks the server; whether a file exists may be remembered
+                self.summaries[point.id] = json.loads((point.folder / SUMMARY).read_text())
+
+    def ids(self, task: Task) -> list[str]:
+        """The runs of a task."""
+        key = (task.submission.path, task.number)
+        if key not in self.work:
+            self.work[key] = task.ids
+        return self.work[key]
+
+    def _late(self, task: Task, seconds: float) -> bool:
+        return time.monotonic() - self.missed.setdefault(task.job, time.monotonic()) < seconds
+
+    def _without_result(self, point: Point, task: Task, standing: Standing) -> None:
+        said = task.said.get("failures", {}).get(point.id)
+        place = f"task {task.number} (job {task.job})"
+        if said is not None:
+            standing.results[point.id] = Failure(said["cause"], said["traceback"])
+        elif point.id in task.said.get("results", []):
+            standing.results[point.id] = Failure(f"{place} has trained it, but no result is to be seen here")
+        elif task.done:
+            holder = locks.holder(point.folder) if point.folder.is_dir() else None
+            if holder is not None:
+                standing.waiting.add(point.id)
+            else:
+                cause = f"was in other hands when {place} came to it, and has no result: resume"
+                standing.results[point.id] = Failure(cause)
+        else:
+            if task not in standing.dead:
+                standing.dead.append(task)
+            standing.results[point.id] = Failure(f"{place} ended without a word: {ending(task)}")
+
+
+def ending(task: Task) -> str:
+    """How SLURM says that a task ended: state, exit status and signal, node."""
+    seen = task.seen
+    if seen is None:
+        return "SLURM is silent"
+    code = f", exit {seen.code}" if seen.code and seen.code not in ("0", "0:0") else ""
+    requeues = f", after {task.requeues} requeues" if task.requeues else ""
+    return f"{seen.state}{code}{f' on {seen.node}' if seen.node else ''}{requeues}"
+
+
+def command(verb: str, folder: Path, *more: str) -> str:
+    """How to go on, to copy and paste."""
+    return " ".join(["python -m robust_erm.slurm", verb, shlex.quote(str(folder)), *more])
+
+
+def wait(sweep: SlurmSweep, seconds: float, quiet: bool) -> Standing:
+    """Until nothing more comes by itself, with a live view.
+
+    Raises:
+        KeyboardInterrupt: nothing is cancelled by it.
+    """
+    watch = Watch(sweep)
+    standing = watch.look()
+    todo = standing.waiting
+    mine = {task.job for task in standing.tasks if todo.intersection(watch.ids(task))}
+    steps = sum(task.steps for task in standing.tasks if task.job in mine)
+    with View(len(todo), steps, quiet) as view:
+        view.unit, view.packs = "tasks", len(mine)
+        while True:
+            _show(view, watch, standing, [task if task.job in mine else None for task in standing.tasks], todo)
+            if not standing.waiting:
+                return standing
+            time.sleep(seconds)
+            standing = watch.look(everywhere=False)
+
+
+def _show(view: View, watch: Watch, standing: Standing, tasks: list[Task | None], todo: set[str]) -> None:
+    """Bring the view up to date; tasks that had ended before it began are None."""
+    elsewhere = set(todo)  # runs that no running task counts
+    for number, task in enumerate(tasks):
+        if task is None:
+            continue
+        progress = task.said.get("progress")
+        if not task.running:
+            if number in view.running:
+                if progress:
+                    view.progress(number, progress)
+                view.stop(number, Counter())
+            continue
+        elsewhere.difference_update(watch.ids(task))
+        if number not in view.running:
+            attempt = task.said["attempts"][-1]
+            gpus = f", GPU {attempt['gpus']}" if attempt["gpus"] else ""
+            view.start(number, f"{task.job} on {attempt['node']}{gpus}", task.runs, task.runs)
+        if progress:
+            view.progress(number, {**progress, "done": sum(progress["ended"].values())})
+    kept = [task for task in tasks if task is not None]
+    view.packs_done = sum(not task.active for task in kept)
+    results = (standing.results.get(id_) for id_ in elsewhere)
+    view.ended = Counter(str(r["status"]) if isinstance(r, dict) else "failed" for r in results if r is not None)
+    states = counts([task for task in kept if task.active and not task.running])
+    reasons = {task.seen.reason for task in kept if task.seen and task.state == "PENDING" and task.seen.reason}
+    words = ", ".join(f"{n} {state.lower()}" for state, n in states.items())
+    view.note = words + (f" ({', '.join(sorted(reasons))})" if reasons else "")
+    view.tick()
+
+
+def conclude(sweep: SlurmSweep, standing: Standing) -> list[Result]:
+    """Print the table, the failures and what to do; the results, in order; what still waits has none."""
+    ended = [
+        (Point(p.id, p.folder, read_config(p.folder)) if isinstance(result, dict) else p, result)
+        for p in standing.points
+        if (result := standing.results.get(p.id)) is not None
+    ]
+    results = [result for _, result in ended]
+    requeued = [task for task in standing.tasks if task.requeues]
+    if requeued:
+        times = ", ".join(f"{task.job} {task.requeues}x" for task in requeued)
+        console.print(f"requeued: {times}", soft_wrap=True, highlight=False)
+    for note in dict.fromkeys(n for task in standing.tasks for n in task.said.get("notes", [])):
+        console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
+    report([point for point, _ in ended], results, sweep.folder)
+    for task in standing.dead:
+        obituary(sweep, task)
+    if any(isinstance(result, Failure) for result in results):
+        line = command("resume", sweep.folder)
+        output.print(f"only what has no result yet: {line}", soft_wrap=True, highlight=False, markup=False)
+    if standing.waiting:
+        said = f"{len(standing.waiting)} runs have not ended yet: {command('watch', sweep.folder)}"
+        output.print(said, soft_wrap=True, highlight=False, markup=False)
+    return [standing.results.get(p.id, Failure("has not ended yet")) for p in standing.points]
+
+
+def obituary(sweep: SlurmSweep, task: Task) -> None:
+    """What is known of a task that ended without a word."""
+    state = task.seen.state if task.seen else ""
+    advice = _ADVICE.get(state, "see its log, mend what it says, and resume").replace(
+        "resume ...", command("resume", sweep.folder)
+    )
+    lines = [f"task {task.number} (job {task.job}): {ending(task)}; {advice}", f"  log {task.log}"]
+    lines += [f"  | {line}" for line in task.last_lines()] or ["  (empty: it never started; is this folder shared?)"]
+    for line in lines:
+        output.print(line, soft_wrap=True, highlight=False, markup=False)
