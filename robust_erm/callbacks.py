@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning as L
 
+from robust_erm import locks
 from robust_erm.module import RobustERM
 from robust_erm.run_folder import RunFolder
 from robust_erm.runs import RUNNING, STATUS
@@ -55,7 +56,7 @@ class Recorder(L.Callback):
 
     def _checkpoint_running(self, module: RobustERM) -> None:
         for i in module.runs.running.tolist():
-            if module.rows[i]:
+            if module.rows[i] and not locks.lost(self.folders[i].path):
                 self.folders[i].write_checkpoint(module.runs.export(i), module.rows[i])
                 self.folders[i].write_metrics(module.rows[i])
         self.last = time.monotonic()

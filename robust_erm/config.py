@@ -55,17 +55,19 @@ class Trainer:
         require(self.inner_steps >= 1, "inner_steps", self.inner_steps, "must be 1 or more")
         require(self.checkpoint_seconds >= 0, "checkpoint_seconds", self.checkpoint_seconds, "must be 0 or more")
         require(self.threads is None or self.threads >= 1, "threads", self.threads, "must be 1 or more, or null")
-        device = "cuda" if self.device == "auto" and torch.cuda.is_available() else self.device
         valid = re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device) is not None
         require(valid, "device", self.device, "must be auto, cpu, cuda, cuda:<index> or mps")
+
+    def check(self) -> None:
+        """Raise :class:`ConfigError` where this machine lacks the device."""
+        device = self.device
         if device.startswith("cuda"):
-            index = int(device.partition(":")[2] or 0)
-            found = torch.cuda.device_count()
-            require(
-                index < found, "device", self.device, f"this machine has {found} CUDA devices; use trainer.device=cpu"
-            )
+            index, found = int(device.partition(":")[2] or 0), torch.cuda.device_count()
+            advice = f"this machine has {found} CUDA devices; use trainer.device=cpu"
+            require(index < found, "trainer.device", device, advice)
         if device == "mps":
-            require(torch.backends.mps.is_available(), "device", self.device, "is not here; use trainer.device=cpu")
+            advice = "is not here; use trainer.device=cpu"
+            require(torch.backends.mps.is_available(), "trainer.device", device, advice)
 
     @property
     def torch_device(self) -> torch.device:

@@ -4,7 +4,8 @@ A lock is a file that names its holder: host, process and when that process bega
 stale once that process is gone from this host, or that job from the cluster; of any other holder on another
 host nothing is known, and it is believed. Locks are numbered: whoever finds the last one stale makes the
 next, which the file system lets one process do (a hard link; network file systems keep that, too). A lock
-saves work, and keeps logs apart; results do not depend on it, for two processes would write the same bytes.
+saves work, and keeps logs apart; results do not depend on it: a run ends with the same bytes whoever trains it,
+and one who has lost its lock leaves no more checkpoints.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robust_erm import queue
+from robust_erm import files, queue
 
 LOCK = ".lock-"
 
@@ -80,7 +81,7 @@ def _last(folder: Path) -> tuple[int, dict[str, Any] | None]:
 def _read(path: Path) -> dict[str, Any]:
     """A lock's content; that of a process which died while it was writing is empty, and stale."""
     try:
-        held: dict[str, Any] = json.loads(path.read_text())
+        held: dict[str, Any] = json.loads(files.read_text(path))
     except ValueError:
         return {}
     return held
@@ -91,7 +92,7 @@ def _made(mine: Path, lock: Path) -> bool:
     try:
         os.link(mine, lock)
     except FileExistsError:
-        return False
+        return mine.stat().st_nlink == 2  # a network file system may say so of what it has just made for us
     except OSError:  # a file system without hard links
         try:
             handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
@@ -135,6 +136,12 @@ def acquire(folder: Path) -> str | None:
             return None
     finally:
         mine.unlink(missing_ok=True)
+
+
+def lost(folder: Path) -> bool:
+    """Whether the lock that we took has gone to somebody who thought us dead."""
+    held = _last(folder)[1]
+    return held is not None and any(held.get(k) != v for k, v in _mine().items())
 
 
 def release(folder: Path) -> None:

@@ -91,9 +91,10 @@ def available(device: torch.device) -> int:
     for limit, used in (("memory.max", "memory.current"), v1):
         with suppress(OSError, ValueError):
             found.append(int((root / limit).read_text()) - int((root / used).read_text()))
-    megabytes = os.environ.get("SLURM_MEM_PER_NODE") or ""  # what a job asked for; its control group lies elsewhere
-    if megabytes.isdigit() and int(megabytes):
-        found.append(int(megabytes) * 2**20)
+    for name, times in (("SLURM_MEM_PER_NODE", "1"), ("SLURM_MEM_PER_CPU", os.environ.get("SLURM_CPUS_ON_NODE", "1"))):
+        megabytes = os.environ.get(name) or ""  # what a job was given; its control group lies elsewhere
+        if megabytes.isdigit() and int(megabytes):
+            found.append(int(megabytes) * int(times) * 2**20)
     if min(found) == math.inf:  # not Linux
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2)
     return int(min(found))

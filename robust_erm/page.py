@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 
 from robust_erm.errors import ConfigError, require
+from robust_erm.files import write_whole
 from robust_erm.results import load, read_curves, varying, where
-from robust_erm.run_folder import CONFIG, METRICS, SUMMARY, write_whole
+from robust_erm.run_folder import CONFIG, METRICS, SUMMARY
 from robust_erm.terminal import SHOWN
 
 TEMPLATE = Path(__file__).with_suffix(".html")

@@ -109,12 +109,6 @@ def this_job() -> tuple[str, int] | None:
     return None if name is None else (name, int(os.environ.get("SLURM_RESTART_COUNT") or 0))
 
 
-def state_of(job: str) -> str:
-    """The state of one running job, RUNNING or another; empty where SLURM does not say."""
-    said = ask("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T")
-    return said[0].strip() if said is not None else ""
-
-
 def named(name: str) -> str | None:
     """The number of the job of that name, where SLURM still knows it."""
     said = ask("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%F")

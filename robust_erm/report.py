@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from robust_erm.config import Run, as_data, names
 from robust_erm.figures.curves import LINES, curves, save
+from robust_erm.files import write_whole
 from robust_erm.results import as_row, grouped, read_curves, varying
-from robust_erm.run_folder import folder_of, write_whole
+from robust_erm.run_folder import folder_of
 from robust_erm.terminal import folders, output, show
 
 _SHOWN = 40  # rows of the printed table, and failures

@@ -20,7 +20,8 @@ from pyarrow import parquet
 
 from robust_erm.config import COMPONENTS
 from robust_erm.errors import ConfigError, require
-from robust_erm.run_folder import METRICS, SUMMARY, read_config, write_whole
+from robust_erm.files import write_whole
+from robust_erm.run_folder import METRICS, SUMMARY, read_config
 from robust_erm.terminal import SHOWN, folders, output, show
 
 _WIDE = 6  # config columns that fit on a terminal

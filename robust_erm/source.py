@@ -30,31 +30,37 @@ def revision() -> str | None:
     return done.stdout.strip() or None
 
 
-def _files() -> list[Path]:
-    return sorted(p.relative_to(_PACKAGE) for p in _PACKAGE.rglob("*") if p.suffix in (".py", ".html") and p.is_file())
+def _files(package: Path) -> list[Path]:
+    return sorted(p.relative_to(package) for p in package.rglob("*") if p.suffix in (".py", ".html") and p.is_file())
+
+
+def _hashed(package: Path) -> str:
+    found = hashlib.sha256(str(revision()).encode())
+    for path in _files(package):
+        found.update(str(path).encode() + b"\0" + (package / path).read_bytes() + b"\0")
+    return found.hexdigest()[:12]
 
 
 @lru_cache(maxsize=1)
 def fingerprint() -> str:
-    """Twelve hex digits of the package's files."""
-    found = hashlib.sha256(str(revision()).encode())
-    for path in _files():
-        found.update(str(path).encode() + b"\0" + (_PACKAGE / path).read_bytes() + b"\0")
-    return found.hexdigest()[:12]
+    """Twelve hex digits of the package's files and revision; a copy has those of what it was copied from."""
+    return _hashed(_PACKAGE)
 
 
 def snapshot(parent: Path) -> Path:
     """A copy of the package below ``parent``, one for each :func:`fingerprint`: the folder to import it from."""
     place = parent.absolute() / fingerprint()
     if place.is_dir():
-        return place
+        if _hashed(place / _PACKAGE.name) == fingerprint():
+            return place
+        os.rename(place, tempfile.mkdtemp(dir=parent, prefix=".damaged-"))
     parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(dir=parent, prefix=".making-"))
     try:
-        for path in _files():
+        for path in _files(_PACKAGE):
             target = making / _PACKAGE.name / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(_PACKAGE / path, target)
+            shutil.copyfile(_PACKAGE / path, target)  # with new times, lest it be cleared away as old
         (making / _REVISION).write_text(f"{revision() or ''}\n")
         making.chmod(0o755)
         try:

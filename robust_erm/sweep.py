@@ -37,8 +37,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _AGAIN = 2.0  # seconds between two looks at runs that another process trains
 
 
-def check_all(configs: Iterable[Config], labels: Sequence[str]) -> list[Run]:
-    """Resolve and check every config before anything is trained.
+def check_all(configs: Iterable[Config], labels: Sequence[str], elsewhere: bool = False) -> list[Run]:
+    """Resolve and check every config before anything is trained; ``elsewhere``: devices are not looked for.
 
     Raises:
         SystemExit: status 2, after one line for each bad point (at most ten are shown).
@@ -52,6 +52,8 @@ def check_all(configs: Iterable[Config], labels: Sequence[str]) -> list[Run]:
                 if isinstance(config, ConfigError):
                     raise config
                 run = resolve(config)
+                if not elsewhere:
+                    run.trainer.check()
                 if run.eps_unit == "margin":
                     radii(run)
                 path = folder_of(run)
@@ -313,7 +315,11 @@ def run_one(config: DictConfig) -> dict[str, Any]:
 
 
 def checked(
-    configs: Iterable[Config], overrides: Sequence[Sequence[str]], folder: Path, *requirements: Callable[[], Any]
+    configs: Iterable[Config],
+    overrides: Sequence[Sequence[str]],
+    folder: Path,
+    fits: Callable[[], None],
+    elsewhere: bool = False,
 ) -> list[Run]:
     """The runs of a sweep that may be trained; a refused sweep leaves nothing behind.
 
@@ -321,17 +327,18 @@ def checked(
         configs: of the points.
         overrides: of the points.
         folder: made by Hydra.
-        *requirements: of the launcher; raise :class:`ConfigError`.
+        fits: checks the launcher's own options; raises :class:`ConfigError`.
+        elsewhere: the runs will be trained on other machines; devices are not looked for.
 
     Raises:
         SystemExit: status 2, after saying what is wrong.
     """
     set_up_logging()
     try:
-        for requirement in requirements:
-            requirement()
+        fits()
         common = set(overrides[0]).intersection(*overrides[1:]) if len(overrides) > 1 else set()
-        return check_all(configs, [" ".join(o for o in point if o not in common) for point in overrides])
+        labels = [" ".join(o for o in point if o not in common) for point in overrides]
+        return check_all(configs, labels, elsewhere)
     except BaseException as error:
         leave_nothing(folder)
         if isinstance(error, ConfigError):

@@ -57,6 +57,8 @@ class Pool:
         if number not in self.workers:
             ours, theirs = self.context.Pipe()
             process = self.context.Process(target=_work, args=(theirs, self.task, number), daemon=True)
+            if self.context.get_start_method() == "forkserver":
+                _start_server()
             with _plain_main():
                 process.start()
             theirs.close()
@@ -101,6 +103,9 @@ class Pool:
         self.workers.clear()
 
 
+_UNHEARD = {signal.SIGINT, signal.SIGTERM}  # by workers: they go to whole groups, and the controller decides
+
+
 def _context() -> Any:
     """Workers are forked from a server that has never trained, where there is one: quick to start, and clean."""
     forks = "forkserver" in multiprocessing.get_all_start_methods()
@@ -111,10 +116,20 @@ def warm_up(modules: list[str]) -> None:
     """Let the server begin to import what workers will need, while this process goes on."""
     context = _context()
     if context.get_start_method() == "forkserver":
-        from multiprocessing import forkserver
-
         context.set_forkserver_preload(modules)
+        _start_server()
+
+
+def _start_server() -> None:
+    """With the signals blocked, so that they are in every thread of every worker, whoever starts it."""
+    from multiprocessing import forkserver, resource_tracker
+
+    resource_tracker.ensure_running()  # unblocks them when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _UNHEARD)
+    try:
         forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _plain_main:
@@ -134,9 +149,7 @@ class _plain_main:
 
 def _work(connection: Connection, task: Callable[..., Any], number: int) -> None:
     """The life of a worker."""
-    # Ctrl-C, and a cluster's warning, go to the whole group; the controller decides. Blocked, not ignored:
-    # Lightning puts a handler of its own
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_BLOCK, _UNHEARD)  # where there is no server; Lightning puts handlers of its own
     jobs: SimpleQueue[Any] = SimpleQueue()
     stop = threading.Event()
 

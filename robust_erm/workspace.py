@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from robust_erm.errors import ConfigError, require
+from robust_erm.files import write_whole
 from robust_erm.results import flat
-from robust_erm.run_folder import write_whole
 
 NORMS = ("l1", "l2", "linf")
 GROUPING = ("optimizer.name", "eps", "data.m")  # what is left within a group are the seeds

@@ -137,7 +137,7 @@ BAD = {
 @pytest.mark.parametrize("overrides", BAD)
 def test_bad_input_is_refused_in_one_line(overrides: str, composed: Callable[..., DictConfig], tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        resolve(composed(*overrides.split()))
+        resolve(composed(*overrides.split())).trainer.check()
     assert BAD[overrides] in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "outputs").exists()

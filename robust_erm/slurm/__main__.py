@@ -17,22 +17,22 @@ from rich.table import Table
 from robust_erm import source
 from robust_erm.config import resolve
 from robust_erm.errors import ConfigError, require
-from robust_erm.report import Failure, Result
+from robust_erm.report import Failure
 from robust_erm.slurm import sbatch, submit
 from robust_erm.slurm.folder import SlurmSweep, counts, found, opened, read, write
 from robust_erm.slurm.launch import announce, follow, leave
 from robust_erm.slurm.settings import changed, settings
-from robust_erm.slurm.watch import Watch, command, conclude
+from robust_erm.slurm.watch import Watch, command, conclude, notes
 from robust_erm.terminal import console, output, set_up_logging
 
 
 def status(sweep: SlurmSweep) -> int:
     """Print every task, and what has ended so far."""
-    standing = Watch(sweep).look(patient=False)
+    watch = Watch(sweep)
+    standing = watch.look(patient=False)
     table = Table(show_edge=False, pad_edge=False, header_style="bold")
     for heading in ("job", "state", "runs", "with a result", "requeues", "where", "what"):
         table.add_column(heading, justify="right" if heading in ("runs", "with a result", "requeues") else "left")
-    watch = Watch(sweep)
     for task in standing.tasks:
         results = [standing.results.get(id_) for id_ in watch.ids(task)]
         ended = sum(isinstance(result, dict) for result in results)
@@ -62,17 +62,18 @@ def status(sweep: SlurmSweep) -> int:
 
 def collect(sweep: SlurmSweep) -> int:
     """Table, figure and failures of what there is."""
-    return _status_of(conclude(sweep, Watch(sweep).look(patient=False)), Watch(sweep).look(patient=False).waiting)
+    standing = Watch(sweep).look(patient=False)
+    for note in sorted(notes(standing)):
+        console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
+    conclude(sweep, standing)
+    return int(any(isinstance(result, Failure) for result in standing.results.values()))
 
 
 def watch(sweep: SlurmSweep) -> int:
     """Wait with a live view, then collect."""
-    last = sweep.submissions()[-1].facts["settings"]["poll"] if sweep.submissions() else 5.0
-    return _status_of(follow(sweep, last, quiet=False), set())
-
-
-def _status_of(results: list[Result], waiting: set[str]) -> int:
-    return int(any(isinstance(result, Failure) for result in results) and not waiting)
+    submissions = sweep.submissions()
+    poll = submissions[-1].facts["settings"]["poll"] if submissions else 5.0
+    return int(any(isinstance(result, Failure) for result in follow(sweep, poll, quiet=False)))
 
 
 def cancel(sweep: SlurmSweep) -> int:
@@ -106,6 +107,7 @@ def resume(sweep: SlurmSweep, changes: list[str]) -> int:
     runs = []
     for point in standing.points:
         if point.id not in standing.waiting and not isinstance(standing.results.get(point.id), dict):
+            require(point.id in configs, "folder", point.folder, "was never submitted; submit the line again")
             run = resolve(configs[point.id]["config"])
             advice = "is another run with the code as it is now; submit the line again"
             require(run.id == point.id, "folder", point.folder, advice)

@@ -8,6 +8,7 @@ script, pickles and logs. Files are written whole or not at all, and nothing dep
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,8 @@ from typing import Any
 
 from robust_erm import queue
 from robust_erm.errors import ConfigError
+from robust_erm.files import read_text, write_whole
 from robust_erm.queue import Seen
-from robust_erm.run_folder import write_whole
 
 _LINES = 8  # of a log, in a report
 
@@ -29,7 +30,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
 def read(path: Path) -> dict[str, Any]:
     """JSON, or nothing where there is no such file yet."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(read_text(path))
     except FileNotFoundError:
         return {}
     return content
@@ -142,6 +143,8 @@ class SlurmSweep:
                 fact["job"] = queue.named(fact["name"]) or "unknown"
                 if fact["job"] != "unknown":
                     write(submission.path / "submission.json", fact)
+        for submission, _ in facts:
+            os.listdir(submission.path)  # asks the server; that a file was not there a minute ago may be remembered
         said = {(s, k): read(s.said(k)) for s, fact in facts for k in range(len(fact.get("tasks", [])))}
         open_ = {
             facts_["job"] for s, facts_ in facts for k in range(len(facts_.get("tasks", []))) if not _over(said[s, k])

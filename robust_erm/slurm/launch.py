@@ -34,7 +34,7 @@ def launch(
         if not kept[0].dry_run:
             sbatch.require_slurm()
 
-    runs = checked(configs, overrides, folder, fits)
+    runs = checked(configs, overrides, folder, fits, elsewhere=True)
     (chosen,) = kept
     sweep = SlurmSweep(folder)
     todo = list({run.id: run for run in runs if RunFolder(run).read_summary() is None}.values())
@@ -47,14 +47,13 @@ def launch(
         if chosen.dry_run:
             _dry_run(sweep, runs, todo, chosen)
             raise SystemExit(0)
+        earlier = sweep.facts
         remember(sweep, runs)
         if todo:
-            announce(sweep, submit.submit(sweep, todo, chosen).facts, len(runs))
+            announce(sweep, _submitted(sweep, todo, chosen, earlier), len(runs))
         elif under_way:
             console.print("all that is missing has been submitted before, and is under way", highlight=False)
     except ConfigError as error:
-        if not sweep.submissions():
-            shutil.rmtree(sweep.path, ignore_errors=True)
         leave_nothing(folder)
         print(f"robust_erm: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -64,11 +63,22 @@ def launch(
     return follow(sweep, chosen.poll, not runs[0].trainer.progress)
 
 
+def _submitted(sweep: SlurmSweep, runs: Sequence[Run], chosen: Settings, earlier: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return submit.submit(sweep, runs, chosen).facts
+    except ConfigError:
+        if earlier:
+            write(sweep.path / "sweep.json", earlier)
+        else:
+            shutil.rmtree(sweep.path, ignore_errors=True)
+        raise
+
+
 def _under_way(sweep: SlurmSweep) -> set[str]:
     """Runs of this sweep that an earlier submission still trains, or will."""
     if not sweep.facts:
         return set()
-    return Watch(sweep).look().waiting
+    return Watch(sweep).look(patient=False).waiting
 
 
 def remember(sweep: SlurmSweep, runs: Sequence[Run]) -> None:

@@ -17,9 +17,10 @@ from typing import Any
 from robust_erm import queue
 from robust_erm.errors import ConfigError, hint, require
 from robust_erm.slurm.settings import Settings
+from robust_erm.slurm.task import AGAIN
 
 _KEY = "hydra.launcher"
-_DEATHS = 2  # requeues after which a task that dies without a word stays dead
+_DEATHS = 2  # times that a task which was killed goes on
 # what sbatch says, and what is to be done
 _ADVICE = {
     r"invalid partition": ("partition", "there is no such partition{partitions}"),
@@ -56,43 +57,63 @@ def script(chosen: Settings, folder: Path, code: Path, name: str, tasks: int) ->
     from submitit.slurm.slurm import _make_sbatch_string
 
     command = f"{chosen.python or shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder))}"
-    given: dict[str, Any] = {**parameters(chosen, code, name), "command": command, "folder": folder}
+    given: dict[str, Any] = {**parameters(chosen, folder, code, name), "command": command, "folder": folder}
     return _make_sbatch_string(**given, map_count=tasks if tasks > 1 else None)
 
 
-def parameters(chosen: Settings, code: Path, name: str) -> dict[str, Any]:
+def parameters(chosen: Settings, folder: Path, code: Path, name: str) -> dict[str, Any]:
     """Of submitit's executor: what is asked for, and what its shell does before and after Python."""
     path = [shlex.quote(str(code)), shlex.quote(os.getcwd())]
     setup = [
         *chosen.setup,
+        "trap : TERM  # the shell sees the end of what it has started",
         "# the copy of the code that was made at submission, before whatever lies in the working directory",
         f"export PYTHONSAFEPATH=1 PYTHONPATH={':'.join(path)}${{PYTHONPATH:+:$PYTHONPATH}}",
         "# steps of newer SLURM versions do not take the cores over from the job",
         'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
-        "# compiled code belongs to a machine, and wants a disk with locks",
-        'export NUMBA_CACHE_DIR="${NUMBA_CACHE_DIR:-${TMPDIR:-/tmp}/robust-erm-$(id -u)}"',
+        "# compiled code belongs to a machine, and wants a disk with locks that nobody else writes to",
+        'if [ -z "$NUMBA_CACHE_DIR" ]; then',
+        '  export NUMBA_CACHE_DIR="${TMPDIR:-/tmp}/robust-erm-$(id -u)"; mkdir -p -m 700 "$NUMBA_CACHE_DIR"',
+        '  [ -O "$NUMBA_CACHE_DIR" ] || NUMBA_CACHE_DIR=$(mktemp -d)',
+        "fi",
     ]
+    killed = min(_DEATHS, chosen.max_requeues)
     teardown = [
         "code=$?",
-        "# killed, so that Python could say nothing: once more from the last checkpoints",
+        f"# {AGAIN}: told to end, checkpoints are left. Above 128: killed, so that Python could say nothing",
         "job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}; job=${job:-$SLURM_JOB_ID}",
-        f'if [ $code -gt 128 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {min(_DEATHS, chosen.max_requeues)} ] \\',
-        '  && [ "$(squeue -h -j "$job" -o %T)" = RUNNING ]; then scontrol requeue "$job"; fi',
+        f"deaths={shlex.quote(str(folder))}/killed-${{SLURM_ARRAY_TASK_ID:-0}}",
+        f'if [ $code -gt 128 ] && [ "$(cat "$deaths" 2>/dev/null | wc -l)" -lt {killed} ]; then',
+        f'  echo "$(hostname) $code" >>"$deaths"; code={AGAIN}',
+        "fi",
+        f"if [ $code -eq {AGAIN} ]; then",
+        "  for _ in 1 2 3 4 5; do  # only what runs: SLURM may have requeued it, or somebody cancelled it",
+        '    state=$(squeue -h -j "$job" -o %T) && [ -n "$state" ] && break; sleep 2',
+        "  done",
+        '  echo "told to end, or killed; SLURM says $state"',
+        '  if [ "$state" = RUNNING ]; then scontrol requeue "$job" && echo "requeued from here"; fi',
+        "fi",
         "exit $code",
     ]
     return {**chosen.parameters(), "job_name": name, "setup": setup, "teardown": teardown}
 
 
+def require_time(chosen: Settings) -> None:
+    """Raise :class:`ConfigError` where the partition allows less: SLURM may take such a job, and never start it."""
+    for name, limit, default in _partitions():
+        if name == chosen.partition or (default and not chosen.partition):
+            advice = f"minutes, but partition {name} allows {limit:g}; tasks that reach their limit go on by themselves"
+            require(chosen.time <= limit, f"{_KEY}.time", chosen.time, advice)
+
+
 def test(text: str, chosen: Settings) -> str:
     """What sbatch thinks of a script, which is not submitted: when it would start.
+
+    It sees nodes as they are just now, and calls what waits for a drained one impossible.
 
     Raises:
         ConfigError: it would be refused.
     """
-    for name, limit, default in _partitions():  # SLURM may take a job that is too long, and never start it
-        if name == chosen.partition or (default and not chosen.partition):
-            advice = f"minutes, but partition {name} allows {limit:g}; tasks that reach their limit go on by themselves"
-            require(chosen.time <= limit, f"{_KEY}.time", chosen.time, advice)
     with outside_of_jobs():
         done = subprocess.run(["sbatch", "--test-only"], input=text, capture_output=True, text=True, check=False)
     if done.returncode:

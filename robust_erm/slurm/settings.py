@@ -55,6 +55,8 @@ class Settings:
             require(value is None or value >= 1, name, value, "must be 1 or more, or null")
         require(self.memory is None or self.memory > 0, "memory", self.memory, "GiB, must be positive, or null")
         require(self.poll > 0, "poll", self.poll, "seconds, must be positive")
+        early = f"seconds, must be less than the time limit ({60 * self.time} s)"
+        require(self.warning < 60 * self.time, "warning", self.warning, early)
         extra = self.sbatch if self.sbatch is not None else {}
         require(isinstance(extra, dict), "sbatch", extra, "must be a mapping of sbatch options: {exclude: node7}")
         ours = {
@@ -115,7 +117,8 @@ def changed(old: Settings, assignments: list[str]) -> Settings:
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         require(bool(equals), key, "", "must be <option>=<value>, such as memory=32")
-        values[key] = yaml.safe_load(value)
+        require(key not in ("dry_run", "detach"), key, value, "is no option of a resume, which submits and returns")
+        values[key] = value if ":" in value and "{" not in value else yaml.safe_load(value)  # 4:00 is 240 in YAML
     try:
         return settings(values)
     except ConfigError as error:

@@ -48,11 +48,14 @@ def submit(sweep: SlurmSweep, runs: Sequence[Run], chosen: Settings) -> Submissi
     Raises:
         ConfigError: sbatch refuses, or a run that is to be trained afresh is being trained.
     """
+    sbatch.require_time(chosen)
+    afresh = [run for run in runs if run.fresh]
+    for run in afresh:
+        _require_free(run)
+    runs = [dataclasses.replace(run, fresh=False) for run in runs]  # done once, now: not when a task is requeued
     members = shares(runs, chosen)
     code = source.snapshot(snapshots(chosen, sweep.folder))
     name = f"robust-erm-{sweep.folder.name[-6:]}-{uuid.uuid4().hex[:6]}"
-    sbatch.test(sbatch.script(chosen, sweep.path.absolute() / "n", code, name, len(members)), chosen)
-    runs = [_afresh(run) for run in runs]
     facts = {
         "job": "",
         "name": name,
@@ -64,23 +67,37 @@ def submit(sweep: SlurmSweep, runs: Sequence[Run], chosen: Settings) -> Submissi
     }
     with _undisturbed():
         place = _written(sweep, facts, [_work([runs[i] for i in indices], chosen) for indices in members])
+        parameters = sbatch.parameters(chosen, place, code, name)
+        extra = parameters["additional_parameters"]
+        held = bool(afresh) and "hold" not in extra  # until the old results are gone
+        parameters["additional_parameters"] = {**extra, "hold": True} if held else extra
         try:
-            job = _sent(place, sbatch.parameters(chosen, code, name), len(members), chosen)
+            job = _sent(place, parameters, len(members), chosen)
         except ConfigError:
+            if ghost := queue.named(name):  # accepted, and the answer lost
+                queue.ask("scancel", ghost)
             shutil.rmtree(place, ignore_errors=True)
             raise
+        for run in afresh:
+            RunFolder(run).clear()
+        if held:
+            queue.ask("scontrol", "release", job)
         write(place / "submission.json", facts | {"job": job})
     return Submission(place)
 
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Ctrl-C waits."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    """Ctrl-C waits until this is done."""
+    heard: list[int] = []
+    kept = {s: signal.signal(s, lambda number, _: heard.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    if heard:
+        raise KeyboardInterrupt
 
 
 def _written(sweep: SlurmSweep, facts: dict[str, Any], work: list[dict[str, Any]]) -> Path:
@@ -119,22 +136,17 @@ def _sent(place: Path, parameters: dict[str, Any], tasks: int, chosen: Settings)
     return job
 
 
-def _afresh(run: Run) -> Run:
-    """``fresh=true`` is done once, now: a task that is requeued must not start over."""
-    if not run.fresh:
-        return run
-    folder = RunFolder(run)
-    if folder.path.is_dir():
-        holder = locks.holder(folder.path)
-        advice = f"cannot be trained afresh: {holder} trains it; let it end, or cancel it"
-        require(holder is None, "fresh", folder.path, advice)
-        folder.clear()
-    return dataclasses.replace(run, fresh=False)
+def _require_free(run: Run) -> None:
+    folder = RunFolder(run).path
+    holder = locks.holder(folder) if folder.is_dir() else None
+    advice = f"cannot be trained afresh: {holder} trains it; let it end, or cancel it"
+    require(holder is None, "fresh", folder, advice)
 
 
 def _work(runs: Sequence[Run], chosen: Settings) -> dict[str, Any]:
     margins = [MARGINS.get((run.data, run.seed, run.attack.p)) for run in runs]
     return {
+        "code": source.fingerprint(),
         "workers": chosen.workers,
         "pack_size": chosen.pack_size,
         "max_requeues": chosen.max_requeues,

@@ -1,8 +1,8 @@
 """What a task does on its node: train its share of the runs as a packed sweep, and say how it goes.
 
 It imports little before it is ready for the cluster's signals. SIGTERM (preemption, or the warning before the
-time limit) makes the workers leave checkpoints at a safe point; the task then requeues itself, unless SLURM
-has done so or somebody has cancelled it.
+time limit) makes the workers leave checkpoints at a safe point; the task then ends with status AGAIN, and the
+job's shell, which has SLURM's commands even where Python runs in a container, requeues it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+AGAIN = 75  # exit status of a task that was told to end and wants to go on later (EX_TEMPFAIL)
 
 
 class Share:
@@ -29,7 +31,14 @@ class Share:
     def __call__(self) -> str:
         """Train; the task's last word."""
         signal.signal(signal.SIGTERM, _asked_to_end)
-        return Work(Path(self.folder), self.number).run()
+        try:
+            state = Work(Path(self.folder), self.number).run()
+        except KeyboardInterrupt:  # before anything was trained
+            state = "stopped"
+        if state == "stopped":
+            sys.stdout.flush()
+            os._exit(AGAIN)  # before submitit writes a result: SLURM may end this process any moment
+        return state
 
 
 def _asked_to_end(*_: Any) -> None:
@@ -82,8 +91,6 @@ class Work:
             self._failed(error)
         attempt["ended"] = time.time()
         self._say(state=state)
-        if state == "requeued":
-            self._requeue()
         return state
 
     def _train(self) -> None:
@@ -91,18 +98,18 @@ class Work:
         from robust_erm.problem import MARGINS
         from robust_erm.report import Failure
         from robust_erm.slurm.folder import read
+        from robust_erm.source import fingerprint
         from robust_erm.sweep import Sweep
         from robust_erm.terminal import set_up_logging
 
         set_up_logging()
         given = read(self.submission.work(self.number))
+        if given["code"] != fingerprint():
+            raise RuntimeError("the copy of the code that was made at submission is gone or changed; submit again")
         runs = []
         for entry in given["runs"]:
             run = resolve(entry["config"])
-            if run.id != entry["id"]:
-                raise RuntimeError(
-                    f"this code calls run {entry['id']} another name, {run.id}: it is not what was submitted"
-                )
+            run.trainer.check()
             if entry["margin"] is not None:
                 MARGINS[run.data, run.seed, run.attack.p] = entry["margin"]
             runs.append(run)
@@ -129,27 +136,15 @@ class Work:
                 self.word["notes"] = [*self.word["notes"], note]
 
     def _stopped(self) -> str:
-        """After the workers have left checkpoints: requeue, if that is for us to do."""
-        from robust_erm.queue import state_of
+        """After the workers have left checkpoints."""
         from robust_erm.slurm.folder import read
 
         given = read(self.submission.work(self.number))
-        now = state_of(self.job)
-        if now != "RUNNING":  # cancelled, or requeued by SLURM itself
-            print(f"stopped; SLURM says {now or 'nothing'}", flush=True)
-            return "stopped"
         if self.restarts >= given["max_requeues"]:
             self._give_up([entry["id"] for entry in given["runs"]], self.restarts)
             return "done"
-        return "requeued"
-
-    def _requeue(self) -> None:
-        print("checkpoints are left; requeueing", flush=True)
-        done = subprocess.run(["scontrol", "requeue", self.job], capture_output=True, text=True, check=False)
-        if done.returncode:
-            print(f"could not be requeued: {done.stderr.strip()}", flush=True)
-            self._say(state="stopped")
-        os._exit(0)  # before submitit writes a result: SLURM ends this process any moment
+        print("checkpoints are left", flush=True)
+        return "stopped"
 
     def _give_up(self, ids: list[str], times: int) -> None:
         cause = f"was requeued {times} times, as often as hydra.launcher.max_requeues allows; checkpoints are kept"
@@ -185,7 +180,8 @@ def _told(work: Work, seconds: float, *args: Any) -> Any:
             super().tick()
             if time.monotonic() - self.said_at >= seconds:
                 self.said_at = time.monotonic()
-                work._say(progress=_plain(self))
+                with suppress(OSError):  # only the last word matters
+                    work._say(progress=_plain(self))
 
     return Told(*args)
 

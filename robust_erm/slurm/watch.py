@@ -27,6 +27,7 @@ _ADVICE = {
     "TIMEOUT": "it had no time to requeue itself: resume ... time=<minutes>, or a longer warning=<seconds>",
     "NODE_FAIL": "the node failed, and SLURM did not requeue the job: resume",
     "CANCELLED": "somebody cancelled it: resume",
+    "PREEMPTED": "it was preempted and, by the partition's choice, not requeued: resume",
     "DEADLINE": "its deadline came: resume",
     "GONE": "SLURM has forgotten it: resume",
 }
@@ -65,6 +66,7 @@ class Watch:
         self.summaries: dict[str, dict[str, Any]] = {}
         self.work: dict[tuple[Path, int], list[str]] = {}
         self.missed: dict[str, float] = {}
+        self.told: set[str] = set()
 
     def look(self, patient: bool = True, everywhere: bool = True) -> Standing:
         """How the sweep stands now.
@@ -74,6 +76,9 @@ class Watch:
             everywhere: look for the results of tasks that are under way, too.
         """
         tasks = self.sweep.tasks()
+        for parent in {point.folder.parent for point in self.points}:
+            with suppress(FileNotFoundError):
+                os.listdir(parent)  # asks the server which folders there are
         latest = {id_: task for task in tasks for id_ in self.ids(task)}  # of several submissions, the last
         for point in self.points:
             task = latest.get(point.id)
@@ -184,6 +189,9 @@ def _show(view: View, watch: Watch, standing: Standing, tasks: list[Task | None]
         if progress:
             view.progress(number, {**progress, "done": sum(progress["ended"].values())})
     kept = [task for task in tasks if task is not None]
+    for note in sorted(notes(standing) - watch.told):
+        watch.told.add(note)
+        console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
     view.packs_done = sum(not task.active for task in kept)
     results = (standing.results.get(id_) for id_ in elsewhere)
     view.ended = Counter(str(r["status"]) if isinstance(r, dict) else "failed" for r in results if r is not None)
@@ -192,6 +200,11 @@ def _show(view: View, watch: Watch, standing: Standing, tasks: list[Task | None]
     words = ", ".join(f"{n} {state.lower()}" for state, n in states.items())
     view.note = words + (f" ({', '.join(sorted(reasons))})" if reasons else "")
     view.tick()
+
+
+def notes(standing: Standing) -> set[str]:
+    """What tasks want to be known, whatever comes of it."""
+    return {note for task in standing.tasks for note in task.said.get("notes", [])}
 
 
 def conclude(sweep: SlurmSweep, standing: Standing) -> list[Result]:
@@ -206,8 +219,6 @@ def conclude(sweep: SlurmSweep, standing: Standing) -> list[Result]:
     if requeued:
         times = ", ".join(f"{task.job} {task.requeues}x" for task in requeued)
         console.print(f"requeued: {times}", soft_wrap=True, highlight=False)
-    for note in dict.fromkeys(n for task in standing.tasks for n in task.said.get("notes", [])):
-        console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
     report([point for point, _ in ended], results, sweep.folder)
     for task in standing.dead:
         obituary(sweep, task)

@@ -7,9 +7,10 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster import ROOT, Cluster, attempts, ended, has_checkpoint, same_results, sweep_of, until
@@ -21,6 +22,46 @@ Reference = Callable[..., Path]
 SWEEP = ["optimizer=gd,sd", "eps=0,0.1", "stop.steps=800", "stop.loss=null", "logger=none"]
 SLOW = ["trainer.checkpoint_seconds=0", "trainer.inner_steps=1"]
 ONE = ["hydra.launcher.cpus=1", "hydra.launcher.workers=1", "hydra.launcher.memory=1"]
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The cluster; SLURM that cannot be had is said aloud, and never passes."""
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    missing = [tool for tool in ("slurmctld", "slurmd", "munged") if shutil.which(tool, path=path) is None]
+    if missing or os.geteuid() != 0:
+        pytest.skip(
+            f"SLURM IS NOT TESTED HERE: {'there is no ' + missing[0] if missing else 'needs root'} "
+            "(on Debian, as root: apt install slurm-wlm munge)"
+        )
+    made = Cluster(tmp_path_factory.mktemp("cluster"))
+    made.script("up")
+    yield made
+    made.script("down")
+    assert not made.home.exists()
+
+
+@pytest.fixture
+def quiet(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster, with nothing in its queue and both nodes up, before and after."""
+    cluster.empty()
+    yield cluster
+    cluster.empty()
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory, cluster: Cluster) -> Callable[..., Path]:
+    """Where a line was trained by the packed launcher, uninterrupted."""
+    known: dict[Any, Path] = {}
+
+    def trained(*line: str) -> Path:
+        if line not in known:
+            known[line] = tmp_path_factory.mktemp("reference")
+            done = cluster.train(*line, "hydra.launcher.workers=2", cwd=known[line], launcher="packed")
+            assert done.returncode == 0, done.stderr
+        return known[line]
+
+    return trained
 
 
 def running(cluster: Cluster) -> list[str]:
@@ -56,7 +97,7 @@ def _has_cuda() -> bool:
 def test_many_points_on_both_nodes(quiet: Cluster, tmp_path: Path) -> None:
     """200 points in four tasks that fill a node each: two at a time, and quicker than on one node."""
     points = ["data=gaussian", "data.d=20", "data.m=10", "model=linear", "attack=exact", "optimizer=adam"]
-    points += ["seed=range(50)", "eps=0,0.01,0.02,0.03", "stop.steps=3000", "stop.loss=null", "logger=none"]
+    points += ["seed=range(50)", "eps=0,0.01,0.02,0.03", "stop.steps=1500", "stop.loss=null", "logger=none"]
     cut = [f"hydra.launcher.{o}" for o in ("cpus=4", "workers=1", "pack_size=50", "memory=2", "array_parallelism=2")]
     spans = {}
     for name, more in {"both": [], "one": ["hydra.launcher.sbatch={nodelist:n1}"]}.items():
@@ -91,7 +132,8 @@ def test_gpus_are_not_shared(quiet: Cluster, tmp_path: Path) -> None:
 
 def test_requeue_and_preemption(quiet: Cluster, reference: Reference, tmp_path: Path) -> None:
     """One task is requeued by hand, the other preempted by a job of the urgent partition: SIGTERM is all it is told."""
-    process = quiet.started(*SWEEP, *SLOW, *ONE, cwd=tmp_path)
+    threads = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}  # signals come to any thread
+    process = quiet.started(*SWEEP, *SLOW, *ONE, cwd=tmp_path, **threads)
     until(lambda: len(running(quiet)) == 2 and both_train(tmp_path))
     quiet.says("scontrol", "requeue", next(job for job in running(quiet) if job.endswith("_0")))
     quiet.says("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 2")
@@ -101,8 +143,9 @@ def test_requeue_and_preemption(quiet: Cluster, reference: Reference, tmp_path: 
     assert "requeued: " in done.stderr
     by_hand, preempted = [p.read_text() for p in logs(tmp_path)]
     assert "DUE TO JOB REQUEUE" in by_hand
-    assert "checkpoints are left; requeueing" not in by_hand, "one requeue is enough"
-    assert "checkpoints are left; requeueing" in preempted
+    assert "requeued from here" not in by_hand, "one requeue is enough"
+    assert "checkpoints are left" in preempted
+    assert "requeued from here" in preempted
     assert "resumed at step" in "".join(p.read_text() for p in tmp_path.glob("outputs/*/run.log"))
     assert same_results(tmp_path, reference(*SWEEP)) == 4
 
@@ -118,7 +161,7 @@ def test_requeue_and_preemption(quiet: Cluster, reference: Reference, tmp_path: 
 
 def test_time_limit(quiet: Cluster, reference: Reference, tmp_path: Path) -> None:
     """A minute is not enough."""
-    line = ["optimizer=gd", "eps=0,0.1", "stop.steps=4000", "stop.loss=null", "logger=none"]
+    line = ["optimizer=gd", "eps=0,0.1", "stop.steps=8000", "stop.loss=null", "logger=none"]
     limited = [
         "trainer.checkpoint_seconds=0",
         "trainer.inner_steps=1",
@@ -251,6 +294,11 @@ def test_ctrl_c_detaches_and_cancel_cancels(quiet: Cluster, tmp_path: Path) -> N
     assert collected.returncode == 1
     assert "CANCELLED" in collected.stdout
     assert has_checkpoint(tmp_path)
+    anew = quiet.train(
+        *SWEEP, *SLOW, *ONE, "hydra.launcher.detach=true", "hydra.launcher.sbatch={hold:true}", cwd=tmp_path
+    )
+    assert anew.returncode == 0, anew.stderr
+    assert "2 tasks, 4 runs" in anew.stderr, "the same line submits what was cancelled"
 
 
 # ---- refusals -------------------------------------------------------------------------------------

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from typing import Any
 import pytest
 from cluster import ROOT
 
-from robust_erm import locks, memory, plan, queue, source
+from robust_erm import files, locks, memory, plan, queue, source
 from robust_erm.config import Run, as_data, resolve
 from robust_erm.errors import ConfigError
 from robust_erm.queue import Seen
@@ -22,6 +25,7 @@ from robust_erm.slurm import __main__ as slurm
 from robust_erm.slurm import folder as folders
 from robust_erm.slurm import sbatch, submit
 from robust_erm.slurm.settings import changed, settings
+from robust_erm.slurm.task import AGAIN
 from robust_erm.slurm.watch import Watch, ending
 
 
@@ -40,6 +44,7 @@ def fake(path: Path, name: str, script: str) -> None:
     [
         ({"gpus": -1}, "hydra.launcher.gpus = -1: must be 0 or more"),
         ({"time": "long"}, "hydra.launcher.time = long: has the wrong type"),
+        ({"time": 1}, "hydra.launcher.warning = 90: seconds, must be less than the time limit (60 s)"),
         ({"tasks": 0}, "hydra.launcher.tasks = 0: must be 1 or more, or null"),
         ({"memory": 0}, "hydra.launcher.memory = 0.0: GiB, must be positive"),
         ({"partitions": "a"}, "hydra.launcher.partitions = a: unknown option"),
@@ -60,6 +65,8 @@ def test_settings_of_a_resume() -> None:
     assert (new.memory, new.partition, new.sbatch, new.cpus) == (32.0, "big", {}, old.cpus)
     with pytest.raises(ConfigError, match=r"memry = 32: unknown option.*did you mean memory"):
         changed(old, ["memry=32"])
+    with pytest.raises(ConfigError, match="time = 4:00:00: has the wrong type"):
+        changed(old, ["time=4:00:00"])
     with pytest.raises(ConfigError, match="must be <option>=<value>"):
         changed(old, ["memory"])
 
@@ -167,6 +174,10 @@ def test_a_task_uses_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plan.cores() == 1
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "100")
     assert memory.available(torch.device("cpu")) <= 100 * 2**20
+    monkeypatch.delenv("SLURM_MEM_PER_NODE")
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "30")
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "2")
+    assert memory.available(torch.device("cpu")) <= 60 * 2**20
 
 
 # ---- what SLURM says ------------------------------------------------------------------------------
@@ -271,6 +282,9 @@ def test_snapshot(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split("\n")[:2] == [str(place / "robust_erm" / "__init__.py"), str(source.revision())]
     assert (place / "robust_erm" / "page.html").is_file()
+    (place / "robust_erm" / "step.py").unlink()  # a scratch disk that is cleared of what is old
+    assert source.snapshot(tmp_path / "code") == place
+    assert (place / "robust_erm" / "step.py").is_file()
 
 
 # ---- a sweep on disk ------------------------------------------------------------------------------
@@ -333,19 +347,83 @@ def test_folders_that_hold_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "holds no sweep that was submitted to SLURM" in capsys.readouterr().err
 
 
-def test_fresh_is_done_once(resolved: Callable[..., Run], tmp_path: Path) -> None:
-    """At submission: a task that is requeued must not start over."""
+def test_a_run_in_training_is_not_trained_afresh(resolved: Callable[..., Run], tmp_path: Path) -> None:
     (run,) = runs_of(resolved, 1, "fresh=true", f"output_dir={tmp_path}")
     folder = RunFolder(run).path
     folder.mkdir()
-    for name in ("summary.json", "checkpoint.pt", "run.log"):
-        (folder / name).write_text("old")
+    submit._require_free(run)
     assert locks.acquire(folder) is None
-    with pytest.raises(ConfigError, match=f"cannot be trained afresh: process {os.getpid()} on .* trains it"):
-        submit._afresh(run)
-    assert (folder / "summary.json").is_file()
-    locks.release(folder)
-    shipped = submit._afresh(run)
-    assert not shipped.fresh
-    assert shipped.id == run.id
-    assert list(folder.iterdir()) == []
+    with pytest.raises(ConfigError, match=rf"cannot be trained afresh: process {os.getpid()} on .* trains it"):
+        submit._require_free(run)
+
+
+def test_ctrl_c_waits_for_the_end_of_a_submission() -> None:
+    """Also with threads, which numpy and torch have."""
+    done = []
+
+    def submission() -> None:
+        with submit._undisturbed():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)
+            done.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        submission()
+    assert done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_who_lost_the_lock_leaves_no_checkpoint(tmp_path: Path) -> None:
+    assert locks.acquire(tmp_path) is None
+    assert not locks.lost(tmp_path)
+    (tmp_path / f"{locks.LOCK}2").write_text(json.dumps({"host": "elsewhere", "pid": 1, "began": "1"}))
+    assert locks.lost(tmp_path)
+
+
+def test_a_file_that_is_replaced_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Network file systems say so with ESTALE."""
+    path, left, read = tmp_path / "a", [errno.ESTALE, errno.ESTALE], Path.read_text
+    path.write_text("content")
+
+    def stale(self: Path) -> str:
+        if left:
+            raise OSError(left.pop(), "Stale file handle")
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_text", stale)
+    assert files.read_text(path) == "content"
+    left[:] = [errno.ESTALE] * 9
+    with pytest.raises(OSError, match="Stale"):
+        files.read_text(path)
+
+
+# ---- the job's shell ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "kills", "requeued"),
+    [
+        (0, "RUNNING", 0, False),
+        (1, "RUNNING", 0, False),  # an error: it would come again
+        (AGAIN, "RUNNING", 0, True),
+        (AGAIN, "COMPLETING", 0, False),  # SLURM does it, or somebody has cancelled
+        (AGAIN, "RUNNING", 2, True),
+        (137, "RUNNING", 0, True),
+        (137, "RUNNING", 1, True),
+        (137, "RUNNING", 2, False),
+        (143, "CANCELLED", 0, False),
+    ],
+)
+def test_who_is_requeued(tmp_path: Path, code: int, state: str, kills: int, requeued: bool) -> None:
+    """The script's last lines, with commands in SLURM's place."""
+    fake(tmp_path / "bin", "squeue", f"echo {state}")
+    fake(tmp_path / "bin", "scontrol", f"echo $* >>{tmp_path}/asked")
+    (tmp_path / "killed-3").write_text("n1 137\n" * kills)
+    lines = sbatch.parameters(settings({}), tmp_path, tmp_path, "name")["teardown"]
+    script = "\n".join([f"(exit {code})", *lines])
+    environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SLURM_JOB_ID": "9"}
+    environment |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
+    done = subprocess.run(["bash", "-c", script], env=environment, check=False)
+    asked = (tmp_path / "asked").read_text() if (tmp_path / "asked").exists() else ""
+    assert asked == ("requeue 7_3\n" if requeued else "")
+    assert done.returncode in (code, AGAIN)
