@@ -19,8 +19,8 @@ BASE_PORT=${ROBUST_ERM_SLURM_PORT:-16817}
 
 die() { echo "local_slurm: $*" >&2; exit 1; }
 
-# whether the daemon of that pid file runs
-alive() { [ -f "$HOME_DIR/$1.pid" ] && kill -0 "$(cat "$HOME_DIR/$1.pid")" 2>/dev/null; }
+# whether the daemon of that pid file runs; the number may have been given to another process since
+alive() { [ -f "$HOME_DIR/$1.pid" ] && [ "$(cat "/proc/$(cat "$HOME_DIR/$1.pid")/comm" 2>/dev/null)" = "${1%%-*}" ]; }
 
 configure() {
   local host cpus memory

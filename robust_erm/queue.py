@@ -59,32 +59,35 @@ def ask(*command: str) -> tuple[str, str] | None:
 
 
 def look(jobs: Collection[str]) -> dict[str, Seen] | None:
-    """The jobs (``12``) and tasks (``12_3``) of job numbers; None where SLURM does not answer.
+    """What squeue knows of these jobs: by name, ``12`` or ``12_3`` for a task; None where SLURM does not answer.
 
-    squeue knows what has ended for some minutes (MinJobAge), sacct for ever, where there is accounting. A
-    job that neither knows is not in the answer.
+    It knows of what has ended for some minutes (MinJobAge); then see :func:`ended`.
     """
     if not jobs:
         return {}
-    wanted = ",".join(sorted(jobs))
     format_ = ",".join(f"{name}:{width}" for name, width in _FIELDS.items())
-    said = ask("squeue", "--noheader", "--array", "--states=all", f"--jobs={wanted}", f"--Format={format_}")
+    given = f"--jobs={','.join(sorted(jobs))}"
+    said = ask("squeue", "--noheader", "--array", "--states=all", given, f"--Format={format_}")
     if said is None or ("error" in said[1] and "Invalid job id" not in said[1]):
         return None
-    found = _from_sacct(wanted)
+    found = {}
     for line in said[0].splitlines():
         values, begin = [], 0
         for width in _FIELDS.values():
             values.append(line[begin : begin + width].strip())
             begin += width
         job, state, reason, code, restarts, node = values
+        if code.isdigit():  # as wait(2) has it; sacct says status:signal
+            code = f"{int(code) >> 8}:{int(code) & 127}"
         waits = reason if reason not in ("None", "N/A") else ""
         found[job] = Seen(state, waits, code, int(restarts) if restarts.isdigit() else 0, node)
     return found
 
 
-def _from_sacct(wanted: str) -> dict[str, Seen]:
-    said = ask("sacct", "--noheader", "--parsable2", "-X", f"--jobs={wanted}", "--format=JobID,State,ExitCode,NodeList")
+def ended(jobs: Collection[str]) -> dict[str, Seen]:
+    """What accounting knows of these jobs, by name; nothing where there is none."""
+    given = f"--jobs={','.join(sorted(jobs))}"
+    said = ask("sacct", "--noheader", "--parsable2", "-X", given, "--format=JobID,State,ExitCode,NodeList")
     return _read_sacct(said[0]) if said is not None else {}
 
 

@@ -72,7 +72,7 @@ def collect(sweep: SlurmSweep) -> int:
 def watch(sweep: SlurmSweep) -> int:
     """Wait with a live view, then collect."""
     submissions = sweep.submissions()
-    poll = submissions[-1].facts["settings"]["poll"] if submissions else 5.0
+    poll = submissions[-1].facts["settings"]["poll"] if submissions else 10.0
     return int(any(isinstance(result, Failure) for result in follow(sweep, poll, quiet=False)))
 
 

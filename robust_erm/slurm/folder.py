@@ -60,7 +60,7 @@ class Submission:
         return self.path / f"said-{number}.json"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Task:
     """A task as it stands: what it says of itself, and what SLURM says of it (None: SLURM is silent)."""
 
@@ -145,23 +145,26 @@ class SlurmSweep:
                     write(submission.path / "submission.json", fact)
         for submission, _ in facts:
             os.listdir(submission.path)  # asks the server; that a file was not there a minute ago may be remembered
-        said = {(s, k): read(s.said(k)) for s, fact in facts for k in range(len(fact.get("tasks", [])))}
-        open_ = {
-            facts_["job"] for s, facts_ in facts for k in range(len(facts_.get("tasks", []))) if not _over(said[s, k])
-        }
-        seen = queue.look(open_ - {"unknown"})
         found = []
         for submission, fact in facts:
             for k, runs in enumerate(fact.get("tasks", [])):
                 job = submission.job_of(fact, k)
-                gone = Seen("CANCELLED" if k in fact.get("cancelled", []) else "GONE")
-                slurm = None if seen is None else seen.get(job, gone)
-                found.append(Task(submission, k, runs, fact["steps"][k], job, said[submission, k], slurm))
-        return found
+                found.append(Task(submission, k, runs, fact["steps"][k], job, read(submission.said(k))))
+        return self._seen(found, {s.path: fact.get("cancelled", []) for s, fact in facts})
 
-
-def _over(said: dict[str, Any]) -> bool:
-    return said.get("state") == "done"
+    def _seen(self, tasks: list[Task], cancelled: dict[Path, list[int]]) -> list[Task]:
+        """The tasks with what SLURM says of them; it is asked for no more than needed."""
+        numbers = {task.job.partition("_")[0] for task in tasks if not task.done} - {"unknown"}
+        seen = queue.look(numbers)
+        if seen is None:
+            return tasks
+        forgotten = [task for task in tasks if not task.done and task.job not in seen]
+        if forgotten:
+            seen = queue.ended({task.job.partition("_")[0] for task in forgotten} - {"unknown"}) | seen
+        for task in tasks:
+            ours = task.number in cancelled[task.submission.path]  # accounting may be missing
+            task.seen = seen.get(task.job, Seen("CANCELLED" if ours else "GONE"))
+        return tasks
 
 
 def opened(folder: str | Path) -> SlurmSweep:

@@ -35,7 +35,7 @@ class Settings:
     pack_size: int | None = None
     max_requeues: int = 20
     warning: int = 90
-    poll: float = 5.0
+    poll: float = 10.0
     snapshots: str | None = None
     dry_run: bool = False
     detach: bool = False

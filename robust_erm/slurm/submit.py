@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_erm import locks, plan, queue, source
-from robust_erm.config import Run, as_data, names, word
+from robust_erm.config import Run, as_data, word
 from robust_erm.errors import ConfigError, require
 from robust_erm.problem import MARGINS
 from robust_erm.run_folder import RunFolder
@@ -156,7 +156,7 @@ def _work(runs: Sequence[Run], chosen: Settings) -> dict[str, Any]:
 
 
 def title(runs: Sequence[Run]) -> str:
-    """A task in a few words."""
-    kinds = dict.fromkeys(f"{word(run.data)}, {word(run.model)}, {word(run.optimizer)}" for run in runs)
-    more = f" and {len(kinds) - 1} more kinds" if len(kinds) > 1 else ""
-    return f"{next(iter(kinds))}{more}; {len(runs)} runs, {', '.join(sorted({names(r)['attack'] for r in runs}))}"
+    """What a task trains, in a few words."""
+    kinds = list(dict.fromkeys(f"{word(run.data)}, {word(run.model)}, {word(run.optimizer)}" for run in runs))
+    more = f" and {len(kinds) - 1} more" if len(kinds) > 1 else ""
+    return f"{kinds[0]}{more}"

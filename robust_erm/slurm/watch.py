@@ -42,6 +42,7 @@ class Standing:
         results: by run id: summaries and failures.
         tasks: of all submissions.
         waiting: ids of runs that may still get a result by themselves.
+        held: of these, runs that another process trains.
         dead: tasks that ended without their last word.
     """
 
@@ -49,6 +50,7 @@ class Standing:
     results: dict[str, Result]
     tasks: list[Task]
     waiting: set[str] = field(default_factory=set)
+    held: set[str] = field(default_factory=set)
     dead: list[Task] = field(default_factory=list)
 
     @property
@@ -123,6 +125,7 @@ class Watch:
             holder = locks.holder(point.folder) if point.folder.is_dir() else None
             if holder is not None:
                 standing.waiting.add(point.id)
+                standing.held.add(point.id)
             else:
                 cause = f"was in other hands when {place} came to it, and has no result: resume"
                 standing.results[point.id] = Failure(cause)
@@ -137,7 +140,7 @@ def ending(task: Task) -> str:
     seen = task.seen
     if seen is None:
         return "SLURM is silent"
-    code = f", exit {seen.code}" if seen.code and seen.code not in ("0", "0:0") else ""
+    code = f", exit {seen.code}" if seen.code not in ("", "0:0") else ""
     requeues = f", after {task.requeues} requeues" if task.requeues else ""
     return f"{seen.state}{code}{f' on {seen.node}' if seen.node else ''}{requeues}"
 
@@ -192,6 +195,7 @@ def _show(view: View, watch: Watch, standing: Standing, tasks: list[Task | None]
     for note in sorted(notes(standing) - watch.told):
         watch.told.add(note)
         console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
+    view.waiting = len(standing.held)
     view.packs_done = sum(not task.active for task in kept)
     results = (standing.results.get(id_) for id_ in elsewhere)
     view.ended = Counter(str(r["status"]) if isinstance(r, dict) else "failed" for r in results if r is not None)

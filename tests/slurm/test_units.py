@@ -195,19 +195,20 @@ def squeue(*rows: tuple[str, ...]) -> str:
 
 
 def test_with_accounting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """squeue knows what is under way, sacct what has ended; squeue is believed where both speak."""
-    live = squeue(("12_1", "RUNNING", "None", "0", "2", "n1"), ("12_3", "PENDING", "Resources", "0", "0", ""))
+    """squeue knows what is under way, sacct what has ended."""
+    live = squeue(("12_1", "FAILED", "None", "19209", "2", "n1"), ("12_3", "PENDING", "Resources", "0", "0", ""))
     fake(tmp_path, "squeue", f"cat <<'E'\n{live}\nE")
     fake(tmp_path, "sacct", f"cat <<'E'\n{SACCT}E")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     found = queue.look(["12", "13"])
     assert found is not None
-    assert found["12_1"] == Seen("RUNNING", "", "0", 2, "n1")
-    assert found["12_3"] == Seen("PENDING", "Resources", "0", 0, "")
-    assert found["12_2"].state == "CANCELLED"
-    assert found["13"].state == "TIMEOUT"
-    assert found["13"].over
-    assert "12_4" not in found
+    assert found["12_1"] == Seen("FAILED", "", "75:9", 2, "n1")
+    assert found["12_3"] == Seen("PENDING", "Resources", "0:0", 0, "")
+    over = queue.ended(["12", "13"])
+    assert over["12_2"].state == "CANCELLED"
+    assert over["13"] == Seen("TIMEOUT", code="0:0", node="n1")
+    assert over["13"].over
+    assert "12_4" not in over
 
 
 def test_without_accounting_or_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +216,7 @@ def test_without_accounting_or_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyP
     fake(tmp_path, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert queue.look(["12"]) == {}, "it has forgotten the job"
+    assert queue.ended(["12"]) == {}
     assert queue.runs("12") is False
     fake(tmp_path, "squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
     assert queue.look(["12"]) is None, "nothing is known"
@@ -306,8 +308,14 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> folders.SlurmSweep
     return made
 
 
-def stands(monkeypatch: pytest.MonkeyPatch, sweep: folders.SlurmSweep, seen: dict[str, Seen] | None) -> Any:
+def stands(
+    monkeypatch: pytest.MonkeyPatch,
+    sweep: folders.SlurmSweep,
+    seen: dict[str, Seen] | None,
+    accounting: dict[str, Seen] | None = None,
+) -> Any:
     monkeypatch.setattr(queue, "look", lambda jobs: seen)
+    monkeypatch.setattr(queue, "ended", lambda jobs: accounting or {})
     return Watch(sweep).look(patient=False)
 
 
@@ -324,6 +332,8 @@ def test_how_a_sweep_stands(sweep: folders.SlurmSweep, monkeypatch: pytest.Monke
         standing.results["b"]
     )
     assert [ending(task) for task in standing.dead] == ["OUT_OF_MEMORY, exit 0:125 on n1, after 2 requeues"]
+    forgotten = stands(monkeypatch, sweep, {"12_1": Seen("PENDING")}, {"12_0": Seen("TIMEOUT", code="0:0")})
+    assert [ending(task) for task in forgotten.dead] == ["TIMEOUT"]
     said = {"state": "done", "failures": {"d": {"cause": "ValueError: no", "traceback": ""}}, "held": ["c"]}
     folders.write(folders.Submission(sweep.path / "1").said(1), said)
     standing = stands(monkeypatch, sweep, {"12_0": dead["12_0"]})
