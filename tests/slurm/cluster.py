@@ -27,7 +27,7 @@ class Cluster:
             "ROBUST_ERM_SLURM": str(self.home),
             "ROBUST_ERM_SLURM_PORT": str(20000 + os.getpid() % 20000),
             "SLURM_CONF": str(self.home / "slurm.conf"),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'slurm'}",
             "NUMBA_CACHE_DIR": str(folder / "compiled"),
             "OMP_NUM_THREADS": "1",
         }

@@ -18,10 +18,17 @@ from cluster import ROOT, Cluster, attempts, ended, has_checkpoint, same_results
 pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, one process
 Reference = Callable[..., Path]
 
-# some seconds of training in two tasks, which a checkpoint at every few steps makes longer
-SWEEP = ["optimizer=gd,sd", "eps=0,0.1", "stop.steps=800", "stop.loss=null", "logger=none"]
-SLOW = ["trainer.checkpoint_seconds=0", "trainer.inner_steps=1"]
-ONE = ["hydra.launcher.cpus=1", "hydra.launcher.workers=1", "hydra.launcher.memory=1"]
+# two tasks, each two packs of 800 steps that sleep for SLOW seconds each
+SWEEP = [
+    "optimizer=gd,sd",
+    "optimizer._target_=slow.Slow",
+    "eps=0,0.1",
+    "stop.steps=800",
+    "stop.loss=null",
+    "logger=none",
+]
+SLOW = {"SLOW": "0.01"}
+ONE = ["hydra.launcher.cpus=1", "hydra.launcher.workers=1", "hydra.launcher.memory=1", "trainer.checkpoint_seconds=0.2"]
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +140,7 @@ def test_gpus_are_not_shared(quiet: Cluster, tmp_path: Path) -> None:
 def test_requeue_and_preemption(quiet: Cluster, reference: Reference, tmp_path: Path) -> None:
     """One task is requeued by hand, the other preempted by a job of the urgent partition: SIGTERM is all it is told."""
     threads = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}  # signals come to any thread
-    process = quiet.started(*SWEEP, *SLOW, *ONE, cwd=tmp_path, **threads)
+    process = quiet.started(*SWEEP, *ONE, cwd=tmp_path, **SLOW, **threads)
     until(lambda: len(running(quiet)) == 2 and both_train(tmp_path))
     quiet.says("scontrol", "requeue", next(job for job in running(quiet) if job.endswith("_0")))
     quiet.says("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap", "sleep 2")
@@ -160,20 +167,14 @@ def test_requeue_and_preemption(quiet: Cluster, reference: Reference, tmp_path: 
 
 
 def test_time_limit(quiet: Cluster, reference: Reference, tmp_path: Path) -> None:
-    """A minute is not enough."""
-    line = ["optimizer=gd", "eps=0,0.1", "stop.steps=8000", "stop.loss=null", "logger=none"]
-    limited = [
-        "trainer.checkpoint_seconds=0",
-        "trainer.inner_steps=1",
-        "hydra.launcher.time=1",
-        "hydra.launcher.warning=10",
-    ]
-    done = quiet.train(*line, *ONE, *limited, cwd=tmp_path)
+    """A minute, less the warning, is not enough for 1000 steps of 50 ms and the start."""
+    line = [*SWEEP[1:2], "eps=0.1", "stop.steps=1000", *SWEEP[4:]]
+    done = quiet.train(*line, *ONE, "hydra.launcher.time=1", "hydra.launcher.warning=10", cwd=tmp_path, SLOW="0.05")
     assert done.returncode == 0, done.stderr
     found = attempts(tmp_path)
     assert found[-1]["restarts"] >= 1
     assert all(a["ended"] - a["began"] < 70 for a in found)
-    assert same_results(tmp_path, reference(*line)) == 2
+    assert same_results(tmp_path, reference(*line)) == 1
 
 
 def both_train(cwd: Path) -> bool:
@@ -198,7 +199,7 @@ def steps_of(task: str) -> list[int]:
 
 def test_what_is_killed_goes_on(quiet: Cluster, reference: Reference, tmp_path: Path) -> None:
     """A task's process, and the other node's daemon: SLURM gives that node up; what still runs there ends."""
-    process = quiet.started(*SWEEP, *SLOW, *ONE, "hydra.launcher.cpus=4", cwd=tmp_path)
+    process = quiet.started(*SWEEP, *ONE, "hydra.launcher.cpus=4", cwd=tmp_path, **SLOW)
     until(lambda: len(running(quiet)) == 2 and both_train(tmp_path))
     os.kill(steps_of("_0")[0], signal.SIGKILL)
     (other,) = [a["node"] for a in attempts(tmp_path) if a["task"] == 1]
@@ -211,7 +212,7 @@ def test_what_is_killed_goes_on(quiet: Cluster, reference: Reference, tmp_path: 
 
 def test_where_nothing_may_be_requeued(quiet: Cluster, reference: Reference, tmp_path: Path) -> None:
     """One task is told to end, the other killed: both are reported, and resumed."""
-    process = quiet.started(*SWEEP, *SLOW, *ONE, "hydra.launcher.max_requeues=0", cwd=tmp_path)
+    process = quiet.started(*SWEEP, *ONE, "hydra.launcher.max_requeues=0", cwd=tmp_path, **SLOW)
     until(lambda: len(running(quiet)) == 2 and both_train(tmp_path))
     quiet.says("scancel", "--signal=TERM", next(job for job in running(quiet) if job.endswith("_0")))
     (killed,) = [job for job in running(quiet) if job.endswith("_1")]
@@ -246,7 +247,7 @@ def test_the_submitting_process_killed_and_code_and_configs_edited(
     for folder in ("robust_erm", "conf", "launch"):
         shutil.copytree(ROOT / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__"))
     held = ["hydra.launcher.sbatch={hold:true}"]
-    process = quiet.started(*SWEEP, *SLOW, *ONE, *held, cwd=checkout, PYTHONPATH="")
+    process = quiet.started(*SWEEP, *ONE, *held, cwd=checkout, PYTHONPATH=str(ROOT / "tests" / "slurm"))
     until(lambda: len(quiet.queue()) == 2 and (checkout / sweep_of(checkout) / "slurm/1/submission.json").is_file())
     facts = checkout / sweep_of(checkout) / "slurm/1/submission.json"
     until(lambda: json.loads(facts.read_text())["job"])
@@ -273,7 +274,7 @@ def test_the_submitting_process_killed_and_code_and_configs_edited(
 
 
 def test_ctrl_c_detaches_and_cancel_cancels(quiet: Cluster, tmp_path: Path) -> None:
-    process = quiet.started(*SWEEP, *SLOW, *ONE, cwd=tmp_path)
+    process = quiet.started(*SWEEP, *ONE, cwd=tmp_path, SLOW="0.05")
     until(lambda: has_checkpoint(tmp_path))
     os.killpg(process.pid, signal.SIGINT)
     done = ended(process)
@@ -281,7 +282,7 @@ def test_ctrl_c_detaches_and_cancel_cancels(quiet: Cluster, tmp_path: Path) -> N
     assert "detached: 0 of 4 runs have ended, the tasks go on" in done.stderr
     assert f"python -m robust_erm.slurm collect {sweep_of(tmp_path)}" in done.stdout
     assert len(running(quiet)) == 2
-    again = quiet.train(*SWEEP, *SLOW, *ONE, "hydra.launcher.detach=true", cwd=tmp_path)
+    again = quiet.train(*SWEEP, *ONE, "hydra.launcher.detach=true", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "has been submitted before, and is under way" in again.stderr
     assert len(quiet.queue()) == 2, "nothing is submitted twice"
@@ -294,9 +295,8 @@ def test_ctrl_c_detaches_and_cancel_cancels(quiet: Cluster, tmp_path: Path) -> N
     assert collected.returncode == 1
     assert "CANCELLED" in collected.stdout
     assert has_checkpoint(tmp_path)
-    anew = quiet.train(
-        *SWEEP, *SLOW, *ONE, "hydra.launcher.detach=true", "hydra.launcher.sbatch={hold:true}", cwd=tmp_path
-    )
+    later = ["hydra.launcher.detach=true", "hydra.launcher.sbatch={hold:true}"]
+    anew = quiet.train(*SWEEP, *ONE, *later, cwd=tmp_path)
     assert anew.returncode == 0, anew.stderr
     assert "2 tasks, 4 runs" in anew.stderr, "the same line submits what was cancelled"
 
