@@ -13,16 +13,13 @@ TORCH_CPU := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 TORCH ?=
 
-# Processes of the tests: one more than there are cores, because the one with the SLURM tests mostly waits.
-WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
-
 .PHONY: run test lint clean
 
 run: .venv/.run
 	$(BIN)/python -m robust_erm.train -m optimizer=gd,sd eps=0,0.2
 
 test: lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
