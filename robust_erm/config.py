@@ -218,6 +218,11 @@ def word(component: Any) -> str:
     return named
 
 
+def title(run: Run) -> str:
+    """``digits, mlp, gd``."""
+    return f"{word(run.data)}, {word(run.model)}, {word(run.optimizer)}"
+
+
 def as_data(value: Any, purpose: str = "all") -> Any:
     """``value``, a run or a part of it, as plain data.
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 TEMPORARY = ".tmp"
 _TRIES = 5
@@ -22,6 +24,11 @@ def write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as JSON, whole."""
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def read_text(path: Path) -> str:

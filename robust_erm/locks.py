@@ -103,9 +103,17 @@ def _made(mine: Path, lock: Path) -> bool:
     return True
 
 
+def _ours(held: dict[str, Any]) -> bool:
+    mine = _mine()
+    return all(held.get(key) == mine[key] for key in ("host", "pid", "began"))
+
+
 def holder(folder: Path) -> str | None:
     """Who holds the lock of ``folder``, in words; None where nobody does, or somebody who is gone."""
-    held = _last(folder)[1]
+    return _words(_last(folder)[1])
+
+
+def _words(held: dict[str, Any] | None) -> str | None:
     if held is None or _stale(held):
         return None
     return f"process {held['pid']} on {held['host']}" + (f" (job {held['job']})" if held.get("job") else "")
@@ -122,17 +130,17 @@ def acquire(folder: Path) -> str | None:
     try:
         while True:
             number, held = _last(folder)
-            if held is not None and not _stale(held):
-                return holder(folder) or "another process"
+            if (other := _words(held)) is not None:
+                return other
             if not _made(mine, folder / f"{LOCK}{number + 1}"):
                 continue  # somebody was faster
             # one that saw the same stale lock may have been slow, and all locks been given back meanwhile
-            others = [p for p in folder.glob(f"{LOCK}*") if p.name != f"{LOCK}{number + 1}"]
-            for other in others:
+            own = folder / f"{LOCK}{number + 1}"
+            for path in set(folder.glob(f"{LOCK}*")) - {own}:
                 with suppress(FileNotFoundError):
-                    if not _stale(_read(other)):
-                        (folder / f"{LOCK}{number + 1}").unlink(missing_ok=True)
-                        return "another process, just now"
+                    if (other := _words(_read(path))) is not None:
+                        own.unlink(missing_ok=True)
+                        return other
             return None
     finally:
         mine.unlink(missing_ok=True)
@@ -141,17 +149,16 @@ def acquire(folder: Path) -> str | None:
 def lost(folder: Path) -> bool:
     """Whether the lock that we took has gone to somebody who thought us dead."""
     held = _last(folder)[1]
-    return held is not None and any(held.get(k) != v for k, v in _mine().items())
+    return held is not None and not _ours(held)
 
 
 def release(folder: Path) -> None:
     """Give the lock of ``folder`` back, and clear stale ones away; the own one goes last."""
-    mine = {k: v for k, v in _mine().items() if k in ("host", "pid", "began")}
     own = []
     for path in folder.glob(f"{LOCK}*"):
         with suppress(OSError):
             held = _read(path)
-            if held and all(held.get(k) == v for k, v in mine.items()):
+            if _ours(held):
                 own.append(path)
             elif _stale(held):
                 path.unlink(missing_ok=True)

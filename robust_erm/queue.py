@@ -9,19 +9,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 _FIELDS = {"JobArrayID": 40, "State": 20, "Reason": 60, "exit_code": 12, "RestartCnt": 12, "NodeList": 60}
-_OVER = [
-    "COMPLETED",
-    "FAILED",
-    "CANCELLED",
-    "TIMEOUT",
-    "NODE_FAIL",
-    "OUT_OF_MEMORY",
-    "BOOT_FAIL",
-    "DEADLINE",
-    "PREEMPTED",
-    "REVOKED",
-]
-
+_ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
+_OVER = {*_ENDED, "PREEMPTED", "REVOKED", "GONE"}
 _ALIVE = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT")
 
 
@@ -46,7 +35,7 @@ class Seen:
     @property
     def over(self) -> bool:
         """Whether it will not run again."""
-        return self.state in _OVER or self.state == "GONE"
+        return self.state in _OVER
 
 
 def ask(*command: str) -> tuple[str, str] | None:
@@ -58,6 +47,12 @@ def ask(*command: str) -> tuple[str, str] | None:
     return done.stdout, done.stderr
 
 
+def _squeue(*options: str) -> str | None:
+    """What squeue prints, nothing for jobs that it has forgotten; None where SLURM does not answer."""
+    said = ask("squeue", "--noheader", "--states=all", *options)
+    return None if said is None or ("error" in said[1] and "Invalid job id" not in said[1]) else said[0]
+
+
 def look(jobs: Collection[str]) -> dict[str, Seen] | None:
     """What squeue knows of these jobs: by name, ``12`` or ``12_3`` for a task; None where SLURM does not answer.
 
@@ -66,12 +61,11 @@ def look(jobs: Collection[str]) -> dict[str, Seen] | None:
     if not jobs:
         return {}
     format_ = ",".join(f"{name}:{width}" for name, width in _FIELDS.items())
-    given = f"--jobs={','.join(sorted(jobs))}"
-    said = ask("squeue", "--noheader", "--array", "--states=all", given, f"--Format={format_}")
-    if said is None or ("error" in said[1] and "Invalid job id" not in said[1]):
+    said = _squeue("--array", f"--jobs={','.join(sorted(jobs))}", f"--Format={format_}")
+    if said is None:
         return None
     found = {}
-    for line in said[0].splitlines():
+    for line in said.splitlines():
         values, begin = [], 0
         for width in _FIELDS.values():
             values.append(line[begin : begin + width].strip())
@@ -114,8 +108,8 @@ def this_job() -> tuple[str, int] | None:
 
 def named(name: str) -> str | None:
     """The number of the job of that name, where SLURM still knows it."""
-    said = ask("squeue", "--noheader", "--states=all", f"--name={name}", "--format=%F")
-    return said[0].split()[0] if said is not None and said[0].split() else None
+    numbers = (_squeue(f"--name={name}", "--format=%F") or "").split()
+    return numbers[0] if numbers else None
 
 
 _answers: dict[str, tuple[float, bool | None]] = {}
@@ -129,8 +123,7 @@ def runs(job: str) -> bool | None:
     when, answer = _answers.get(job, (-60.0, None))
     if time.monotonic() - when < 10:
         return answer
-    said = ask("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T")
-    answered = said is not None and ("error" not in said[1] or "Invalid job id" in said[1])
-    answer = said is not None and said[0].strip() in _ALIVE if answered else None
+    said = _squeue(f"--jobs={job}", "--format=%T")
+    answer = None if said is None else said.strip() in _ALIVE
     _answers[job] = (time.monotonic(), answer)
     return answer

@@ -15,7 +15,7 @@ from robust_erm.figures.curves import LINES, curves, save
 from robust_erm.files import write_whole
 from robust_erm.results import as_row, grouped, read_curves, varying
 from robust_erm.run_folder import folder_of
-from robust_erm.terminal import folders, output, show
+from robust_erm.terminal import folders, output, say, show
 
 _SHOWN = 40  # rows of the printed table, and failures
 
@@ -60,7 +60,7 @@ def report(points: Sequence[Point], results: Sequence[Result], folder: Path) -> 
         elif "folder" in table:
             folders(table)
     for point, failure in failed[:_SHOWN]:
-        output.print(f"failed: {point.folder}: {failure.cause}", soft_wrap=True, highlight=False, markup=False)
+        say(f"failed: {point.folder}: {failure.cause}")
     if len(failed) > _SHOWN:
         output.print(f"failed: ... and {len(failed) - _SHOWN} more")
     if failed:
@@ -70,11 +70,11 @@ def report(points: Sequence[Point], results: Sequence[Result], folder: Path) -> 
         try:
             _leave(frame, curves(read_curves(chosen), keys), folder)
         except OSError as error:
-            output.print(f"no figure and table: {folder}: {error.strerror}", soft_wrap=True, highlight=False)
+            say(f"no figure and table: {folder}: {error.strerror}")
             return
         some = f" ({LINES} of {len(table)} rows)" if len(table) > LINES else ""
-        output.print(f"figure: {folder / 'curves.png'}{some}", soft_wrap=True, highlight=False)
-        output.print(f"table:  {folder / 'table.csv'}", soft_wrap=True, highlight=False)
+        say(f"figure: {folder / 'curves.png'}{some}")
+        say(f"table:  {folder / 'table.csv'}")
 
 
 def _leave(frame: pd.DataFrame, figure: Figure, folder: Path) -> None:

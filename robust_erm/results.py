@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import io
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from pyarrow import parquet
 from robust_erm.config import COMPONENTS
 from robust_erm.errors import ConfigError, require
 from robust_erm.files import write_whole
-from robust_erm.run_folder import METRICS, SUMMARY, read_config
+from robust_erm.run_folder import METRICS, SUMMARY, read_config, read_summary
 from robust_erm.terminal import SHOWN, folders, output, show
 
 _WIDE = 6  # config columns that fit on a terminal
@@ -58,7 +57,8 @@ def load(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     for root in map(Path, roots):
         require(root.exists(), "paths", root, "there is no such folder")
         for summary in sorted(root.rglob(SUMMARY)):
-            rows.append(as_row(read_config(summary.parent), json.loads(summary.read_text()), summary.parent))
+            folder = summary.parent
+            rows.append(as_row(read_config(folder), read_summary(folder), folder))
     return pd.DataFrame(rows)
 
 

@@ -20,7 +20,7 @@ from pyarrow import parquet
 
 from robust_erm.config import Run, as_data, names
 from robust_erm.errors import ConfigError, require
-from robust_erm.files import TEMPORARY, write_whole
+from robust_erm.files import TEMPORARY, write_json, write_whole
 
 CONFIG, METRICS, SUMMARY, CHECKPOINT, LOG = "config.yaml", "metrics.parquet", "summary.json", "checkpoint.pt", "run.log"
 
@@ -37,6 +37,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     """What config.yaml holds of the run in ``folder``: id, names, and the resolved config."""
     content: dict[str, Any] = yaml.load((folder / CONFIG).read_text(), Loader=_Loader)
     return content
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """What summary.json holds of the run in ``folder``, which has ended."""
+    summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
+    return summary
 
 
 def _type(column: str) -> pa.DataType:
@@ -92,11 +98,7 @@ class RunFolder:
 
     def read_summary(self) -> dict[str, Any] | None:
         """The summary of a run that has ended, or None."""
-        path = self.path / SUMMARY
-        if self.run.fresh or not path.is_file():
-            return None
-        summary: dict[str, Any] = json.loads(path.read_text())
-        return summary
+        return None if self.run.fresh or not (self.path / SUMMARY).is_file() else read_summary(self.path)
 
     def read_checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint, or None; raises :class:`ConfigError` where it is not this run's."""
@@ -131,4 +133,4 @@ class RunFolder:
     def write_summary(self, summary: dict[str, Any]) -> None:
         """summary.json; numbers that are not finite become null."""
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in summary.items()}
-        write_whole(self.path / SUMMARY, (json.dumps(clean, indent=1) + "\n").encode())
+        write_json(self.path / SUMMARY, clean)

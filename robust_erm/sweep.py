@@ -19,7 +19,7 @@ import torch
 from omegaconf import DictConfig
 
 from robust_erm import plan
-from robust_erm.config import Run, resolve, word
+from robust_erm.config import Run, resolve, title
 from robust_erm.errors import ConfigError, require
 from robust_erm.live import View, checking
 from robust_erm.locks import Held
@@ -193,8 +193,7 @@ class Sweep:
 
     def _announce(self, job: Job) -> None:
         run = job.runs[0]
-        title = f"{word(run.data)}, {word(run.model)}, {word(run.optimizer)}, {len(job.runs)} runs"
-        self.view.start(job.number, title, len(job.runs), run.stop.steps)
+        self.view.start(job.number, f"{title(run)}, {len(job.runs)} runs", len(job.runs), run.stop.steps)
 
     def _here(self, job: Job) -> None:
         """Train a job in this process."""

@@ -29,6 +29,11 @@ SHOWN = {
 }
 
 
+def say(text: str, to: Console = output) -> None:
+    """A line as it is: not folded, not coloured, brackets and all."""
+    to.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
 def show(frame: pd.DataFrame, keys: list[str]) -> None:
     """The terminal's table: what differs between the rows, then what was measured."""
     table = Table(show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold")
@@ -55,7 +60,7 @@ def show(frame: pd.DataFrame, keys: list[str]) -> None:
 def folders(frame: pd.DataFrame) -> None:
     """The folder of every row, under the number that the table gave it."""
     for k, folder in enumerate(frame["folder"], start=1):
-        output.print(f"{k:>3}  {folder}", soft_wrap=True, highlight=False)
+        say(f"{k:>3}  {folder}")
 
 
 def cell(value: Any, spread: float | None = None, percent: bool = False) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_erm.errors import ConfigError, require
-from robust_erm.files import write_whole
+from robust_erm.files import write_json
 from robust_erm.results import flat
 
 NORMS = ("l1", "l2", "linf")
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         workspace = build(options.entity or "", options.project)
         spec = spec_of(workspace)
         check(spec, sent())
-        write_whole(options.out, (json.dumps(spec, indent=1) + "\n").encode())
+        write_json(options.out, spec)
         print(f"{options.out}: {len(set(keys_of(spec)))} keys, all of which runs send")
         if options.save:
             _save(workspace)

@@ -59,6 +59,7 @@ def same_results(a: Path, b: Path) -> int:
     for name in names:
         for file in ("metrics.parquet", "checkpoint.pt"):
             assert (a / "outputs" / name / file).read_bytes() == (b / "outputs" / name / file).read_bytes(), name
+        assert json.loads((a / "outputs" / name / "summary.json").read_text())["status"]
     return len(names)
 
 

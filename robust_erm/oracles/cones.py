@@ -15,7 +15,7 @@ Index = npt.NDArray[np.int64]
 
 
 class ConeProgram:
-    """``min <c, x>`` over x in R^n with ``b - A x`` in a product of cones, built constraint by constraint."""
+    """Least of some variables where ``b - A x`` is in a product of cones, built constraint by constraint."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -38,6 +38,15 @@ class ConeProgram:
         self._cones += cones
         self._m += len(self._right[-1])
 
+    def combine(self, lam: Index, z: Array, *parts: Index) -> None:
+        """``Z' x[lam] = sum of x[part]``, lam in the simplex; the first d multipliers are of the equation."""
+        m, d = z.shape
+        each = np.arange(d)
+        definition = [(each[:, None], lam[None], -z.T), *((each, part, 1.0) for part in parts)]
+        self.constrain(definition, np.zeros(d), [clarabel.ZeroConeT(d)])
+        self.constrain([(0, lam, 1.0)], [1.0], [clarabel.ZeroConeT(1)])
+        self.constrain([(np.arange(m), lam, -1.0)], np.zeros(m), [clarabel.NonnegativeConeT(m)])
+
     def norm_at_most(self, u: Index, q: float, t: Any) -> None:
         """``||x[u]||_q <= x[t]``, q in [1, inf]."""
         d = len(u)
@@ -56,8 +65,10 @@ class ConeProgram:
             blocks = [(3 * each, r, -1.0), (3 * each + 1, t, -1.0), (3 * each + 2, u, -1.0)]
             self.constrain(blocks, np.zeros(3 * d), [clarabel.PowerConeT(1 / q)] * d)
 
-    def solve(self, cost: Array) -> tuple[Array, Array]:
-        """x, and the multipliers of the constraints in the order of their making; not judged."""
+    def solve(self, least: Index) -> tuple[Array, Array]:
+        """X with the least sum of ``x[least]``, and the multipliers, in the order of the constraints; not judged."""
+        cost = np.zeros(self.n)
+        cost[least] = 1.0
         i, j, v = (np.concatenate(arrays) for arrays in zip(*self._parts, strict=True))
         a = sparse.csc_matrix((v, (i, j)), shape=(self._m, self.n))
         settings = clarabel.DefaultSettings()

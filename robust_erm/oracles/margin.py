@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import clarabel
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -13,6 +12,7 @@ from scipy import sparse
 from scipy.optimize import linprog, nnls
 
 from robust_erm.norms import Norm
+from robust_erm.oracles.cones import ConeProgram
 
 Array = npt.NDArray[np.float64]
 
@@ -61,9 +61,9 @@ def max_margin(z: Array, p: float) -> MaxMargin:
     lam, w = _solve(unit, p)
     lam = np.maximum(lam, 0)
     lam /= lam.sum()
-    upper = _norm(unit.T @ lam, p)
+    upper = norm(unit.T @ lam, p)
     dual = Norm(p).dual.p
-    size = _norm(w, dual)
+    size = norm(w, dual)
     w = w / size if size > 0 else w
     value = float((unit @ w).min())
     if value <= 0 or upper < 1e-12:
@@ -76,7 +76,8 @@ def max_margin(z: Array, p: float) -> MaxMargin:
     return found
 
 
-def _norm(x: Array, p: float) -> float:
+def norm(x: Array, p: float) -> float:
+    """``||x||_p``."""
     return float(Norm(p).value(torch.from_numpy(np.ascontiguousarray(x))))
 
 
@@ -89,7 +90,7 @@ def _solve(z: Array, p: float) -> tuple[Array, Array]:
     lam, multiplier = _power_cones(z, p)
     implied = np.asarray(Norm(p).dual.steepest(torch.from_numpy(z.T @ lam)))
     candidates = [w for w in (implied, multiplier, -multiplier) if w.any()]
-    reached = [(float((z @ w).min()) / _norm(w, Norm(p).dual.p), w) for w in candidates]
+    reached = [(float((z @ w).min()) / norm(w, Norm(p).dual.p), w) for w in candidates]
     return lam, max(reached, key=lambda pair: pair[0], default=(0.0, implied))[1]
 
 
@@ -126,35 +127,11 @@ def _least_norm_point(z: Array) -> tuple[Array, Array]:
 
 
 def _power_cones(z: Array, p: float) -> tuple[Array, Array]:
-    """Min ||Z' lam||_p: variables (lam, v, r, t), |v_j| <= r_j^(1/p) t^(1-1/p), sum r = t.
-
-    Returns lam and the multiplier of ``v = Z' lam``, which is w up to sign and scale.
-    """
+    """Min t with v = Z' lam, ||v||_p <= t: lam, and the multiplier of the definition, w up to sign and scale."""
     m, d = z.shape
-    n = m + 2 * d + 1
-    cost = np.zeros(n)
-    cost[-1] = 1.0
-
-    eye = sparse.eye_array(d)
-    definition = sparse.hstack([sparse.csr_array(z.T), -eye, sparse.csr_array((d, d + 1))])
-    simplex = np.zeros((2, n))
-    simplex[0, :m] = 1.0
-    simplex[1, m + d : m + 2 * d], simplex[1, -1] = 1.0, -1.0
-    positive = sparse.hstack([-sparse.eye_array(m), sparse.csr_array((m, 2 * d + 1))])
-    cones = sparse.lil_array((3 * d, n))
-    for j in range(d):
-        cones[3 * j, m + d + j] = -1.0
-        cones[3 * j + 1, n - 1] = -1.0
-        cones[3 * j + 2, m + j] = -1.0
-    settings = clarabel.DefaultSettings()
-    settings.verbose = False
-    settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-11
-    solution = clarabel.DefaultSolver(
-        sparse.csc_matrix((n, n)),
-        cost,
-        sparse.csc_matrix(sparse.vstack([definition, sparse.csr_array(simplex), positive, cones])),
-        np.concatenate([np.zeros(d), [1.0, 0.0], np.zeros(m + 3 * d)]),
-        [clarabel.ZeroConeT(d + 2), clarabel.NonnegativeConeT(m), *[clarabel.PowerConeT(1 / p)] * d],
-        settings,
-    ).solve()
-    return np.asarray(solution.x[:m]), np.asarray(solution.z[:d])
+    program = ConeProgram()
+    lam, v, t = program.variables(m), program.variables(d), program.variables(1)
+    program.combine(lam, z, v)
+    program.norm_at_most(v, p, t)
+    x, multipliers = program.solve(t)
+    return x[lam], multipliers[:d]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 
 import clarabel
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from robust_erm.errors import require
 from robust_erm.norms import Norm
 from robust_erm.oracles.cones import ConeProgram
+from robust_erm.oracles.margin import norm
 
 Array = npt.NDArray[np.float64]
 
@@ -90,34 +92,28 @@ def _certified(z: Array, r: float, p: float, eps: float, scale: float) -> Robust
     lam = np.maximum(lam, 0)
     lam /= lam.sum()
     combined = z.T @ lam
-    if _norm(combined, p) <= eps + 1e-10 * float(np.abs(z).max()):
+    if norm(combined, p) <= eps + 1e-10 * float(np.abs(z).max()):
         return RobustMargin(0.0, np.zeros(z.shape[1]), 0.0, lam, combined)
     delta = delta * scale
     if p == np.inf:
         delta = np.clip(combined, -eps, eps)  # the best one for this lam
-    elif (size := _norm(delta, p)) > eps:
+    elif (size := norm(delta, p)) > eps:
         delta *= eps / size
     rest = combined - delta
     implied = np.asarray(Norm(r).steepest(torch.from_numpy(rest)))
-    value, w = max((_margin(z, sign * v, r, p, eps) for v in (multiplier, implied) for sign in (1, -1)), key=_first)
-    return RobustMargin(max(value, 0.0), w, _norm(rest, Norm(r).dual.p), lam, delta)
-
-
-def _first(pair: tuple[float, Array]) -> float:
-    return pair[0]
-
-
-def _norm(x: Array, p: float) -> float:
-    return float(Norm(p).value(torch.from_numpy(np.ascontiguousarray(x))))
+    value, w = max(
+        (_margin(z, sign * v, r, p, eps) for v in (multiplier, implied) for sign in (1, -1)), key=itemgetter(0)
+    )
+    return RobustMargin(max(value, 0.0), w, norm(rest, Norm(r).dual.p), lam, delta)
 
 
 def _margin(z: Array, w: Array, r: float, p: float, eps: float) -> tuple[float, Array]:
     """The robust margin of ``w / ||w||_r``, and that."""
-    size = _norm(w, r)
+    size = norm(w, r)
     if size == 0:
         return 0.0, w
     w = w / size
-    return float((z @ w).min()) - eps * _norm(w, Norm(p).dual.p), w
+    return float((z @ w).min()) - eps * norm(w, Norm(p).dual.p), w
 
 
 def _solve(z: Array, r: float, p: float, eps: float) -> tuple[Array, Array, Array]:
@@ -125,20 +121,12 @@ def _solve(z: Array, r: float, p: float, eps: float) -> tuple[Array, Array, Arra
     m, d = z.shape
     program = ConeProgram()
     lam, u, t = program.variables(m), program.variables(d), program.variables(1)
-    delta = program.variables(d) if eps > 0 else np.arange(0)
-    each = np.arange(d)
-    definition = [(each[:, None], lam[None], -z.T), (each, u, 1.0)]
-    if eps > 0:
-        definition.append((each, delta, 1.0))
-    program.constrain(definition, np.zeros(d), [clarabel.ZeroConeT(d)])
-    program.constrain([(0, lam, 1.0)], [1.0], [clarabel.ZeroConeT(1)])
-    program.constrain([(np.arange(m), lam, -1.0)], np.zeros(m), [clarabel.NonnegativeConeT(m)])
+    delta = [program.variables(d)] if eps > 0 else []
+    program.combine(lam, z, u, *delta)
     program.norm_at_most(u, Norm(r).dual.p, t)
-    if eps > 0:
+    for part in delta:
         radius = program.variables(1)
         program.constrain([(0, radius, 1.0)], [eps], [clarabel.ZeroConeT(1)])
-        program.norm_at_most(delta, p, radius)
-    cost = np.zeros(program.n)
-    cost[t] = 1.0
-    x, multipliers = program.solve(cost)
-    return x[lam], x[delta] if eps > 0 else np.zeros(d), multipliers[:d]
+        program.norm_at_most(part, p, radius)
+    x, multipliers = program.solve(t)
+    return x[lam], x[delta[0]] if delta else np.zeros(d), multipliers[:d]

@@ -17,13 +17,14 @@ from rich.table import Table
 from robust_erm import source
 from robust_erm.config import resolve
 from robust_erm.errors import ConfigError, require
+from robust_erm.files import write_json
 from robust_erm.report import Failure
 from robust_erm.slurm import sbatch, submit
-from robust_erm.slurm.folder import SlurmSweep, counts, found, opened, read, write
+from robust_erm.slurm.folder import SlurmSweep, found, opened, read, states
 from robust_erm.slurm.launch import announce, follow, leave
 from robust_erm.slurm.settings import changed, settings
-from robust_erm.slurm.watch import Watch, command, conclude, notes
-from robust_erm.terminal import console, output, set_up_logging
+from robust_erm.slurm.watch import Watch, command, conclude
+from robust_erm.terminal import console, output, say, set_up_logging
 
 
 def status(sweep: SlurmSweep) -> int:
@@ -53,20 +54,18 @@ def status(sweep: SlurmSweep) -> int:
         ]
         table.add_row(*row)
     output.print(table)
-    failures = sum(isinstance(result, Failure) for result in standing.results.values())
-    tasks = ", ".join(f"{n} {state.lower()}" for state, n in counts(standing.tasks).items())
-    text = f"{standing.done} of {len(standing.points)} runs have a result, {failures} failed, "
-    output.print(f"{text}{len(standing.waiting)} to come; tasks: {tasks}", soft_wrap=True, highlight=False)
+    text = f"{standing.done} of {len(standing.points)} runs have a result, {standing.failed} failed, "
+    say(f"{text}{len(standing.waiting)} to come; tasks: {states(standing.tasks)}")
     return 0
 
 
 def collect(sweep: SlurmSweep) -> int:
     """Table, figure and failures of what there is."""
-    standing = Watch(sweep).look(patient=False)
-    for note in sorted(notes(standing)):
-        console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
+    watch = Watch(sweep)
+    standing = watch.look(patient=False)
+    watch.tell(standing)
     conclude(sweep, standing)
-    return int(any(isinstance(result, Failure) for result in standing.results.values()))
+    return int(standing.failed > 0)
 
 
 def watch(sweep: SlurmSweep) -> int:
@@ -88,9 +87,9 @@ def cancel(sweep: SlurmSweep) -> int:
             numbers = [task.number for task in active if task.submission == submission]
             facts = submission.facts
             facts["cancelled"] = sorted({*facts.get("cancelled", []), *numbers})
-            write(submission.path / "submission.json", facts)
+            write_json(submission.path / "submission.json", facts)
     text = f"cancelled {len(active)} tasks; what has been reached is kept: {command('resume', sweep.folder)}"
-    output.print(text if active else "nothing is under way", soft_wrap=True, highlight=False, markup=False)
+    say(text if active else "nothing is under way")
     return 0
 
 
@@ -101,8 +100,7 @@ def resume(sweep: SlurmSweep, changes: list[str]) -> int:
     require(bool(previous), "folder", sweep.folder, "nothing has been submitted yet")
     facts = previous[-1].facts
     chosen = changed(settings(facts["settings"]), changes)
-    looked = Watch(sweep)
-    standing = looked.look(patient=False)
+    standing = Watch(sweep).look(patient=False)
     configs = {e["id"]: e for s in previous for k in range(len(s.facts["tasks"])) for e in read(s.work(k))["runs"]}
     runs = []
     for point in standing.points:
@@ -113,14 +111,13 @@ def resume(sweep: SlurmSweep, changes: list[str]) -> int:
             require(run.id == point.id, "folder", point.folder, advice)
             runs.append(run)
     if not runs:
-        output.print("nothing to resume: all runs have a result, or are under way", highlight=False)
+        say("nothing to resume: all runs have a result, or are under way")
         return 0
     if facts["code"] != source.fingerprint():
-        console.print(
+        say(
             f"the code is not what was submitted before: {facts['revision']} ({facts['code']}) then, "
             f"{source.revision()} ({source.fingerprint()}) now",
-            soft_wrap=True,
-            highlight=False,
+            console,
         )
     announce(sweep, submit.submit(sweep, runs, chosen).facts, len(standing.points))
     leave(sweep)
@@ -134,7 +131,7 @@ def sweeps(outputs: Path) -> int:
     for folder in known:
         standing = Watch(SlurmSweep(folder)).look(patient=False)
         said = f"{standing.done} of {len(standing.points)} runs have a result, {len(standing.waiting)} to come"
-        output.print(f"{folder}: {said}", soft_wrap=True, highlight=False, markup=False)
+        say(f"{folder}: {said}")
     return 0
 
 

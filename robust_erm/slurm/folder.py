@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from robust_erm import queue
 from robust_erm.errors import ConfigError
-from robust_erm.files import read_text, write_whole
+from robust_erm.files import read_text, write_json
 from robust_erm.queue import Seen
 
 _LINES = 8  # of a log, in a report
-
-
-def write(path: Path, content: dict[str, Any]) -> None:
-    """``content`` as JSON, whole."""
-    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -142,7 +138,7 @@ class SlurmSweep:
             if fact and not fact["job"]:  # killed between sbatch and writing down what it answered
                 fact["job"] = queue.named(fact["name"]) or "unknown"
                 if fact["job"] != "unknown":
-                    write(submission.path / "submission.json", fact)
+                    write_json(submission.path / "submission.json", fact)
         for submission, _ in facts:
             os.listdir(submission.path)  # asks the server; that a file was not there a minute ago may be remembered
         found = []
@@ -186,9 +182,6 @@ def found(outputs: Path) -> list[Path]:
     return sorted(p.parent.parent for p in outputs.glob("sweeps/*/slurm/sweep.json"))
 
 
-def counts(tasks: Sequence[Task]) -> dict[str, int]:
-    """How many tasks are in which state."""
-    states: dict[str, int] = {}
-    for task in tasks:
-        states[task.state] = states.get(task.state, 0) + 1
-    return states
+def states(tasks: Iterable[Task]) -> str:
+    """How many tasks are in which state, in words."""
+    return ", ".join(f"{n} {state.lower()}" for state, n in Counter(task.state for task in tasks).items())

@@ -11,16 +11,17 @@ from typing import Any
 from rich.table import Table
 
 from robust_erm import source
-from robust_erm.config import Run
+from robust_erm.config import Run, title
 from robust_erm.errors import ConfigError, require
+from robust_erm.files import write_json
 from robust_erm.report import Result
 from robust_erm.run_folder import RunFolder, folder_of
 from robust_erm.slurm import sbatch, submit
-from robust_erm.slurm.folder import SlurmSweep, write
+from robust_erm.slurm.folder import SlurmSweep
 from robust_erm.slurm.settings import Settings, settings, snapshots
 from robust_erm.slurm.watch import Watch, command, conclude, wait
 from robust_erm.sweep import Config, checked, leave_nothing
-from robust_erm.terminal import console, output
+from robust_erm.terminal import console, output, say
 
 
 def launch(
@@ -52,7 +53,7 @@ def launch(
         if todo:
             announce(sweep, _submitted(sweep, todo, chosen, earlier), len(runs))
         elif under_way:
-            console.print("all that is missing has been submitted before, and is under way", highlight=False)
+            say("all that is missing has been submitted before, and is under way", console)
     except ConfigError as error:
         leave_nothing(folder)
         print(f"robust_erm: {error}", file=sys.stderr)
@@ -68,7 +69,7 @@ def _submitted(sweep: SlurmSweep, runs: Sequence[Run], chosen: Settings, earlier
         return submit.submit(sweep, runs, chosen).facts
     except ConfigError:
         if earlier:
-            write(sweep.path / "sweep.json", earlier)
+            write_json(sweep.path / "sweep.json", earlier)
         else:
             shutil.rmtree(sweep.path, ignore_errors=True)
         raise
@@ -85,7 +86,7 @@ def remember(sweep: SlurmSweep, runs: Sequence[Run]) -> None:
     """Write sweep.json."""
     points = list({run.id: {"id": run.id, "folder": str(folder_of(run))} for run in runs}.values())
     sweep.path.mkdir(parents=True, exist_ok=True)
-    write(sweep.path / "sweep.json", {"cwd": str(Path.cwd()), "points": points})
+    write_json(sweep.path / "sweep.json", {"cwd": str(Path.cwd()), "points": points})
 
 
 def announce(sweep: SlurmSweep, facts: dict[str, Any], points: int) -> None:
@@ -93,13 +94,13 @@ def announce(sweep: SlurmSweep, facts: dict[str, Any], points: int) -> None:
     tasks, runs = len(facts["tasks"]), sum(facts["tasks"])
     found = f"; {points - runs} have been submitted or finished before" if points > runs else ""
     text = f"submitted job {facts['job']}: {tasks} tasks, {runs} runs{found}; code {facts['revision'] or facts['code']}"
-    console.print(text, soft_wrap=True, highlight=False)
+    say(text, console)
 
 
 def leave(sweep: SlurmSweep) -> None:
     """How to go on from any shell."""
     for verb in ("status", "watch", "collect", "cancel"):
-        output.print(f"  {command(verb, sweep.folder)}", soft_wrap=True, highlight=False, markup=False)
+        say(f"  {command(verb, sweep.folder)}")
 
 
 def follow(sweep: SlurmSweep, seconds: float, quiet: bool) -> list[Result]:
@@ -109,7 +110,7 @@ def follow(sweep: SlurmSweep, seconds: float, quiet: bool) -> list[Result]:
     except KeyboardInterrupt:
         standing = Watch(sweep).look()
         total = len(standing.points)
-        console.print(f"detached: {standing.done} of {total} runs have ended, the tasks go on", highlight=False)
+        say(f"detached: {standing.done} of {total} runs have ended, the tasks go on", console)
         leave(sweep)
         raise SystemExit(130) from None
     return conclude(sweep, standing)
@@ -117,7 +118,7 @@ def follow(sweep: SlurmSweep, seconds: float, quiet: bool) -> list[Result]:
 
 def _dry_run(sweep: SlurmSweep, runs: Sequence[Run], todo: Sequence[Run], chosen: Settings) -> None:
     """Print the script and the tasks; submit nothing, leave nothing."""
-    output.print(f"{len(runs)} points, {len(todo)} to be trained", highlight=False)
+    say(f"{len(runs)} points, {len(todo)} to be trained")
     if todo:
         members = submit.shares(todo, chosen)
         code = snapshots(chosen, sweep.folder).absolute() / source.fingerprint()
@@ -129,12 +130,14 @@ def _dry_run(sweep: SlurmSweep, runs: Sequence[Run], todo: Sequence[Run], chosen
         table.add_column("what")
         for k, indices in enumerate(members):
             mine = [todo[i] for i in indices]
-            table.add_row(str(k), str(len(mine)), f"{sum(run.stop.steps for run in mine):,}", submit.title(mine))
+            kinds = list(dict.fromkeys(title(run) for run in mine))
+            what = kinds[0] + (f" and {len(kinds) - 1} more" if len(kinds) > 1 else "")
+            table.add_row(str(k), str(len(mine)), f"{sum(run.stop.steps for run in mine):,}", what)
         output.print(table)
         try:
             sbatch.require_slurm()
         except ConfigError as error:
-            output.print(f"not asked whether it would be accepted: {error}", soft_wrap=True, highlight=False)
+            say(f"not asked whether it would be accepted: {error}")
         else:
-            output.print(f"sbatch: {sbatch.test(text, chosen)}", soft_wrap=True, highlight=False)
+            say(f"sbatch: {sbatch.test(text, chosen)}")
     leave_nothing(sweep.folder)

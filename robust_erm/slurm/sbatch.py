@@ -16,10 +16,9 @@ from typing import Any
 
 from robust_erm import queue
 from robust_erm.errors import ConfigError, hint, require
-from robust_erm.slurm.settings import Settings
+from robust_erm.slurm.settings import KEY, Settings
 from robust_erm.slurm.task import AGAIN
 
-_KEY = "hydra.launcher"
 _DEATHS = 2  # times that a task which was killed goes on
 # what sbatch says, and what is to be done
 _ADVICE = {
@@ -103,7 +102,7 @@ def require_time(chosen: Settings) -> None:
     for name, limit, default in _partitions():
         if name == chosen.partition or (default and not chosen.partition):
             advice = f"minutes, but partition {name} allows {limit:g}; tasks that reach their limit go on by themselves"
-            require(chosen.time <= limit, f"{_KEY}.time", chosen.time, advice)
+            require(chosen.time <= limit, f"{KEY}.time", chosen.time, advice)
 
 
 def test(text: str, chosen: Settings) -> str:
@@ -134,7 +133,7 @@ def refusal(said: str, chosen: Settings) -> ConfigError:
             there = f": has {', '.join(found)}{hint(chosen.partition or '', found)}" if found else ""
             advice = advice.format(partitions=there, asked=words)
             if option:
-                return ConfigError(f"{_KEY}.{option}", getattr(chosen, option), f"{advice} (sbatch: {text})")
+                return ConfigError(f"{KEY}.{option}", getattr(chosen, option), f"{advice} (sbatch: {text})")
             return ConfigError("hydra/launcher", "slurm", f"{advice} (sbatch: {text})")
     return ConfigError("hydra/launcher", "slurm", f"sbatch refuses: {text}")
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from robust_erm.config import typed
 from robust_erm.errors import ConfigError, require
 
-_KEY = "hydra.launcher"
+KEY = "hydra.launcher"
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,8 @@ class Settings:
     detach: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("gpus", 0),
-            ("cpus", 1),
-            ("array_parallelism", 1),
-            ("time", 1),
-            ("max_requeues", 0),
-            ("warning", 0),
-        ):
+        ones, zeros = ("cpus", "array_parallelism", "time"), ("gpus", "max_requeues", "warning")
+        for name, least in {**dict.fromkeys(ones, 1), **dict.fromkeys(zeros, 0)}.items():
             require(getattr(self, name) >= least, name, getattr(self, name), f"must be {least} or more")
         for name in ("tasks", "pack_size", "workers"):
             value = getattr(self, name)
@@ -63,8 +59,6 @@ class Settings:
             "array": "tasks and array_parallelism",
             "output": "nothing: logs lie beside the task",
             "signal": "warning",
-        }
-        ours |= {
             "mem": "memory",
             "cpus-per-task": "cpus",
             "time": "time",
@@ -73,7 +67,7 @@ class Settings:
         }
         for name in map(str, extra):
             instead = ours.get(name.replace("_", "-"))
-            require(instead is None, f"sbatch.{name}", extra[name], f"is set by {_KEY}.{instead}")
+            require(instead is None, f"sbatch.{name}", extra[name], f"is set by {KEY}.{instead}")
 
     def parameters(self) -> dict[str, Any]:
         """The same in submitit's words, what is left to the cluster left out."""
@@ -105,14 +99,12 @@ def settings(values: dict[str, Any]) -> Settings:
     Raises:
         ConfigError: naming ``hydra.launcher.<option>``, its value and what would be right.
     """
-    chosen: Settings = typed(Settings, values, _KEY)
+    chosen: Settings = typed(Settings, values, KEY)
     return chosen
 
 
 def changed(old: Settings, assignments: list[str]) -> Settings:
     """``old`` with ``key=value`` assignments, values in YAML."""
-    import yaml
-
     values = dataclasses.asdict(old)
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
@@ -122,7 +114,7 @@ def changed(old: Settings, assignments: list[str]) -> Settings:
     try:
         return settings(values)
     except ConfigError as error:
-        raise ConfigError(error.key.removeprefix(f"{_KEY}."), error.value, error.expected) from None
+        raise ConfigError(error.key.removeprefix(f"{KEY}."), error.value, error.expected) from None
 
 
 def snapshots(chosen: Settings, sweep: Path) -> Path:

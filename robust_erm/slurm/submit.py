@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from robust_erm import locks, plan, queue, source
-from robust_erm.config import Run, as_data, word
+from robust_erm.config import Run, as_data
 from robust_erm.errors import ConfigError, require
+from robust_erm.files import write_json
 from robust_erm.problem import MARGINS
 from robust_erm.run_folder import RunFolder
 from robust_erm.slurm import sbatch
-from robust_erm.slurm.folder import SlurmSweep, Submission, write
+from robust_erm.slurm.folder import SlurmSweep, Submission
 from robust_erm.slurm.settings import Settings, snapshots
 from robust_erm.slurm.task import Share
 
@@ -82,7 +83,7 @@ def submit(sweep: SlurmSweep, runs: Sequence[Run], chosen: Settings) -> Submissi
             RunFolder(run).clear()
         if held:
             queue.ask("scontrol", "release", job)
-        write(place / "submission.json", facts | {"job": job})
+        write_json(place / "submission.json", facts | {"job": job})
     return Submission(place)
 
 
@@ -104,9 +105,9 @@ def _written(sweep: SlurmSweep, facts: dict[str, Any], work: list[dict[str, Any]
     """The folder of the next submission, with what its tasks have to do; it appears whole."""
     sweep.path.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(dir=sweep.path, prefix=".making-"))
-    write(making / "submission.json", facts)
+    write_json(making / "submission.json", facts)
     for k, content in enumerate(work):
-        write(Submission(making).work(k), content)
+        write_json(Submission(making).work(k), content)
     making.chmod(0o755)
     number = len(sweep.submissions()) + 1
     while True:
@@ -153,10 +154,3 @@ def _work(runs: Sequence[Run], chosen: Settings) -> dict[str, Any]:
         "poll": chosen.poll,
         "runs": [{"id": r.id, "margin": m, "config": as_data(r)} for r, m in zip(runs, margins, strict=True)],
     }
-
-
-def title(runs: Sequence[Run]) -> str:
-    """What a task trains, in a few words."""
-    kinds = list(dict.fromkeys(f"{word(run.data)}, {word(run.model)}, {word(run.optimizer)}" for run in runs))
-    more = f" and {len(kinds) - 1} more" if len(kinds) > 1 else ""
-    return f"{kinds[0]}{more}"

@@ -16,6 +16,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from robust_erm.files import write_json
+from robust_erm.queue import this_job
+from robust_erm.slurm.folder import Submission, read
+
 AGAIN = 75  # exit status of a task that was told to end and wants to go on later (EX_TEMPFAIL)
 
 
@@ -50,11 +54,8 @@ class Work:
     """One attempt at a task."""
 
     def __init__(self, folder: Path, number: int) -> None:
-        from robust_erm.queue import this_job
-        from robust_erm.slurm.folder import Submission, read
-
-        self.submission = Submission(folder)
-        self.number, self.path = number, self.submission.said(number)
+        submission = Submission(folder)
+        self.given, self.path = read(submission.work(number)), submission.said(number)
         self.job, self.restarts = this_job() or ("", 0)
         self.earlier = read(self.path)
         self.word = {
@@ -97,13 +98,12 @@ class Work:
         from robust_erm.config import resolve
         from robust_erm.problem import MARGINS
         from robust_erm.report import Failure
-        from robust_erm.slurm.folder import read
         from robust_erm.source import fingerprint
         from robust_erm.sweep import Sweep
         from robust_erm.terminal import set_up_logging
 
         set_up_logging()
-        given = read(self.submission.work(self.number))
+        given = self.given
         if given["code"] != fingerprint():
             raise RuntimeError("the copy of the code that was made at submission is gone or changed; submit again")
         runs = []
@@ -114,7 +114,7 @@ class Work:
                 MARGINS[run.data, run.seed, run.attack.p] = entry["margin"]
             runs.append(run)
         if self.restarts > given["max_requeues"]:
-            self._give_up([run.id for run in runs], self.restarts)
+            self._give_up()
             return
         self._look_at_gpus(runs[0])
         sweep = Sweep(runs, given["workers"], given["pack_size"])
@@ -137,36 +137,33 @@ class Work:
 
     def _stopped(self) -> str:
         """After the workers have left checkpoints."""
-        from robust_erm.slurm.folder import read
-
-        given = read(self.submission.work(self.number))
-        if self.restarts >= given["max_requeues"]:
-            self._give_up([entry["id"] for entry in given["runs"]], self.restarts)
+        if self.restarts >= self.given["max_requeues"]:
+            self._give_up()
             return "done"
         print("checkpoints are left", flush=True)
         return "stopped"
 
-    def _give_up(self, ids: list[str], times: int) -> None:
-        cause = f"was requeued {times} times, as often as hydra.launcher.max_requeues allows; checkpoints are kept"
-        self.word["failures"] = {id_: {"cause": cause, "traceback": ""} for id_ in ids}
+    def _give_up(self) -> None:
+        often = f"{self.restarts} times, as often as hydra.launcher.max_requeues allows"
+        self._fail_all(f"was requeued {often}; checkpoints are kept", "")
 
     def _failed(self, error: Exception) -> None:
-        from robust_erm.slurm.folder import read
         from robust_erm.workers import described
 
         said = described(error)
         print(said["traceback"], file=sys.stderr, flush=True)
-        ids = [entry["id"] for entry in read(self.submission.work(self.number))["runs"]]
-        self.word["failures"] = {id_: {"cause": said["cause"], "traceback": said["traceback"]} for id_ in ids}
+        self._fail_all(said["cause"], said["traceback"])
+
+    def _fail_all(self, cause: str, traceback: str) -> None:
+        """What has a result keeps it."""
+        self.word["failures"] = {run["id"]: {"cause": cause, "traceback": traceback} for run in self.given["runs"]}
 
     def _say(self, **changes: Any) -> None:
-        from robust_erm.slurm.folder import read, write
-
         if read(self.path).get("restarts", 0) > self.restarts:
             print("requeued elsewhere meanwhile; this attempt ends", flush=True)  # its node was thought dead
             os._exit(1)
         self.word |= changes
-        write(self.path, self.word)
+        write_json(self.path, self.word)
 
 
 def _told(work: Work, seconds: float, *args: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import time
@@ -15,9 +14,9 @@ from typing import Any
 from robust_erm import locks
 from robust_erm.live import View
 from robust_erm.report import Failure, Point, Result, report
-from robust_erm.run_folder import SUMMARY, read_config
-from robust_erm.slurm.folder import SlurmSweep, Task, counts
-from robust_erm.terminal import console, output
+from robust_erm.run_folder import SUMMARY, read_config, read_summary
+from robust_erm.slurm.folder import SlurmSweep, Task, states
+from robust_erm.terminal import console, say
 
 _PATIENCE = 15.0  # seconds after the end of a task within which a network file system shows its last word
 _VISIBLE = 90.0  # the same for the results that it names: a directory may be seen as it was a minute ago
@@ -57,6 +56,11 @@ class Standing:
     def done(self) -> int:
         """Runs with a summary."""
         return sum(isinstance(result, dict) for result in self.results.values())
+
+    @property
+    def failed(self) -> int:
+        """Runs that will have none by themselves."""
+        return len(self.results) - self.done
 
 
 class Watch:
@@ -102,7 +106,14 @@ class Watch:
     def _read(self, point: Point) -> None:
         with suppress(FileNotFoundError):
             if SUMMARY in os.listdir(point.folder):  # which asks the server; whether a file exists may be remembered
-                self.summaries[point.id] = json.loads((point.folder / SUMMARY).read_text())
+                self.summaries[point.id] = read_summary(point.folder)
+
+    def tell(self, standing: Standing) -> None:
+        """Print what tasks want to be known, whatever comes of it; each note once."""
+        new = {note for task in standing.tasks for note in task.said.get("notes", [])} - self.told
+        self.told |= new
+        for note in sorted(new):
+            say(f"note: {note}", console)
 
     def ids(self, task: Task) -> list[str]:
         """The runs of a task."""
@@ -164,19 +175,18 @@ def wait(sweep: SlurmSweep, seconds: float, quiet: bool) -> Standing:
     with View(len(todo), steps, quiet) as view:
         view.unit, view.packs = "tasks", len(mine)
         while True:
-            _show(view, watch, standing, [task if task.job in mine else None for task in standing.tasks], todo)
+            watch.tell(standing)
+            _show(view, watch, standing, {n: task for n, task in enumerate(standing.tasks) if task.job in mine}, todo)
             if not standing.waiting:
                 return standing
             time.sleep(seconds)
             standing = watch.look(everywhere=False)
 
 
-def _show(view: View, watch: Watch, standing: Standing, tasks: list[Task | None], todo: set[str]) -> None:
-    """Bring the view up to date; tasks that had ended before it began are None."""
+def _show(view: View, watch: Watch, standing: Standing, tasks: dict[int, Task], todo: set[str]) -> None:
+    """Bring the view up to date with the tasks that had not ended before it began, by number."""
     elsewhere = set(todo)  # runs that no running task counts
-    for number, task in enumerate(tasks):
-        if task is None:
-            continue
+    for number, task in tasks.items():
         progress = task.said.get("progress")
         if not task.running:
             if number in view.running:
@@ -191,24 +201,16 @@ def _show(view: View, watch: Watch, standing: Standing, tasks: list[Task | None]
             view.start(number, f"{task.job} on {attempt['node']}{gpus}", task.runs, task.runs)
         if progress:
             view.progress(number, {**progress, "done": sum(progress["ended"].values())})
-    kept = [task for task in tasks if task is not None]
-    for note in sorted(notes(standing) - watch.told):
-        watch.told.add(note)
-        console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
     view.waiting = len(standing.held)
-    view.packs_done = sum(not task.active for task in kept)
+    view.packs_done = sum(not task.active for task in tasks.values())
     results = (standing.results.get(id_) for id_ in elsewhere)
     view.ended = Counter(str(r["status"]) if isinstance(r, dict) else "failed" for r in results if r is not None)
-    states = counts([task for task in kept if task.active and not task.running])
-    reasons = {task.seen.reason for task in kept if task.seen and task.state == "PENDING" and task.seen.reason}
-    words = ", ".join(f"{n} {state.lower()}" for state, n in states.items())
-    view.note = words + (f" ({', '.join(sorted(reasons))})" if reasons else "")
+    pending = [
+        task.seen.reason for task in tasks.values() if task.seen and task.state == "PENDING" and task.seen.reason
+    ]
+    reasons = f" ({', '.join(sorted(set(pending)))})" if pending else ""
+    view.note = states(task for task in tasks.values() if task.active and not task.running) + reasons
     view.tick()
-
-
-def notes(standing: Standing) -> set[str]:
-    """What tasks want to be known, whatever comes of it."""
-    return {note for task in standing.tasks for note in task.said.get("notes", [])}
 
 
 def conclude(sweep: SlurmSweep, standing: Standing) -> list[Result]:
@@ -218,20 +220,17 @@ def conclude(sweep: SlurmSweep, standing: Standing) -> list[Result]:
         for p in standing.points
         if (result := standing.results.get(p.id)) is not None
     ]
-    results = [result for _, result in ended]
-    requeued = [task for task in standing.tasks if task.requeues]
+    requeued = [f"{task.job} {task.requeues}x" for task in standing.tasks if task.requeues]
     if requeued:
-        times = ", ".join(f"{task.job} {task.requeues}x" for task in requeued)
-        console.print(f"requeued: {times}", soft_wrap=True, highlight=False)
-    report([point for point, _ in ended], results, sweep.folder)
+        say(f"requeued: {', '.join(requeued)}", console)
+    report([point for point, _ in ended], [result for _, result in ended], sweep.folder)
     for task in standing.dead:
         obituary(sweep, task)
-    if any(isinstance(result, Failure) for result in results):
-        line = command("resume", sweep.folder)
-        output.print(f"only what has no result yet: {line}", soft_wrap=True, highlight=False, markup=False)
+    if standing.failed:
+        say(f"only what has no result yet: {command('resume', sweep.folder)}")
     if standing.waiting:
         said = f"{len(standing.waiting)} runs have not ended yet: {command('watch', sweep.folder)}"
-        output.print(said, soft_wrap=True, highlight=False, markup=False)
+        say(said)
     return [standing.results.get(p.id, Failure("has not ended yet")) for p in standing.points]
 
 
@@ -244,4 +243,4 @@ def obituary(sweep: SlurmSweep, task: Task) -> None:
     lines = [f"task {task.number} (job {task.job}): {ending(task)}; {advice}", f"  log {task.log}"]
     lines += [f"  | {line}" for line in task.last_lines()] or ["  (empty: it never started; is this folder shared?)"]
     for line in lines:
-        output.print(line, soft_wrap=True, highlight=False, markup=False)
+        say(line)

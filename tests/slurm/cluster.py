@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from test_cli import ROOT
+from test_sweep import until as patient
+
+until = partial(patient, seconds=120.0)
 
 
 class Cluster:
@@ -91,13 +93,6 @@ def ended(process: subprocess.Popen[str], seconds: float = 400) -> subprocess.Co
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def until(condition: Callable[[], Any], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.1)
-
-
 def sweep_of(cwd: Path) -> Path:
     (found,) = [p.parent.parent for p in cwd.glob("outputs/sweeps/*/slurm/sweep.json")]
     return found.relative_to(cwd)
@@ -111,18 +106,3 @@ def said(cwd: Path, submission: int = 1) -> list[dict[str, Any]]:
 
 def attempts(cwd: Path) -> list[dict[str, Any]]:
     return [{**attempt, "task": k} for k, word in enumerate(said(cwd)) for attempt in word["attempts"]]
-
-
-def has_checkpoint(cwd: Path) -> bool:
-    return any(cwd.glob("outputs/*/checkpoint.pt"))
-
-
-def same_results(a: Path, b: Path) -> int:
-    """Metrics of all runs, byte by byte, and checkpoints; how many runs."""
-    names = sorted(p.name for p in a.glob("outputs/*-s*") if p.is_dir())
-    assert names == sorted(p.name for p in b.glob("outputs/*-s*") if p.is_dir())
-    for name in names:
-        for file in ("metrics.parquet", "checkpoint.pt"):
-            assert (a / "outputs" / name / file).read_bytes() == (b / "outputs" / name / file).read_bytes(), name
-        assert json.loads((a / "outputs" / name / "summary.json").read_text())["status"]
-    return len(names)

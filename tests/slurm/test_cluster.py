@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import ROOT, Cluster, attempts, ended, has_checkpoint, same_results, sweep_of, until
+from cluster import Cluster, attempts, ended, sweep_of, until
+from test_cli import ROOT
+from test_sweep import has_checkpoint, same_results
 
 pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, one process
 Reference = Callable[..., Path]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import ROOT
+from test_cli import ROOT
 
 from robust_erm import files, locks, memory, plan, queue, source
 from robust_erm.config import Run, as_data, resolve
@@ -299,12 +299,12 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> folders.SlurmSweep
     (made.path / "1").mkdir(parents=True)
     ids = ["a", "b", "c", "d"]
     points = [{"id": i, "folder": str(tmp_path / i)} for i in ids]
-    folders.write(made.path / "sweep.json", {"cwd": str(tmp_path), "points": points})
+    files.write_json(made.path / "sweep.json", {"cwd": str(tmp_path), "points": points})
     facts = {"job": "12", "name": "x", "tasks": [2, 2], "steps": [9, 9], "code": "c", "revision": "r", "settings": {}}
-    folders.write(made.path / "1" / "submission.json", facts)
+    files.write_json(made.path / "1" / "submission.json", facts)
     for k in (0, 1):
         work = {"runs": [{"id": i} for i in ids[2 * k : 2 * k + 2]]}
-        folders.write(folders.Submission(made.path / "1").work(k), work)
+        files.write_json(folders.Submission(made.path / "1").work(k), work)
     return made
 
 
@@ -335,7 +335,7 @@ def test_how_a_sweep_stands(sweep: folders.SlurmSweep, monkeypatch: pytest.Monke
     forgotten = stands(monkeypatch, sweep, {"12_1": Seen("PENDING")}, {"12_0": Seen("TIMEOUT", code="0:0")})
     assert [ending(task) for task in forgotten.dead] == ["TIMEOUT"]
     said = {"state": "done", "failures": {"d": {"cause": "ValueError: no", "traceback": ""}}, "held": ["c"]}
-    folders.write(folders.Submission(sweep.path / "1").said(1), said)
+    files.write_json(folders.Submission(sweep.path / "1").said(1), said)
     standing = stands(monkeypatch, sweep, {"12_0": dead["12_0"]})
     assert standing.results["d"].cause == "ValueError: no"
     assert "was in other hands when task 1 (job 12_1) came to it" in standing.results["c"].cause
@@ -346,7 +346,7 @@ def test_how_a_sweep_stands(sweep: folders.SlurmSweep, monkeypatch: pytest.Monke
 
 def test_a_job_whose_number_was_not_written_down(sweep: folders.SlurmSweep, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = sweep.submissions()[0].facts
-    folders.write(sweep.path / "1" / "submission.json", facts | {"job": ""})
+    files.write_json(sweep.path / "1" / "submission.json", facts | {"job": ""})
     monkeypatch.setattr(queue, "named", lambda name: "77" if name == "x" else None)
     assert stands(monkeypatch, sweep, {"77_0": Seen("RUNNING")}).tasks[0].job == "77_0"
     assert sweep.submissions()[0].facts["job"] == "77"
