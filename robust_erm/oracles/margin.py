@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,63 +20,85 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MaxMargin:
-    """``eps* = max_{||w||_{p*} <= 1} min_i <z_i, w> = min_{lam in simplex} ||Z' lam||_p``.
+    """``max_{||w||_r <= 1} min_i <z_i, w> - eps ||w||_{p*} = min ||Z' lam - delta||_{r*}``.
+
+    The minimum is over lam in the simplex and ``||delta||_p <= eps``. Whatever solver was used, w proves
+    ``value`` and (lam, delta) prove ``upper``.
 
     Args:
-        value: the margin reached by ``w``, 0 where the data are not separable.
-        w: (d,), ``||w||_{p*} = 1``, or zero where not separable.
-        upper: ``||Z' lam||_p``, an upper bound on every margin, whatever the solver did.
+        value: reached by ``w``; 0 where no w has a positive margin.
+        w: (d,), ``||w||_r = 1``, or zero.
+        upper: ``||Z' lam - delta||_{r*}``, an upper bound on every w's margin.
+        lam: (m,) in the simplex. Where value is 0, ``||Z' lam||_p <= eps`` (to rounding) proves it: for every w
+            ``min_i <z_i, w> <= <Z' lam, w> <= eps ||w||_{p*}`` (Farkas).
+        delta: (d,).
     """
 
     value: float
     w: Array
     upper: float
+    lam: Array
+    delta: Array
 
     @property
     def gap(self) -> float:
-        """Relative duality gap ``(upper - value) / upper``; 0 where upper is (numerically) 0."""
-        return 0.0 if self.value == 0 else (self.upper - self.value) / self.upper
+        """Relative duality gap ``(upper - value) / upper``; 0 where there is no separator."""
+        return 0.0 if self.upper == 0 else (self.upper - self.value) / self.upper
 
 
 def max_margin(z: Array, p: float) -> MaxMargin:
-    """The l_p margin of signed points: how far each may move in l_p and still be separable.
+    """The l_p margin eps* of signed points: how far each may move in l_p and still be separable.
 
-    p = inf and p = 1 are linear programs (HiGHS interior point with crossover), p = 2 is
-    non-negative least squares, any other p in (1, inf) a cone program (Clarabel, power cones).
+    The case ``eps = 0, r = p*``. p = inf and p = 1 are linear programs (HiGHS interior point with
+    crossover), p = 2 is non-negative least squares, any other p in (1, inf) a cone program (Clarabel,
+    power cones).
 
     Args:
         z: (m, d), rows ``y_i x_i``.
         p: exponent of the threat's norm, in [1, inf].
 
     Raises:
-        ArithmeticError: the solver's answer has a relative gap above 1e-6; the answer is judged by
-            its own primal and dual values, never by the solver's status.
+        ArithmeticError: the solver's answer has a relative gap above 1e-8 (1e-6 for exponents other than
+            1, 2 and inf); the answer is judged by its own primal and dual values, never by the solver's status.
 
     Reference:
         tsilivis2024 Def. 4.1; eps* in Sec. 5.1 and App. F.1.
     """
+    m, d = z.shape
     scale = float(np.abs(z).max())
     if scale == 0:
-        return MaxMargin(0.0, np.zeros(z.shape[1]), 0.0)
+        return MaxMargin(0.0, np.zeros(d), 0.0, np.full(m, 1 / m), np.zeros(d))
     unit = z / scale
     lam, w = _solve(unit, p)
     lam = np.maximum(lam, 0)
     lam /= lam.sum()
     upper = norm(unit.T @ lam, p)
+<<<<<<< Updated upstream
     dual = Norm(p).dual.p
     size = norm(w, dual)
+=======
+    size = norm(w, Norm(p).dual.p)
+>>>>>>> Stashed changes
     w = w / size if size > 0 else w
     value = float((unit @ w).min())
     if value <= 0 or upper < 1e-12:
         if upper > 1e-9:
             raise ArithmeticError(f"l_{p} margin: no separator found, but an upper bound of {upper:.1e} on the margin")
-        return MaxMargin(0.0, np.zeros(z.shape[1]), upper * scale)
-    found = MaxMargin(value * scale, w, upper * scale)
-    if found.gap > 1e-6:
+        return MaxMargin(0.0, np.zeros(d), 0.0, lam, np.zeros(d))
+    found = MaxMargin(value * scale, w, upper * scale, lam, np.zeros(d))
+    if found.gap > accepted(p):
         raise ArithmeticError(f"l_{p} margin: relative duality gap {found.gap:.1e}")
     return found
 
 
+<<<<<<< Updated upstream
+=======
+def accepted(*exponents: float) -> float:
+    """The largest relative gap of an answer: 1e-8, or 1e-6 with exponents other than 1, 2 and inf."""
+    return 1e-8 if {*exponents} <= {1, 2, math.inf} else 1e-6
+
+
+>>>>>>> Stashed changes
 def norm(x: Array, p: float) -> float:
     """``||x||_p``."""
     return float(Norm(p).value(torch.from_numpy(np.ascontiguousarray(x))))
@@ -84,7 +107,7 @@ def norm(x: Array, p: float) -> float:
 def _solve(z: Array, p: float) -> tuple[Array, Array]:
     """(lam, w up to scale) for data scaled to largest entry 1."""
     if p in (1, math.inf):
-        return _linear_program(z, p)
+        return _linear_program(z) if p == math.inf else _game(z)
     if p == 2:
         return _least_norm_point(z)
     lam, multiplier = _power_cones(z, p)
@@ -94,24 +117,50 @@ def _solve(z: Array, p: float) -> tuple[Array, Array]:
     return lam, max(reached, key=lambda pair: pair[0], default=(0.0, implied))[1]
 
 
-def _linear_program(z: Array, p: float) -> tuple[Array, Array]:
-    """Min ||Z' lam||_p over the simplex: variables (lam, s) with -s <= Z' lam <= s."""
+def _linear_program(z: Array) -> tuple[Array, Array]:
+    """Max sum(lam), ``-1 <= Z' lam <= 1``: lam up to scale, w the multipliers; unbounded where not separable."""
     m, d = z.shape
-    slack = sparse.csr_array(np.ones((d, 1))) if p == math.inf else sparse.eye_array(d)
-    n_slack = slack.shape[1]
     zt = sparse.csr_array(z.T)
+    result = linprog(-np.ones(m), A_ub=sparse.vstack([zt, -zt]), b_ub=np.ones(2 * d), method="highs-ipm")
+    if result.x is None or result.x.sum() <= 0:
+        return _least_largest(zt)
+    marginals = np.asarray(result.ineqlin.marginals)
+    return np.asarray(result.x), marginals[d:] - marginals[:d]
+
+
+def _least_largest(zt: sparse.csr_array) -> tuple[Array, Array]:
+    """Min s with ``-s <= Z' lam <= s``, lam in the simplex: feasible whatever the points, but slower."""
+    d, m = zt.shape
+    slack = sparse.csr_array(np.ones((d, 1)))
     result = linprog(
-        np.concatenate([np.zeros(m), np.ones(n_slack)]),
+        np.r_[np.zeros(m), 1.0],
         A_ub=sparse.vstack([sparse.hstack([zt, -slack]), sparse.hstack([-zt, -slack])]),
         b_ub=np.zeros(2 * d),
-        A_eq=sparse.csr_array(np.concatenate([np.ones(m), np.zeros(n_slack)])[None]),
+        A_eq=sparse.csr_array(np.r_[np.ones(m), 0.0][None]),
         b_eq=[1.0],
         method="highs-ipm",
     )
+    marginals = np.asarray(_solved(result, math.inf).ineqlin.marginals)
+    return np.asarray(result.x[:m]), marginals[d:] - marginals[:d]
+
+
+def _game(z: Array) -> tuple[Array, Array]:
+    """Max g with ``Z w >= g``, ``|w_j| <= 1``: w, and lam the multipliers."""
+    m, d = z.shape
+    result = linprog(
+        np.r_[np.zeros(d), -1.0],
+        A_ub=sparse.hstack([-sparse.csr_array(z), sparse.csr_array(np.ones((m, 1)))]),
+        b_ub=np.zeros(m),
+        bounds=[(-1, 1)] * d + [(None, None)],
+        method="highs-ipm",
+    )
+    return -np.asarray(_solved(result, 1).ineqlin.marginals), np.asarray(result.x[:d])
+
+
+def _solved(result: Any, p: float) -> Any:
     if result.x is None:
         raise ArithmeticError(f"l_{p} margin: {result.message}")
-    marginals = np.asarray(result.ineqlin.marginals)
-    return np.asarray(result.x[:m]), marginals[d:] - marginals[:d]
+    return result
 
 
 def _least_norm_point(z: Array) -> tuple[Array, Array]:

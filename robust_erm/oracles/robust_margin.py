@@ -2,56 +2,40 @@
 
 from __future__ import annotations
 
+<<<<<<< Updated upstream
 from dataclasses import dataclass
+=======
+from collections.abc import Callable
+>>>>>>> Stashed changes
 from operator import itemgetter
 
 import clarabel
 import numpy as np
 import numpy.typing as npt
+import piqp
 import torch
 
 from robust_erm.errors import require
 from robust_erm.norms import Norm
 from robust_erm.oracles.cones import ConeProgram
+<<<<<<< Updated upstream
 from robust_erm.oracles.margin import norm
+=======
+from robust_erm.oracles.margin import MaxMargin, accepted, max_margin, norm
+>>>>>>> Stashed changes
 
 Array = npt.NDArray[np.float64]
+Solver = Callable[[Array, float, float, float], tuple[Array, Array, Array]]
 
 _TRIES = 3
-_GAP = {True: 1e-8, False: 1e-6}  # accepted: exponents 1, 2 and inf; others
 
 
-@dataclass(frozen=True)
-class RobustMargin:
-    """``max_{||w||_r <= 1} min_i <z_i, w> - eps ||w||_{p*} = min ||Z' lam - delta||_{r*}``.
-
-    The minimum is over lam in the simplex and ``||delta||_p <= eps``.
-
-    Args:
-        value: reached by ``w``; 0 where no w has a positive robust margin.
-        w: (d,), ``||w||_r = 1``, or zero.
-        upper: ``||Z' lam - delta||_{r*}``, an upper bound on every w's, whatever the solver did.
-        lam: (m,) in the simplex. Where value is 0, ``||Z' lam||_p <= eps`` proves it: for every w
-            ``min_i <z_i, w> <= <Z' lam, w> <= eps ||w||_{p*}`` (Farkas).
-        delta: (d,).
-    """
-
-    value: float
-    w: Array
-    upper: float
-    lam: Array
-    delta: Array
-
-    @property
-    def gap(self) -> float:
-        """Relative duality gap ``(upper - value) / upper``; 0 where there is no separator."""
-        return 0.0 if self.upper == 0 else (self.upper - self.value) / self.upper
-
-
-def robust_max_margin(z: Array, r: float, p: float, eps: float) -> RobustMargin:
+def robust_max_margin(z: Array, r: float, p: float, eps: float) -> MaxMargin:
     """The best robust margin per l_r norm: what robust steepest descent with respect to l_r converges to.
 
-    With r = p* this is ``eps* - eps``, in the same direction for every eps (tsilivis2024, Cor. 4.5).
+    With r = p* this is ``eps* - eps``, in the same direction for every eps (tsilivis2024, Cor. 4.5), and
+    :func:`max_margin` finds it. r = 2 with p = inf is a quadratic program (PIQP), any other pair a cone
+    program (Clarabel).
 
     Args:
         z: (m, d), rows ``y_i x_i``.
@@ -65,62 +49,101 @@ def robust_max_margin(z: Array, r: float, p: float, eps: float) -> RobustMargin:
             1, 2 and inf); the answer is judged by its own primal and dual values.
 
     Reference:
-        tsilivis2024 Thm 4.3, eq. (10).
+        tsilivis2024 Thm 4.3, eq. (11).
     """
     require(r >= 1, "r", r, "must be a norm's exponent: 1 <= r <= inf")
     require(p >= 1, "p", p, "must be a norm's exponent: 1 <= p <= inf")
     require(eps >= 0, "eps", eps, "must be 0 or more")
-    plain = {r, p} <= {1, 2, np.inf}
+    if eps == 0:
+        return max_margin(z, Norm(r).dual.p)
+    if Norm(r).dual.p == p:
+        return _own_geometry(z, max_margin(z, p), r, p, eps)
     scale = float(np.abs(z).max()) or 1.0
-    best: RobustMargin | None = None
-    for _ in range(_TRIES):
-        found = _certified(z, r, p, eps, scale)
-        if found.value == 0 and found.upper == 0:
+    best: MaxMargin | None = None
+    for attempt in range(_TRIES):
+        solve = _quadratic if r == 2 and p == np.inf and attempt == 0 else _cones
+        found = _certified(z, solve, r, p, eps, scale)
+        if found.upper == 0:
             return found
         if best is None or found.gap < best.gap:
             best = found
-        if best.value > 0 and best.gap < _GAP[plain]:
+        if best.value > 0 and best.gap < accepted(r, p):
             return best
         scale = best.upper  # once more, in units of the answer
     assert best is not None
     raise ArithmeticError(f"robust margin (r = {r:g}, p = {p:g}, eps = {eps:g}): relative gap {best.gap:.1e}")
 
 
-def _certified(z: Array, r: float, p: float, eps: float, scale: float) -> RobustMargin:
-    """What the solver says of the problem in units of ``scale``, made feasible and evaluated in our own arithmetic."""
-    lam, delta, multiplier = _solve(z / scale, r, p, eps / scale)
+def _own_geometry(z: Array, plain: MaxMargin, r: float, p: float, eps: float) -> MaxMargin:
+    """With r = p*: the separator of the l_p margin, whatever eps."""
+    combined = z.T @ plain.lam
+    if plain.upper <= eps:
+        return _none(z, plain.lam)
+    return _judged(z, [plain.w], plain.lam, combined * (eps / plain.upper), r, p, eps)
+
+
+def _none(z: Array, lam: Array) -> MaxMargin:
+    """There is no separator, and lam proves it."""
+    return MaxMargin(0.0, np.zeros(z.shape[1]), 0.0, lam, z.T @ lam)
+
+
+def _certified(z: Array, solve: Solver, r: float, p: float, eps: float, scale: float) -> MaxMargin:
+    """What ``solve`` says of the problem in units of ``scale``, made feasible and evaluated in our own arithmetic."""
+    lam, delta, w = solve(z / scale, r, p, eps / scale)
     lam = np.maximum(lam, 0)
+    if not (np.isfinite(lam).all() and lam.sum() > 0):
+        return MaxMargin(0.0, np.zeros(z.shape[1]), np.inf, np.full(len(z), 1 / len(z)), np.zeros(z.shape[1]))
     lam /= lam.sum()
     combined = z.T @ lam
     if norm(combined, p) <= eps + 1e-10 * float(np.abs(z).max()):
+<<<<<<< Updated upstream
         return RobustMargin(0.0, np.zeros(z.shape[1]), 0.0, lam, combined)
+=======
+        return _none(z, lam)
+>>>>>>> Stashed changes
     delta = delta * scale
     if p == np.inf:
         delta = np.clip(combined, -eps, eps)  # the best one for this lam
     elif (size := norm(delta, p)) > eps:
         delta *= eps / size
+<<<<<<< Updated upstream
     rest = combined - delta
     implied = np.asarray(Norm(r).steepest(torch.from_numpy(rest)))
     value, w = max(
         (_margin(z, sign * v, r, p, eps) for v in (multiplier, implied) for sign in (1, -1)), key=itemgetter(0)
     )
     return RobustMargin(max(value, 0.0), w, norm(rest, Norm(r).dual.p), lam, delta)
+=======
+    implied = np.asarray(Norm(r).steepest(torch.from_numpy(combined - delta)))
+    return _judged(z, [w, -w, implied], lam, delta, r, p, eps)
+
+
+def _judged(z: Array, candidates: list[Array], lam: Array, delta: Array, r: float, p: float, eps: float) -> MaxMargin:
+    """The best of the candidates for w, beside the bound that (lam, delta) give."""
+    value, w = max((_margin(z, w, r, p, eps) for w in candidates), key=itemgetter(0))
+    return MaxMargin(max(value, 0.0), w, norm(z.T @ lam - delta, Norm(r).dual.p), lam, delta)
+>>>>>>> Stashed changes
 
 
 def _margin(z: Array, w: Array, r: float, p: float, eps: float) -> tuple[float, Array]:
     """The robust margin of ``w / ||w||_r``, and that."""
+<<<<<<< Updated upstream
     size = norm(w, r)
+=======
+    size = norm(w, r) if np.isfinite(w).all() else 0.0
+>>>>>>> Stashed changes
     if size == 0:
         return 0.0, w
     w = w / size
     return float((z @ w).min()) - eps * norm(w, Norm(p).dual.p), w
 
 
-def _solve(z: Array, r: float, p: float, eps: float) -> tuple[Array, Array, Array]:
-    """(lam, delta, multiplier of ``u = Z' lam - delta``, which is w up to sign and scale)."""
+def _cones(z: Array, r: float, p: float, eps: float) -> tuple[Array, Array, Array]:
+    """(lam, delta, multiplier of ``u = Z' lam - delta``, which is w up to sign and scale), not judged."""
     m, d = z.shape
     program = ConeProgram()
     lam, u, t = program.variables(m), program.variables(d), program.variables(1)
+<<<<<<< Updated upstream
     delta = [program.variables(d)] if eps > 0 else []
     program.combine(lam, z, u, *delta)
     program.norm_at_most(u, Norm(r).dual.p, t)
@@ -130,3 +153,25 @@ def _solve(z: Array, r: float, p: float, eps: float) -> tuple[Array, Array, Arra
         program.norm_at_most(part, p, radius)
     x, multipliers = program.solve(t)
     return x[lam], x[delta[0]] if delta else np.zeros(d), multipliers[:d]
+=======
+    delta, radius = program.variables(d), program.variables(1)
+    program.combine(lam, z, u, delta)
+    program.norm_at_most(u, Norm(r).dual.p, t)
+    program.constrain([(0, radius, 1.0)], [eps], [clarabel.ZeroConeT(1)])
+    program.norm_at_most(delta, p, radius)
+    x, multipliers = program.solve(t)
+    return x[lam], x[delta], multipliers[:d]
+
+
+def _quadratic(z: Array, r: float, p: float, eps: float) -> tuple[Array, Array, Array]:
+    """Min ``||u - v||_2^2 / 2``, ``Z (u - v) - eps sum(u + v) >= 1``, u, v >= 0: r = 2 and p = inf; not judged."""
+    m, d = z.shape
+    eye, zero = np.eye(d), np.zeros(2 * d)
+    solver = piqp.DenseSolver()
+    solver.settings.eps_abs, solver.settings.eps_rel, solver.settings.max_iter = 1e-10, 1e-11, 300
+    quadratic, constraint = np.block([[eye, -eye], [-eye, eye]]), np.hstack([z - eps, -z - eps])
+    solver.setup(quadratic, zero, None, None, constraint, np.ones(m), None, zero, None)
+    solver.solve()
+    found = solver.result
+    return np.asarray(found.z_l)[:m], np.zeros(d), np.asarray(found.x[:d] - found.x[d:])
+>>>>>>> Stashed changes
