@@ -132,7 +132,13 @@ class Run:
         known = re.fullmatch(metric, self.returns) is not None
         require(known, "returns", self.returns, "must be a final metric, such as test_robust_acc or margin_robust_l2")
         require(self.measure_per_decade >= 1, "measure_per_decade", self.measure_per_decade, "must be 1 or more")
-        for check in (self._check_objective, self._check_attacks, self._check_schedule, self._check_sizes):
+        for check in (
+            self._check_objective,
+            self._check_limit,
+            self._check_attacks,
+            self._check_schedule,
+            self._check_sizes,
+        ):
             check()
 
     @property
@@ -179,6 +185,14 @@ class Run:
         require("train" not in self.eval_attacks, "eval_attacks", "train", advice)
         unit = self.eps_unit
         require(unit != "margin" or self.outputs == 1, "eps_unit", unit, "needs two classes: use eps_unit=absolute")
+
+    def _check_limit(self) -> None:
+        if getattr(self.optimizer, "limit", False):
+            exact = word(self.model) == "linear" and self.outputs == 1
+            advice = "knows the limit for model=linear and two classes only"
+            require(exact, "optimizer", "oracle", f"{advice}; this is model={word(self.model)}")
+            formula = self.attack.closed_form or word(self.attack) == "noattack"
+            require(formula, "optimizer", "oracle", "knows the limit under attack=exact and attack=none only")
 
     def _check_schedule(self) -> None:
         schedule = self.optimizer.schedule

@@ -14,6 +14,16 @@ from robust_erm.params import Params
 DIVISORS: dict[str, Norm] = {"l1": Norm(1.0), "l2": Norm(2.0), "linf": Norm(math.inf)}
 
 
+def divisors(r: float | None) -> dict[str, Norm]:
+    """The norms l_1, l_2, l_inf, and l_r by the name that columns give it (``l1_5``)."""
+    return DIVISORS if r is None or Norm(r) in DIVISORS.values() else {**DIVISORS, name_of(r): Norm(r)}
+
+
+def name_of(r: float) -> str:
+    """``l1``, ``linf``, ``l1_5``: as columns are named, in which a dot would separate keys."""
+    return f"l{r:g}".replace(".", "_")
+
+
 def margin(f: Tensor, y: Tensor) -> Tensor:
     """``y f`` (n,) for f (n,), y in {-1, +1}; true minus best other logit for f (n, C), classes y."""
     if f.ndim == 1:
@@ -23,19 +33,22 @@ def margin(f: Tensor, y: Tensor) -> Tensor:
     return true - torch.where(own, torch.full_like(f, -math.inf), f).amax(-1)
 
 
-def normalised(least: Tensor, vector: Tensor, degree: int, prefix: str) -> dict[str, Tensor]:
-    """``min_i margin_i / ||vector||^degree`` for the norms l_1, l_2 and l_inf.
+def normalised(
+    least: Tensor, vector: Tensor, degree: int, prefix: str, norms: dict[str, Norm] = DIVISORS
+) -> dict[str, Tensor]:
+    """``min_i margin_i / ||vector||^degree`` for each of ``norms``.
 
     Args:
         least: () the smallest margin over the samples.
         vector: (P,) parameters, or the predictor (d,).
         degree: L; 1 for the predictor.
         prefix: of the names.
+        norms: by name, see :func:`divisors`.
 
     Returns:
         ``{prefix_l1, prefix_l2, prefix_linf}``; nan for the zero vector.
     """
-    return {f"{prefix}_{name}": least / norm.value(vector) ** degree for name, norm in DIVISORS.items()}
+    return {f"{prefix}_{name}": least / norm.value(vector) ** degree for name, norm in norms.items()}
 
 
 def layer_norms(params: Params) -> dict[str, Tensor]:

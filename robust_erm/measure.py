@@ -5,17 +5,29 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from scipy import sparse
 from torch import Tensor
 from torch.func import vmap
 
 from robust_erm.attacks.attack import Attack
 from robust_erm.data.dataset import GaussianTeacher
-from robust_erm.margins import DIVISORS, by_layers, layer_norms, normalised
+from robust_erm.margins import by_layers, divisors, layer_norms, normalised
+from robust_erm.norms import Norm
 from robust_erm.oracles.risk import gaussian_accuracy
 from robust_erm.runs import Points, Runs
 
 Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class SparsePoints:
+    """Test points for models linear in their input: D sets (x (n, d), y (n,)), and the set of every run, (R,)."""
+
+    sets: list[tuple[sparse.csr_array, npt.NDArray[np.float64]]]
+    of_run: Tensor
 
 
 @dataclass(frozen=True)
@@ -29,7 +41,7 @@ class Evaluation:
         eps: (R,) radii of the evaluation.
     """
 
-    test: Points | None
+    test: Points | SparsePoints | None
     laws: list[GaussianTeacher | None]
     attacks: dict[str, Attack]
     eps: Tensor
@@ -57,6 +69,9 @@ def measure(runs: Runs, evaluation: Evaluation, rows: Tensor) -> list[Row]:
     for part, points in (("train", runs.train), ("test", evaluation.test)):
         if points is None:
             continue
+        if isinstance(points, SparsePoints):
+            columns |= _accuracies(runs, points, attacks, evaluation.eps, rows)
+            continue
         clean = worst = runs.clean(points, rows)
         for name, attack in attacks.items():
             margins = runs.attacked(attack, points, evaluation.eps, rows)
@@ -81,6 +96,27 @@ def measure(runs: Runs, evaluation: Evaluation, rows: Tensor) -> list[Row]:
     return result
 
 
+def _accuracies(
+    runs: Runs, points: SparsePoints, attacks: dict[str, Attack], eps: Tensor, rows: Tensor
+) -> dict[str, Tensor]:
+    """Test accuracies from one product for all runs of a set: ``y <w, x> > eps ||w||_{p*}``, or 0 for no attack."""
+    w: Tensor = runs.predictors(rows).double().cpu()  # type: ignore[union-attr]
+    radii = eps[rows].double().cpu()
+    lost = {k: radii * Norm(a.p).dual.value(w) if a.closed_form else 0 * radii for k, a in attacks.items()}
+    named = {f"test_robust_acc_{name}": size for name, size in lost.items()} if len(attacks) > 1 else {}
+    worst = torch.stack(list(lost.values())).amax(0)
+    thresholds = {**named, "test_clean_acc": 0 * radii, "test_robust_acc": worst.clamp_min(0)}
+    found = {name: torch.empty_like(radii) for name in thresholds}
+    of_run = points.of_run[rows].cpu()
+    for k, (x, y) in enumerate(points.sets):
+        members = (of_run == k).nonzero().squeeze(-1)
+        if len(members):
+            margins = torch.from_numpy((x @ w[members].numpy().T) * y[:, None])
+            for name, threshold in thresholds.items():
+                found[name][members] = (margins > threshold[members]).double().mean(0)
+    return found
+
+
 def _accuracy(margins: Tensor) -> Tensor:
     return (margins > 0).sum(-1).cpu().double() / margins.shape[-1]
 
@@ -89,6 +125,7 @@ def _normalised(runs: Runs, rows: Tensor, columns: dict[str, Tensor], predictors
     """Margins over norms, and the norms: of the parameters, of each layer, of the predictor."""
     recipe = runs.recipe
     degree = recipe.model.degree
+    norms = divisors(getattr(recipe.optimizer, "r", None))
     layered = degree == len(recipe.layout.shapes) and all(len(shape) > 1 for _, shape in recipe.layout.shapes)
 
     def one(theta: Tensor, clean: Tensor, robust: Tensor, w: Tensor | None) -> dict[str, Tensor]:
@@ -96,14 +133,14 @@ def _normalised(runs: Runs, rows: Tensor, columns: dict[str, Tensor], predictors
         found: dict[str, Tensor] = {}
         for kind, least in (("clean", clean), ("robust", robust)):
             if degree is not None:
-                found |= normalised(least, theta, degree, f"margin_{kind}")
+                found |= normalised(least, theta, degree, f"margin_{kind}", norms)
             if layered:
                 found[f"margin_{kind}_layers"] = by_layers(least, params)
             if w is not None and w.ndim == 1:
-                found |= normalised(least, w, 1, f"w_margin_{kind}")
-        found |= {f"norm_{name}": norm.value(theta) for name, norm in DIVISORS.items()}
+                found |= normalised(least, w, 1, f"w_margin_{kind}", norms)
+        found |= {f"norm_{name}": norm.value(theta) for name, norm in norms.items()}
         if w is not None:
-            found |= {f"w_norm_{name}": norm.value(w.reshape(-1)) for name, norm in DIVISORS.items()}
+            found |= {f"w_norm_{name}": norm.value(w.reshape(-1)) for name, norm in norms.items()}
         if len(params) > 1:
             found |= {f"norm_layer_{name}": size for name, size in layer_norms(params).items()}
         return found

@@ -64,9 +64,12 @@ def of_run(run: Run) -> int:
 
 def of_data(run: Run) -> int:
     """Bytes of one data set: drawn, and as tensors."""
-    points = _points(run, "m") + _points(run, "m_test")
+    points = _points(run, "m")
+    of_test: int | None = getattr(run.data, "linear_test_bytes", None) if hasattr(run.model, "weight") else None
+    if of_test is None:
+        points += _points(run, "m_test")
     d: int = run.data.dimension
-    return (8 + 3 * _itemsize(run)) * d * points
+    return (8 + 3 * _itemsize(run)) * d * points + (of_test or 0)
 
 
 def _points(run: Run, key: str) -> int:

@@ -21,6 +21,8 @@ _WORKER = 700 * 2**20  # bytes of a worker before it has any runs
 
 def pack_key(run: Run) -> str:
     """Runs with equal keys can be trained together: they differ in numbers of the run axis only."""
+    if getattr(run.optimizer, "limit", False):
+        return run.id  # nothing is shared: found one by one, each with its own end
     kept = {k: v for k, v in as_data(run, "pack").items() if k not in _BATCHED}
     kept["stop"] = run.stop.steps
     kept["runtime"] = [repr(run.trainer), run.logger.enabled]

@@ -11,13 +11,15 @@ import numpy as np
 import torch
 
 from robust_erm.attacks.exact import Exact
+from robust_erm.attacks.none import NoAttack
 from robust_erm.config import Run
 from robust_erm.data.dataset import Data, Dataset
 from robust_erm.errors import ConfigError
 from robust_erm.fields import numbers
-from robust_erm.measure import Evaluation
+from robust_erm.measure import Evaluation, SparsePoints
 from robust_erm.oracles.margin import max_margin
-from robust_erm.params import Layout
+from robust_erm.oracles.robust_margin import robust_max_margin
+from robust_erm.params import Layout, Params
 from robust_erm.runs import Points, Runs
 from robust_erm.step import Recipe
 from robust_erm.streams import torch_stream
@@ -80,6 +82,29 @@ def warn_if_not_separable(run: Run) -> None:
             )
 
 
+def _init(run: Run) -> Params:
+    params: Params = run.model.init(run.data.dimension, run.outputs, torch_stream(run.seed, "init"))
+    return params
+
+
+def _limit(run: Run) -> Params:
+    """What ``optimizer=oracle`` stands for: the robust max-margin separator, scaled to robust margin 1.
+
+    Raises:
+        ConfigError: there is no separator.
+    """
+    eps = radii(run)[0] if run.attack.closed_form else 0.0
+    dataset = draw(run.data, run.seed)
+    found = robust_max_margin(dataset.x_train * dataset.y_train[:, None], run.optimizer.r, run.attack.p, eps)
+    if found.value == 0:
+        size = np.linalg.norm(found.delta, run.attack.p)
+        why = f"no linear model is robust on the training points of seed {run.seed} at eps = {eps:.6g}: a convex"
+        raise ConfigError(
+            "optimizer", "oracle", f"{why} combination of them, y_i x_i, has l_{run.attack.p:g} norm {size:.6g}"
+        )
+    return {"w": torch.from_numpy(found.w / found.value)}
+
+
 def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list[int]]:
     """Runs with equal :func:`robust_erm.plan.pack_key`, stacked, and how many test points each is sampled on."""
     first = runs[0]
@@ -95,11 +120,13 @@ def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list
         x, y = (torch.as_tensor(a).to(**options, copy=True) for a in (xs, ys))
         return Points(x, y, of_run.to(device))
 
-    inits = [run.model.init(run.data.dimension, run.outputs, torch_stream(run.seed, "init")) for run in runs]
+    limit = getattr(first.optimizer, "limit", False)
+    inits = [_limit(run) if limit else _init(run) for run in runs]
     layout = Layout.of(inits[0])
     both = [radii(run) for run in runs]
     eps, eval_eps = (torch.tensor([pair[k] for pair in both], **options) for k in (0, 1))
-    target = [-math.inf if run.stop.loss is None else math.log(run.stop.loss) for run in runs]
+    never = math.inf if limit else -math.inf
+    target = [never if limit or run.stop.loss is None else math.log(run.stop.loss) for run in runs]
     sparse = getattr(first.data, "sparse", False)
     recipe = Recipe(first.model, layout, first.objective, first.optimizer, first.attack, datasets[0].domain, sparse)
     pack = Runs(
@@ -118,6 +145,13 @@ def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list
     closed_form = any(attack.closed_form for attack in (first.attack, *attacks.values()))
     if hasattr(first.model, "weight") and datasets[0].domain is None and not closed_form:
         attacks["exact"] = Exact(first.p)  # the worst case is known: train and test accuracy both mean it
-    evaluation = Evaluation(None if exact else points("test"), laws, attacks, eval_eps)
+    linear = hasattr(first.model, "weight") and first.outputs == 1
+    formulas = all(attack.closed_form or isinstance(attack, NoAttack) for attack in (first.attack, *attacks.values()))
+    test: Points | SparsePoints | None = None
+    if not exact and linear and formulas and all(dataset.sparse_test is not None for dataset in distinct):
+        test = SparsePoints([(dataset.sparse_test, dataset.y_test) for dataset in distinct], of_run)
+    elif not exact:
+        test = points("test")
+    evaluation = Evaluation(test, laws, attacks, eval_eps)
     sizes = [0 if exact else len(dataset.y_test) for dataset in datasets]
     return pack, evaluation, sizes

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from robust_erm.errors import require
 
 Array = npt.NDArray[np.float64]
+Points: TypeAlias = Any  # points by rows: an Array, or a scipy.sparse.csr_array
 
 
 @dataclass(frozen=True)
@@ -29,25 +31,32 @@ class Dataset:
     Args:
         x_train: (m, d).
         y_train: (m,); in {-1, +1} for two classes, else 0..classes-1.
-        test: gives x_test (m_test, d) and y_test (m_test,); called when first needed.
+        test: gives x_test (m_test, d), which may be a sparse array, and y_test (m_test,); called when first needed.
         domain: the interval that every input coordinate lives in, or None for the whole line.
         law: what is known of the population, or None.
     """
 
     x_train: Array
     y_train: Array
-    test: Callable[[], tuple[Array, Array]]
+    test: Callable[[], tuple[Points, Array]]
     domain: tuple[float, float] | None = None
     law: GaussianTeacher | None = None
 
     @cached_property
-    def _test(self) -> tuple[Array, Array]:
+    def _test(self) -> tuple[Points, Array]:
         return self.test()
 
     @property
     def x_test(self) -> Array:
         """(m_test, d)."""
-        return self._test[0]
+        x: Array = self._test[0] if self.sparse_test is None else self.sparse_test.toarray().astype(float)
+        return x
+
+    @property
+    def sparse_test(self) -> Points | None:
+        """X_test where it is a sparse array."""
+        x = self._test[0]
+        return x if sparse.issparse(x) else None
 
     @property
     def y_test(self) -> Array:

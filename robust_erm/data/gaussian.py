@@ -6,32 +6,42 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 
-from robust_erm.data.dataset import Array, Dataset, GaussianTeacher, Synthetic
+from robust_erm.data.dataset import Array, Dataset, GaussianTeacher, Points, Synthetic
 from robust_erm.errors import one_of, require
 from robust_erm.fields import per_run
 from robust_erm.streams import numpy_stream
 
 _CHUNK = 256  # rows per draw, fixed: then a larger m extends the same sequence of points
+_CHUNK_SPARSE = 4096
 
 
-def _rows(rng: np.random.Generator, n: int, d: int, k: int) -> Array:
-    """N rows: N(0, I_d) for k = d, else entries in {-1, 0, 1} with P(+1) = P(-1) = k / (2 d)."""
-    if k == d:
-        return rng.standard_normal((n, d))
-    u = rng.random((n, d))
-    return np.where(u < k / (2 * d), 1.0, 0.0) - np.where(u >= 1 - k / (2 * d), 1.0, 0.0)
+def _sparse(rng: np.random.Generator, n: int, d: int, share: float) -> Points:
+    """N rows with entries in {-1, 0, 1}, P(+1) = P(-1) = share / 2; what is drawn are the gaps between non-zeros."""
+    expected = n * d * share
+    places = np.full(1, -1)
+    while places[-1] < n * d:
+        gaps = rng.geometric(share, int(expected + 6 * expected**0.5) + 16)
+        places = np.r_[places, places[-1] + np.cumsum(gaps)]
+    places = places[1 : np.searchsorted(places, n * d)]
+    signs = 2 * rng.integers(0, 2, len(places), dtype=np.int8) - 1
+    starts = np.searchsorted(places, d * np.arange(n + 1)).astype(np.int32)
+    return sparse.csr_array((signs, (places % d).astype(np.int32), starts), shape=(n, d))
 
 
-def _collect(draw: Callable[[], tuple[Array, Array]], n: int, d: int) -> tuple[Array, Array]:
+def _collect(draw: Callable[[], tuple[Points, Array]], n: int) -> tuple[Points, Array]:
     """The first n accepted points of a sequence of draws (x, y)."""
-    xs, ys, found = [np.empty((0, d))], [np.empty(0)], 0
+    xs: list[Points] = []
+    ys: list[Array] = []
+    found = 0
     while found < n:
         x, y = draw()
         xs.append(x)
         ys.append(y)
         found += len(y)
-    return np.concatenate(xs)[:n], np.concatenate(ys)[:n]
+    stacked = sparse.vstack(xs, format="csr") if sparse.issparse(xs[0]) else np.concatenate(xs)
+    return stacked[:n], np.concatenate(ys)[:n]
 
 
 @dataclass(frozen=True)
@@ -70,24 +80,52 @@ class Gaussian(Synthetic):
         """Whether most entries of a point are zero."""
         return 8 * self.k_x <= self.d
 
+    @property
+    def linear_test_bytes(self) -> int:
+        """What the test points take where the model is linear: none are drawn, or sparse ones, twice while drawing."""
+        return 0 if self.k_x == self.d else 2 * self.m_test * (5 * self.k_x + 12)
+
     def draw(self, seed: int) -> Dataset:
-        """The data set of ``seed``."""
-        teacher = numpy_stream(seed, "teacher")
-        w_star = _rows(teacher, 1, self.d, self.k_w)[0]
-        while not w_star.any():
-            w_star = _rows(teacher, 1, self.d, self.k_w)[0]
+        """The data set of ``seed``; its test points are a sparse array where k_x < d."""
+        w_star = self._teacher(numpy_stream(seed, "teacher"))
+        once = self._dense_points if self.k_x == self.d else self._sparse_points
 
-        def points(stream: str, n: int) -> tuple[Array, Array]:
+        def points(stream: str, n: int) -> tuple[Points, Array]:
             rng = numpy_stream(seed, stream)
-
-            def once() -> tuple[Array, Array]:
-                x = _rows(rng, _CHUNK, self.d, self.k_x)
-                score = x @ w_star
-                kept = x.any(axis=1) & ((score != 0) | (self.ties == "negative"))
-                return x[kept], np.where(score[kept] > 0, 1.0, -1.0)
-
-            return _collect(once, n, self.d)
+            return _collect(lambda: once(rng, w_star), n)
 
         x_train, y_train = points("train", self.m)
+        if sparse.issparse(x_train):
+            x_train = x_train.toarray().astype(float)
         law = GaussianTeacher(w_star) if self.k_x == self.d else None
         return Dataset(x_train, y_train, lambda: points("test", self.m_test), law=law)
+
+    def _teacher(self, rng: np.random.Generator) -> Array:
+        if self.k_w == self.d:
+            return rng.standard_normal(self.d)
+        w_star = np.zeros(self.d)
+        while not w_star.any():
+            w_star[:] = _sparse(rng, 1, self.d, self.k_w / self.d).toarray()
+        return w_star
+
+    def _dense_points(self, rng: np.random.Generator, w_star: Array) -> tuple[Array, Array]:
+        x = rng.standard_normal((_CHUNK, self.d))
+        score = x @ w_star
+        kept = (score != 0) | (self.ties == "negative")
+        return x[kept], np.where(score[kept] > 0, 1.0, -1.0)
+
+    def _sparse_points(self, rng: np.random.Generator, w_star: Array) -> tuple[Points, Array]:
+        """First the teacher's own coordinates, which decide the label; the others where the point is kept."""
+        own, others = np.flatnonzero(w_star), np.flatnonzero(w_star == 0)
+        share = self.k_x / self.d
+        head = _sparse(rng, _CHUNK_SPARSE, len(own), share)
+        score = head @ w_star[own]
+        kept = np.flatnonzero((score != 0) | (self.ties == "negative"))
+        x = head[kept]
+        if len(others):
+            x = sparse.hstack([x, _sparse(rng, len(kept), len(others), share)], format="csr")
+        places = np.r_[own, others].astype(np.int32)
+        x = sparse.csr_array((x.data, places[x.indices], x.indptr), shape=x.shape)
+        x.sort_indices()
+        filled = np.flatnonzero(np.diff(x.indptr))
+        return x[filled], np.where(score[kept][filled] > 0, 1.0, -1.0)

@@ -73,12 +73,7 @@ def max_margin(z: Array, p: float) -> MaxMargin:
     lam = np.maximum(lam, 0)
     lam /= lam.sum()
     upper = norm(unit.T @ lam, p)
-<<<<<<< Updated upstream
-    dual = Norm(p).dual.p
-    size = norm(w, dual)
-=======
     size = norm(w, Norm(p).dual.p)
->>>>>>> Stashed changes
     w = w / size if size > 0 else w
     value = float((unit @ w).min())
     if value <= 0 or upper < 1e-12:
@@ -91,14 +86,11 @@ def max_margin(z: Array, p: float) -> MaxMargin:
     return found
 
 
-<<<<<<< Updated upstream
-=======
 def accepted(*exponents: float) -> float:
     """The largest relative gap of an answer: 1e-8, or 1e-6 with exponents other than 1, 2 and inf."""
     return 1e-8 if {*exponents} <= {1, 2, math.inf} else 1e-6
 
 
->>>>>>> Stashed changes
 def norm(x: Array, p: float) -> float:
     """``||x||_p``."""
     return float(Norm(p).value(torch.from_numpy(np.ascontiguousarray(x))))

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-<<<<<<< Updated upstream
-from dataclasses import dataclass
-=======
 from collections.abc import Callable
->>>>>>> Stashed changes
 from operator import itemgetter
 
 import clarabel
@@ -18,11 +14,7 @@ import torch
 from robust_erm.errors import require
 from robust_erm.norms import Norm
 from robust_erm.oracles.cones import ConeProgram
-<<<<<<< Updated upstream
-from robust_erm.oracles.margin import norm
-=======
 from robust_erm.oracles.margin import MaxMargin, accepted, max_margin, norm
->>>>>>> Stashed changes
 
 Array = npt.NDArray[np.float64]
 Solver = Callable[[Array, float, float, float], tuple[Array, Array, Array]]
@@ -96,24 +88,12 @@ def _certified(z: Array, solve: Solver, r: float, p: float, eps: float, scale: f
     lam /= lam.sum()
     combined = z.T @ lam
     if norm(combined, p) <= eps + 1e-10 * float(np.abs(z).max()):
-<<<<<<< Updated upstream
-        return RobustMargin(0.0, np.zeros(z.shape[1]), 0.0, lam, combined)
-=======
         return _none(z, lam)
->>>>>>> Stashed changes
     delta = delta * scale
     if p == np.inf:
         delta = np.clip(combined, -eps, eps)  # the best one for this lam
     elif (size := norm(delta, p)) > eps:
         delta *= eps / size
-<<<<<<< Updated upstream
-    rest = combined - delta
-    implied = np.asarray(Norm(r).steepest(torch.from_numpy(rest)))
-    value, w = max(
-        (_margin(z, sign * v, r, p, eps) for v in (multiplier, implied) for sign in (1, -1)), key=itemgetter(0)
-    )
-    return RobustMargin(max(value, 0.0), w, norm(rest, Norm(r).dual.p), lam, delta)
-=======
     implied = np.asarray(Norm(r).steepest(torch.from_numpy(combined - delta)))
     return _judged(z, [w, -w, implied], lam, delta, r, p, eps)
 
@@ -122,16 +102,11 @@ def _judged(z: Array, candidates: list[Array], lam: Array, delta: Array, r: floa
     """The best of the candidates for w, beside the bound that (lam, delta) give."""
     value, w = max((_margin(z, w, r, p, eps) for w in candidates), key=itemgetter(0))
     return MaxMargin(max(value, 0.0), w, norm(z.T @ lam - delta, Norm(r).dual.p), lam, delta)
->>>>>>> Stashed changes
 
 
 def _margin(z: Array, w: Array, r: float, p: float, eps: float) -> tuple[float, Array]:
     """The robust margin of ``w / ||w||_r``, and that."""
-<<<<<<< Updated upstream
-    size = norm(w, r)
-=======
     size = norm(w, r) if np.isfinite(w).all() else 0.0
->>>>>>> Stashed changes
     if size == 0:
         return 0.0, w
     w = w / size
@@ -143,17 +118,6 @@ def _cones(z: Array, r: float, p: float, eps: float) -> tuple[Array, Array, Arra
     m, d = z.shape
     program = ConeProgram()
     lam, u, t = program.variables(m), program.variables(d), program.variables(1)
-<<<<<<< Updated upstream
-    delta = [program.variables(d)] if eps > 0 else []
-    program.combine(lam, z, u, *delta)
-    program.norm_at_most(u, Norm(r).dual.p, t)
-    for part in delta:
-        radius = program.variables(1)
-        program.constrain([(0, radius, 1.0)], [eps], [clarabel.ZeroConeT(1)])
-        program.norm_at_most(part, p, radius)
-    x, multipliers = program.solve(t)
-    return x[lam], x[delta[0]] if delta else np.zeros(d), multipliers[:d]
-=======
     delta, radius = program.variables(d), program.variables(1)
     program.combine(lam, z, u, delta)
     program.norm_at_most(u, Norm(r).dual.p, t)
@@ -174,4 +138,3 @@ def _quadratic(z: Array, r: float, p: float, eps: float) -> tuple[Array, Array, 
     solver.solve()
     found = solver.result
     return np.asarray(found.z_l)[:m], np.zeros(d), np.asarray(found.x[:d] - found.x[d:])
->>>>>>> Stashed changes
