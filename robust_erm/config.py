@@ -116,6 +116,7 @@ class Run:
     run_dir: str | None = field(default=MISSING, metadata=_RUNTIME)
     fresh: bool = field(default=MISSING, metadata=_RUNTIME)
     returns: str = field(default=MISSING, metadata=_RUNTIME)
+    report: bool = field(default=MISSING, metadata=_RUNTIME)
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed", self.seed, "must be 0 or more")

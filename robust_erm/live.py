@@ -27,18 +27,17 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def checking(total: int) -> Iterator[Callable[[int, bool], None]]:
-    """Gives a function to call after every point that was checked (how many, whether to say so)."""
+def checking() -> Iterator[Callable[[str, bool], None]]:
+    """Gives a function to call after every point that was checked (how far it is, whether to say so)."""
     began = said = time.monotonic()
     status = console.status("checking") if console.is_terminal else None
     shown = False
 
-    def tick(done: int, aloud: bool) -> None:
+    def tick(text: str, aloud: bool) -> None:
         nonlocal said, shown
         now = time.monotonic()
         if not aloud or now - began < 2:
             return
-        text = f"checked {done} of {total} points"
         if status is not None:
             status.update(text)
             status.start()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -23,6 +25,7 @@ from robust_erm.params import Layout, Params
 from robust_erm.runs import Points, Runs
 from robust_erm.step import Recipe
 from robust_erm.streams import torch_stream
+from robust_erm.workers import Pool
 
 log = logging.getLogger("robust_erm")
 
@@ -50,6 +53,43 @@ def exact_margin(data: Data, seed: int, p: float) -> float:
         found = draw(data, seed)
         MARGINS[data, seed, p] = max_margin(found.x_train * found.y_train[:, None], p).value
     return MARGINS[data, seed, p]
+
+
+def find_margins(runs: Sequence[Run], cores: int, tick: Callable[[int, int], None]) -> None:
+    """Find eps* wherever ``runs`` count in it, so that :func:`exact_margin` knows; on several processes.
+
+    Args:
+        runs: not yet trained.
+        cores: how many processes.
+        tick: told how many have been found, of how many.
+    """
+    counting = [run for run in runs if run.eps_unit == "margin"]
+    keys = [key for key in {(run.data, run.seed, run.attack.p) for run in counting} if key not in MARGINS]
+    keys.sort(key=lambda key: -getattr(key[0], "m", 0))  # the longest first
+    if len(keys) < 4 or cores == 1:
+        for key in keys:
+            exact_margin(*key)
+        return
+    pool = Pool(_find_margin, cores)
+    left = deque(keys)
+    try:
+        while left or pool.jobs:
+            for number in pool.idle:
+                if left:
+                    pool.give(number, left.popleft())
+            for event in pool.events(0.25):
+                if event.kind == "done":
+                    MARGINS[event.job] = event.value
+                else:
+                    exact_margin(*event.job)  # raises what it raised there, or succeeds here
+            tick(len(keys) - len(left) - len(pool.jobs), len(keys))
+    finally:
+        pool.close()
+
+
+def _find_margin(key: tuple[Data, int, float], report: Any, stop: Any, number: int) -> float:
+    torch.set_num_threads(1)
+    return exact_margin(*key)
 
 
 def radii(run: Run) -> tuple[float, float]:

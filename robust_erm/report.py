@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from robust_erm.config import Run, as_data, names
-from robust_erm.figures.curves import LINES, curves, save
+from robust_erm.figures.curves import LINES, curves
+from robust_erm.figures.style import save
 from robust_erm.files import write_whole
 from robust_erm.results import as_row, grouped, read_curves, varying
 from robust_erm.run_folder import folder_of
@@ -47,9 +48,8 @@ class Point:
 
 def report(points: Sequence[Point], results: Sequence[Result], folder: Path) -> None:
     """Print the table and the failures; leave table.csv and curves.png / .pdf in ``folder``."""
-    pairs = list({point.id: (point, result) for point, result in zip(points, results, strict=True)}.values())
+    pairs = _once(points, results)
     done = [(point, result) for point, result in pairs if isinstance(result, dict)]
-    failed = [(point, result) for point, result in pairs if isinstance(result, Failure)]
     if done:
         frame = pd.DataFrame([as_row(point.config, summary, point.folder) for point, summary in done])
         keys = varying(frame)
@@ -59,12 +59,7 @@ def report(points: Sequence[Point], results: Sequence[Result], folder: Path) -> 
             output.print(f"... and {len(table) - _SHOWN} more rows")
         elif "folder" in table:
             folders(table)
-    for point, failure in failed[:_SHOWN]:
-        say(f"failed: {point.folder}: {failure.cause}")
-    if len(failed) > _SHOWN:
-        output.print(f"failed: ... and {len(failed) - _SHOWN} more")
-    if failed:
-        output.print(f"{len(failed)} of {len(pairs)} runs failed; the same line tries them again")
+    failures(points, results)
     if done:
         chosen = frame.merge(table[keys_shown].head(LINES), on=keys_shown) if keys_shown else frame
         try:
@@ -75,6 +70,22 @@ def report(points: Sequence[Point], results: Sequence[Result], folder: Path) -> 
         some = f" ({LINES} of {len(table)} rows)" if len(table) > LINES else ""
         say(f"figure: {folder / 'curves.png'}{some}")
         say(f"table:  {folder / 'table.csv'}")
+
+
+def failures(points: Sequence[Point], results: Sequence[Result]) -> None:
+    """Say which runs have no result, and why."""
+    pairs = _once(points, results)
+    failed = [(point, result) for point, result in pairs if isinstance(result, Failure)]
+    for point, failure in failed[:_SHOWN]:
+        say(f"failed: {point.folder}: {failure.cause}")
+    if len(failed) > _SHOWN:
+        output.print(f"failed: ... and {len(failed) - _SHOWN} more")
+    if failed:
+        output.print(f"{len(failed)} of {len(pairs)} runs failed; the same line tries them again")
+
+
+def _once(points: Sequence[Point], results: Sequence[Result]) -> list[tuple[Point, Result]]:
+    return list({point.id: (point, result) for point, result in zip(points, results, strict=True)}.values())
 
 
 def _leave(frame: pd.DataFrame, figure: Figure, folder: Path) -> None:

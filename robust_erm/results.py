@@ -24,7 +24,7 @@ from robust_erm.run_folder import METRICS, SUMMARY, read_config, read_summary
 from robust_erm.terminal import SHOWN, folders, output, show
 
 _WIDE = 6  # config columns that fit on a terminal
-_RUNTIME = ("trainer", "logger", "output_dir", "run_dir", "fresh", "returns", "id")
+_RUNTIME = ("trainer", "logger", "output_dir", "run_dir", "fresh", "returns", "report", "id")
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -96,9 +96,14 @@ class RunFolder:
         with (self.path / LOG).open("a") as file:
             file.write(line + "\n")
 
+    @property
+    def missing(self) -> bool:
+        """Whether the run has no summary, or none that counts."""
+        return self.run.fresh or not (self.path / SUMMARY).is_file()
+
     def read_summary(self) -> dict[str, Any] | None:
         """The summary of a run that has ended, or None."""
-        return None if self.run.fresh or not (self.path / SUMMARY).is_file() else read_summary(self.path)
+        return None if self.missing else read_summary(self.path)
 
     def read_checkpoint(self) -> dict[str, Any] | None:
         """The last checkpoint, or None; raises :class:`ConfigError` where it is not this run's."""

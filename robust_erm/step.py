@@ -12,6 +12,7 @@ from robust_erm.attacks.attack import Attack, Victim
 from robust_erm.fields import substituted
 from robust_erm.linalg import matvec
 from robust_erm.margins import margin
+from robust_erm.models.linear import Linear
 from robust_erm.models.model import Model
 from robust_erm.norms import Norm
 from robust_erm.objectives import Objective
@@ -44,6 +45,12 @@ class Recipe:
     attack: Attack
     domain: tuple[float, float] | None
     sparse: bool = False  # whether inputs are mostly zeros
+
+    @property
+    def kinked(self) -> bool:
+        """Whether the parameters themselves are the w of ``eps ||w||_1`` in the closed-form loss."""
+        l1 = self.attack.closed_form and Norm(self.attack.p).dual.p == 1
+        return l1 and isinstance(self.model, Linear) and len(self.layout.shapes[0][1]) == 1
 
 
 def outputs(recipe: Recipe, theta: Tensor, x: Tensor) -> Tensor:
@@ -125,6 +132,10 @@ def move(
 ) -> tuple[Point, Tensor, dict[str, Any]]:
     """One step from theta_t, given loss and gradient there.
 
+    A weight that would pass over the kink of ``eps ||w||_1`` at 0 stops there, as the flow does; where the
+    subgradient of least norm says so, it goes on in the next step. Otherwise steps of any fixed size go to and
+    fro over the kink, and coordinate descent may do nothing else.
+
     Returns:
         The point stepped from (theta_t, or where the schedule backed off to), theta_{t+1}, and the
         next state ``{"optimizer": ..., "schedule": ...}``.
@@ -137,4 +148,6 @@ def move(
     )
     log_eta = schedule.log_step(t, point, batch.eps, batch.bound, schedule_state)
     after = (direction * -(log_eta + log_scale).exp()).add_(point.theta)
+    if recipe.kinked:
+        after = torch.where((after * point.theta < 0) & (batch.eps > 0), torch.zeros_like(after), after)
     return point, after, {"optimizer": optimizer_state, "schedule": schedule_state}

@@ -23,8 +23,8 @@ from robust_erm.config import Run, resolve, title
 from robust_erm.errors import ConfigError, require
 from robust_erm.live import View, checking
 from robust_erm.locks import Held
-from robust_erm.problem import MARGINS, radii
-from robust_erm.report import Failure, Point, Result, report
+from robust_erm.problem import MARGINS, find_margins, radii
+from robust_erm.report import Failure, Point, Result, failures, report
 from robust_erm.run_folder import RunFolder, folder_of
 from robust_erm.terminal import console, set_up_logging
 from robust_erm.workers import Event, Pool, described
@@ -46,7 +46,8 @@ def check_all(configs: Iterable[Config], labels: Sequence[str], elsewhere: bool 
     runs, faults, many = [], [], len(labels) > 1
     owners: dict[Path, str] = {}
     places: dict[str, Path] = {}
-    with checking(len(labels)) as tick:
+    labelled: dict[str, str] = {}
+    with checking() as tick:
         for config, label in zip(configs, labels, strict=True):
             try:
                 if isinstance(config, ConfigError):
@@ -54,8 +55,6 @@ def check_all(configs: Iterable[Config], labels: Sequence[str], elsewhere: bool 
                 run = resolve(config)
                 if not elsewhere:
                     run.trainer.check()
-                if run.eps_unit == "margin":
-                    radii(run)
                 path = folder_of(run)
                 if run.id not in places:
                     RunFolder(run).check()
@@ -65,9 +64,18 @@ def check_all(configs: Iterable[Config], labels: Sequence[str], elsewhere: bool 
                     owner == run.id, "run_dir", path, "is the folder of several points; leave run_dir out of sweeps"
                 )
                 runs.append(run)
-                tick(len(runs), run.trainer.progress)
+                labelled.setdefault(run.id, label)
+                tick(f"checked {len(runs)} of {len(labels)} points", run.trainer.progress)
             except ConfigError as error:
                 faults.append(f"{error}" + (f"   [{label}]" if many else ""))
+        if not faults:
+            todo = [run for run in runs if RunFolder(run).missing]
+            find_margins(todo, plan.cores(), lambda n, of: tick(f"{n} of {of} exact margins", runs[0].trainer.progress))
+            for run in todo:
+                try:
+                    radii(run)
+                except ConfigError as error:
+                    faults.append(f"{error}" + (f"   [{labelled[run.id]}]" if many else ""))
     for parent in {folder_of(run).parent for run in runs} if not faults else ():
         try:
             parent.mkdir(parents=True, exist_ok=True)
@@ -352,8 +360,12 @@ def run_sweep(
     folder: Path,
     workers: int | None = None,
     pack_size: int | None = None,
-) -> list[Result]:
-    """Check, train and report the points of one sweep; its table and figure go to ``folder``."""
+) -> list[tuple[Path, Result]]:
+    """Check, train and report the points of one sweep; its table and figure go to ``folder``.
+
+    Returns:
+        Folder and result of every point, in order.
+    """
 
     def fits() -> None:
         ok = pack_size is None or (isinstance(pack_size, int) and pack_size >= 1)
@@ -363,8 +375,12 @@ def run_sweep(
 
     runs = checked(configs, overrides, folder, fits)
     results = train_all(runs, workers, pack_size)
-    report([Point.of(run) for run in runs], results, folder)
-    return results
+    points = [Point.of(run) for run in runs]
+    if runs[0].report:
+        report(points, results, folder)
+    else:
+        failures(points, results)
+    return [(folder_of(run), result) for run, result in zip(runs, results, strict=True)]
 
 
 def leave_nothing(folder: Path) -> None:

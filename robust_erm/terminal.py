@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.table import Table
 
 console = Console(stderr=True)
@@ -82,3 +84,15 @@ def set_up_logging() -> None:
         log.addHandler(handler)
         log.setLevel(logging.INFO)
         log.propagate = False
+
+
+def show_claims(claims: Sequence[Any]) -> None:
+    """The verdicts, coloured, with what they follow from."""
+    table = Table(show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold", show_lines=True)
+    for name in ("verdict", "claim", "where", "measured"):
+        table.add_column(name, overflow="fold")
+    colours = {"holds": "green", "does not hold": "red"}
+    for claim in claims:
+        verdict = f"[{colours.get(claim.verdict, 'yellow')}]{claim.verdict}[/]"
+        table.add_row(verdict, escape(claim.claim), escape(claim.where), escape(claim.measured))
+    output.print(table)

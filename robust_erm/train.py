@@ -11,6 +11,8 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,9 @@ def conf_dir() -> Path:
 
 def _sweep_name(overrides: list[str]) -> str:
     """The folder of a sweep: its overrides, made readable, and a hash of them."""
-    given = [o for o in overrides if not o.startswith(("output_dir=", "fresh=", "trainer", "logger", "returns="))]
+    given = [
+        o for o in overrides if not o.startswith(("output_dir=", "fresh=", "trainer", "logger", "returns=", "report="))
+    ]
     words = re.sub(r"[^\w.=,+-]+", "_", "_".join(given))[:80]
     return f"{words or 'defaults'}-{hashlib.sha256(' '.join(given).encode()).hexdigest()[:6]}"
 
@@ -48,21 +52,44 @@ def task(config: Any) -> float:
     return float(run_one(config).get(config.returns, math.nan))
 
 
-def _interrupted(*_: Any) -> None:
+def sweep(overrides: Sequence[str]) -> list[Any]:
+    """What ``python -m robust_erm.train -m ...`` does; a JobReturn a point, its ``working_dir`` the run's folder.
+
+    Points that failed are among them, with their status.
+    """
+    from hydra import version
+    from hydra._internal.callbacks import Callbacks
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.plugins import Plugins
+    from hydra.types import HydraContext, RunMode
+
+    prepare()
+    version.setbase("1.3")
+    GlobalHydra.instance().clear()
+    hydra = Hydra.create_main_hydra2("robust_erm", create_config_search_path(str(conf_dir())))
+    config = hydra.compose_config("train", list(overrides), RunMode.MULTIRUN, with_log_configuration=False)
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
+    launcher = Plugins.instance().instantiate_launcher(context, task, config)
+    parser = OverridesParser.create(config_loader=hydra.config_loader)
+    (points,) = BasicSweeper.split_arguments(parser.parse_overrides(list(config.hydra.overrides.task)), None)
+    return list(launcher.launch(points, 0))
+
+
+def interrupted(*_: Any) -> None:
+    """SIGTERM is as Ctrl-C: leave checkpoints."""
     raise KeyboardInterrupt
 
 
-def main() -> None:
-    """The console command ``robust-erm-train``."""
+@contextmanager
+def ended_cleanly() -> Iterator[None]:
+    """An interruption, and what Hydra refuses, in one line and an exit status."""
     try:
-        signal.signal(signal.SIGTERM, _interrupted)  # as Ctrl-C: leave checkpoints
-        import hydra
-
-        from robust_erm.refusals import refused
-
-        prepare()
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that what Hydra refuses comes back here
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
+        yield
     except KeyboardInterrupt:
         print("robust_erm: interrupted", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None
@@ -70,11 +97,23 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except Exception as error:
+        from robust_erm.refusals import refused
+
         line = refused(error, conf_dir())
         if line is None:
             raise
         print(f"robust_erm: {line}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def main() -> None:
+    """The console command ``robust-erm-train``."""
+    with ended_cleanly():
+        signal.signal(signal.SIGTERM, interrupted)
+        import hydra
+
+        prepare()
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
 
 
 if __name__ == "__main__":

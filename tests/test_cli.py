@@ -244,7 +244,7 @@ def test_one_failure_takes_no_other_run_along(
     monkeypatch.setattr(RunFolder, "open", fail)
     configs = [composed(f"seed={seed}", "stop.steps=2") for seed in range(3)]
     outcome = run_sweep(configs, [[f"seed={seed}"] for seed in range(3)], tmp_path / "sweep", workers=0)
-    assert [isinstance(o, dict) for o in outcome] == [True, False, True]
+    assert [isinstance(result, dict) for _, result in outcome] == [True, False, True]
     assert "the file server is away" in capsys.readouterr().out
 
 

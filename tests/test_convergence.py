@@ -19,6 +19,7 @@ from scipy.optimize import linprog, minimize
 from robust_erm.attacks.exact import Exact
 from robust_erm.measure import Evaluation, measure
 from robust_erm.models.diagonal import Diagonal
+from robust_erm.models.linear import Linear
 from robust_erm.optimizers.steepest import Steepest
 from robust_erm.oracles.margin import max_margin
 from robust_erm.schedules.bounded_loss import BoundedLoss
@@ -80,6 +81,20 @@ def test_robust_margin_reaches_its_maximum(name: str, optimizer: Steepest, steps
         slack = 2 * math.log(len(y)) / (best * row[f"norm_{name}"])
         assert slack < 0.2
         assert best * (1 - slack) <= reached <= best * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_coordinate_descent_does_not_go_to_and_fro_over_a_kink(seed: int) -> None:
+    """Weights of a random start must come to rest at 0; one that steps over it again and again takes all steps."""
+    x, y = separable(5, 15, seed=seed)
+    z = x * y[:, None]
+    eps = 0.5 * max_margin(z, math.inf).value
+    start = Linear(init_scale=1.0)
+    runs = train(
+        make_runs(x, y, [eps], model=start, optimizer=Steepest(BoundedLoss(math.inf), 1.0), steps=100_000), 500
+    )
+    row = measure(runs, Evaluation(runs.train, [None], {}, runs.eps), torch.tensor([0]))[0]
+    assert row["w_margin_robust_l1"] >= 0.99 * eps  # the greatest is eps* - eps, which is eps here
 
 
 def test_other_geometries_do_not_reach_it() -> None:

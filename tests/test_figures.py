@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from robust_erm.figures.curves import curves, save
+from robust_erm.figures.curves import curves
+from robust_erm.figures.style import save
 from robust_erm.results import varying
 
 

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -17,11 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from robust_erm.files import write_whole
-
-# Okabe & Ito's colour-blind-safe palette
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", ":", "-.")
+from robust_erm.figures.style import COLOURS, DASHES, PAGE, style
 
 LINES = 12  # in a figure; more cannot be told apart
 
@@ -47,8 +36,8 @@ def curves(table: pd.DataFrame, keys: list[str]) -> Figure:
     named = [key for key in keys if key != "seed"]
     settings = {_parts(group.iloc[0], named): group for _, group in table.groupby(named or "model", sort=False)}
     styles = _styles(list(settings))
-    with plt.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
-        figure, axes = plt.subplots(2, 2, figsize=(6.8, 4.6), layout="constrained")
+    with style():
+        figure, axes = plt.subplots(2, 2, figsize=(PAGE, 4.6), layout="constrained")
         for parts, group in settings.items():
             colour, dash = styles[parts]
             for ax, column in zip(axes.flat, panels, strict=False):
@@ -96,16 +85,3 @@ def _show_positive(ax: Axes) -> None:
     if top > 0:
         ax.set_ylim(-0.25 * top, 1.08 * top)
     ax.axhline(0, color="0.7", lw=0.6, zorder=0)
-
-
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write ``stem``.png (200 dpi) and ``stem``.pdf whole, close the figure, and return the paths."""
-    paths = []
-    for suffix in (".png", ".pdf"):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix[1:], dpi=200)
-        path = stem.with_suffix(suffix)
-        write_whole(path, buffer.getvalue())
-        paths.append(path)
-    plt.close(figure)
-    return paths

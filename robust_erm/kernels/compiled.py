@@ -191,9 +191,15 @@ def largest(g, p):
     return 0
 
 
+@njit(cache=True, nogil=True)
+def landed(old, new, kinked):
+    """New, or 0 where the step from old would pass over the kink of eps ||w||_1 there."""
+    return 0.0 if kinked and old * new < 0.0 else new
+
+
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def move(theta, g, p, r, normalized, log_loss, log_step):
-    """One steepest-descent step of theta in l_r, r = 1, 2, or 0 for inf.
+def move(theta, g, p, r, normalized, log_loss, log_step, kinked):
+    """One steepest-descent step of theta in l_r, r = 1, 2, or 0 for inf; it stops on kinks.
 
     Returns:
         For r = 1 the coordinate that moved, and by how much; else -1 and 0.
@@ -201,17 +207,17 @@ def move(theta, g, p, r, normalized, log_loss, log_step):
     if r == 2:
         scale = np.exp(log_step) / max(dual_norm(g, p, 2), 1e-300) if normalized else np.exp(log_step + log_loss)
         for j in range(p):
-            theta[j] = theta[j] - scale * g[j]
+            theta[j] = landed(theta[j], theta[j] - scale * g[j], kinked)
         return -1, 0.0
     if r == 1:
         at = largest(g, p)
         old = np.float64(theta[at])
         scale = np.exp(log_step) if normalized else np.exp(log_step + log_loss) * abs(g[at])
-        theta[at] = theta[at] - scale * np.sign(g[at])
+        theta[at] = landed(theta[at], theta[at] - scale * np.sign(g[at]), kinked)
         return at, theta[at] - old
     scale = np.exp(log_step) if normalized else np.exp(log_step + log_loss) * dual_norm(g, p, 1)
     for j in range(p):
-        theta[j] = theta[j] - scale * np.sign(g[j])
+        theta[j] = landed(theta[j], theta[j] - scale * np.sign(g[j]), kinked)
     return -1, 0.0
 
 
@@ -260,7 +266,8 @@ def update(
         if not go:
             continue
         step = log_eta(kind, num[k, STEP_A], num[k, STEP_B], growths, log_loss)
-        at, change = move(theta[s], g, p, r, normalized, log_loss, step)
+        kinked = depth == 0 and dual == 1 and num[k, EPS] > 0.0
+        at, change = move(theta[s], g, p, r, normalized, log_loss, step, kinked)
         if depth > 0:
             old = np.float64(w[s, at % d])
             product_weight(theta[s], w[s], d, depth)
@@ -322,7 +329,8 @@ def sparse_descent(
             if judged(log_loss, finite, theta[k], best[k], info[k], num[k], p, at) or at == t + n:
                 break
             step = log_eta(kind, num[k, STEP_A], num[k, STEP_B], np.float64(at // every), log_loss)
-            moved, change = move(theta[k], g, p, 1, normalized, log_loss, step)
+            kinked = depth == 0 and dual == 1 and num[k, EPS] > 0.0
+            moved, change = move(theta[k], g, p, 1, normalized, log_loss, step, kinked)
             j = moved % d
             if depth > 0:
                 old = np.float64(w[k, j])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from robust_erm.norms import Norm
 from robust_erm.oracles.cones import ConeProgram
 
 Array = npt.NDArray[np.float64]
+Solver = Callable[[Array, float], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def max_margin(z: Array, p: float) -> MaxMargin:
 
     The case ``eps = 0, r = p*``. p = inf and p = 1 are linear programs (HiGHS interior point with
     crossover), p = 2 is non-negative least squares, any other p in (1, inf) a cone program (Clarabel,
-    power cones).
+    power cones), which also stands in where another solver's answer is not good enough.
 
     Args:
         z: (m, d), rows ``y_i x_i``.
@@ -68,22 +70,29 @@ def max_margin(z: Array, p: float) -> MaxMargin:
     scale = float(np.abs(z).max())
     if scale == 0:
         return MaxMargin(0.0, np.zeros(d), 0.0, np.full(m, 1 / m), np.zeros(d))
-    unit = z / scale
-    lam, w = _solve(unit, p)
-    lam = np.maximum(lam, 0)
-    lam /= lam.sum()
-    upper = norm(unit.T @ lam, p)
-    size = norm(w, Norm(p).dual.p)
-    w = w / size if size > 0 else w
-    value = float((unit @ w).min())
-    if value <= 0 or upper < 1e-12:
-        if upper > 1e-9:
-            raise ArithmeticError(f"l_{p} margin: no separator found, but an upper bound of {upper:.1e} on the margin")
-        return MaxMargin(0.0, np.zeros(d), 0.0, lam, np.zeros(d))
-    found = MaxMargin(value * scale, w, upper * scale, lam, np.zeros(d))
+    first = {math.inf: _linear_program, 1: _game, 2: _least_norm_point}.get(p)
+    found = _certified(z / scale, p, _cones if first is None else first)
+    if first is not None and found.gap > accepted(p):
+        found = _certified(z / scale, p, _cones)
     if found.gap > accepted(p):
         raise ArithmeticError(f"l_{p} margin: relative duality gap {found.gap:.1e}")
-    return found
+    return MaxMargin(found.value * scale, found.w, found.upper * scale, found.lam, found.delta)
+
+
+def _certified(z: Array, p: float, solve: Solver) -> MaxMargin:
+    """What ``solve`` says, made feasible and evaluated in our own arithmetic."""
+    nothing = np.zeros(z.shape[1])
+    lam, w = solve(z, p)
+    lam = np.maximum(lam, 0)
+    if not (np.isfinite(lam).all() and np.isfinite(w).all() and lam.sum() > 0):
+        return MaxMargin(0.0, nothing, math.inf, np.full(len(z), 1 / len(z)), nothing)
+    lam /= lam.sum()
+    upper = norm(z.T @ lam, p)
+    if upper < 1e-9:
+        return MaxMargin(0.0, nothing, 0.0, lam, nothing)
+    size = norm(w, Norm(p).dual.p)
+    w = w / size if size > 0 else w
+    return MaxMargin(max(float((z @ w).min()), 0.0), w, upper, lam, nothing)
 
 
 def accepted(*exponents: float) -> float:
@@ -96,20 +105,7 @@ def norm(x: Array, p: float) -> float:
     return float(Norm(p).value(torch.from_numpy(np.ascontiguousarray(x))))
 
 
-def _solve(z: Array, p: float) -> tuple[Array, Array]:
-    """(lam, w up to scale) for data scaled to largest entry 1."""
-    if p in (1, math.inf):
-        return _linear_program(z) if p == math.inf else _game(z)
-    if p == 2:
-        return _least_norm_point(z)
-    lam, multiplier = _power_cones(z, p)
-    implied = np.asarray(Norm(p).dual.steepest(torch.from_numpy(z.T @ lam)))
-    candidates = [w for w in (implied, multiplier, -multiplier) if w.any()]
-    reached = [(float((z @ w).min()) / norm(w, Norm(p).dual.p), w) for w in candidates]
-    return lam, max(reached, key=lambda pair: pair[0], default=(0.0, implied))[1]
-
-
-def _linear_program(z: Array) -> tuple[Array, Array]:
+def _linear_program(z: Array, p: float) -> tuple[Array, Array]:
     """Max sum(lam), ``-1 <= Z' lam <= 1``: lam up to scale, w the multipliers; unbounded where not separable."""
     m, d = z.shape
     zt = sparse.csr_array(z.T)
@@ -136,7 +132,7 @@ def _least_largest(zt: sparse.csr_array) -> tuple[Array, Array]:
     return np.asarray(result.x[:m]), marginals[d:] - marginals[:d]
 
 
-def _game(z: Array) -> tuple[Array, Array]:
+def _game(z: Array, p: float) -> tuple[Array, Array]:
     """Max g with ``Z w >= g``, ``|w_j| <= 1``: w, and lam the multipliers."""
     m, d = z.shape
     result = linprog(
@@ -155,7 +151,7 @@ def _solved(result: Any, p: float) -> Any:
     return result
 
 
-def _least_norm_point(z: Array) -> tuple[Array, Array]:
+def _least_norm_point(z: Array, p: float) -> tuple[Array, Array]:
     """Min ||w||_2 s.t. Z w >= 1, as non-negative least squares (Lawson & Hanson 1974, ch. 23)."""
     m, d = z.shape
     target = np.zeros(d + 1)
@@ -167,12 +163,16 @@ def _least_norm_point(z: Array) -> tuple[Array, Array]:
     return lam, z.T @ lam
 
 
-def _power_cones(z: Array, p: float) -> tuple[Array, Array]:
-    """Min t with v = Z' lam, ||v||_p <= t: lam, and the multiplier of the definition, w up to sign and scale."""
+def _cones(z: Array, p: float) -> tuple[Array, Array]:
+    """Min t with v = Z' lam, ||v||_p <= t: lam, and w from the multiplier of the definition or from v."""
     m, d = z.shape
     program = ConeProgram()
     lam, v, t = program.variables(m), program.variables(d), program.variables(1)
     program.combine(lam, z, v)
     program.norm_at_most(v, p, t)
     x, multipliers = program.solve(t)
-    return x[lam], multipliers[:d]
+    found, dual = np.maximum(x[lam], 0), Norm(p).dual
+    implied = np.asarray(dual.steepest(torch.from_numpy(z.T @ found)))
+    candidates = [w for w in (implied, multipliers[:d], -multipliers[:d]) if w.any()]
+    reached = [(float((z @ w).min()) / norm(w, dual.p), w) for w in candidates]
+    return found, max(reached, key=lambda pair: pair[0], default=(0.0, implied))[1]

@@ -26,7 +26,7 @@ from robust_erm.terminal import console, output, say
 
 def launch(
     configs: Iterable[Config], overrides: Sequence[Sequence[str]], folder: Path, given: dict[str, Any]
-) -> list[Result]:
+) -> list[tuple[Path, Result]]:
     """Check, submit, wait and report; see :func:`robust_erm.sweep.run_sweep`."""
     kept: list[Settings] = []
 
@@ -61,7 +61,9 @@ def launch(
     if chosen.detach and (todo or under_way):
         leave(sweep)
         raise SystemExit(0)
-    return follow(sweep, chosen.poll, not runs[0].trainer.progress)
+    ids = list({run.id: None for run in runs})
+    results = dict(zip(ids, follow(sweep, chosen.poll, not runs[0].trainer.progress), strict=True))
+    return [(folder_of(run), results[run.id]) for run in runs]
 
 
 def _submitted(sweep: SlurmSweep, runs: Sequence[Run], chosen: Settings, earlier: dict[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class PackedLauncher(Launcher):
         self.hydra_context, self.config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """One JobReturn for each point, in order; its value is the point's final ``returns``."""
+        """One JobReturn for each point, in order: its folder, and as value its final ``returns``."""
         from robust_erm.workers import warm_up
 
         if self.workers is None or (isinstance(self.workers, int) and self.workers > 0):
@@ -53,8 +53,8 @@ class PackedLauncher(Launcher):
         results = self._results(configs, job_overrides, folder)
         Singleton.set_state(state)
         returns = []
-        for overrides, result in zip(job_overrides, results, strict=True):
-            job = JobReturn(overrides=list(overrides), hydra_cfg=self.config, working_dir=str(folder))
+        for overrides, (place, result) in zip(job_overrides, results, strict=True):
+            job = JobReturn(overrides=list(overrides), hydra_cfg=self.config, working_dir=str(place))
             job.status = JobStatus.COMPLETED if isinstance(result, dict) else JobStatus.FAILED
             # Hydra raises the value of a failed job: the report has been printed, so only the exit status is left
             job.return_value = result.get(self.config.returns, nan) if isinstance(result, dict) else SystemExit(1)

@@ -1,0 +1,27 @@
+"""Fig. 6: the clean benefit of the models of Fig. 2 (right); nothing is trained twice."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from robust_erm.claims import Claim, above
+from robust_erm.figures.tsilivis2024.benefit import benefits, heatmaps, trained_robustly
+
+
+def table(runs: pd.DataFrame) -> pd.DataFrame:
+    """See :func:`robust_erm.figures.tsilivis2024.benefit.benefits`."""
+    return benefits(runs, "gap_clean")
+
+
+def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
+    """See :func:`robust_erm.figures.tsilivis2024.benefit.figure`."""
+    return heatmaps(table, "benefit of CD over GD (clean generalization gap)")
+
+
+def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
+    """What App. E says of Fig. 6."""
+    d, eps = int(table["d"].iloc[0]), float(table["eps"].max())
+    dense = table[(table["k_w"] == d) & (table["k_x"] == d) & (table["eps"] == eps)].set_index("seed")["gd - cd"]
+    claim = f"dense, dense, eps = {eps:g} eps*: GD generalizes better than CD in clean error"
+    return [above(claim, "App. E, Fig. 6", -dense, 0.0, "CD - GD: "), trained_robustly(table)]

@@ -1,0 +1,75 @@
+"""What the figures of papers are made from: the runs of several sweeps as one table."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from robust_erm.config import Run, resolve
+from robust_erm.data.dataset import Array
+from robust_erm.params import Layout
+from robust_erm.problem import draw
+from robust_erm.results import as_row
+from robust_erm.run_folder import CHECKPOINT, read_config, read_summary
+
+
+def read(folders: Mapping[str, Sequence[Path]]) -> pd.DataFrame:
+    """One row a run, as :func:`robust_erm.results.load`, with the column ``sweep``, its label."""
+    rows = [
+        {"sweep": label, **as_row(read_config(folder), read_summary(folder), folder)}
+        for label, some in folders.items()
+        for folder in some
+    ]
+    return pd.DataFrame(rows)
+
+
+def run_of(folder: str | Path) -> Run:
+    """The config of a run, checked."""
+    content = read_config(Path(folder))
+    return resolve({key: value for key, value in content.items() if key not in ("id", "names")})
+
+
+def predictor(folder: str | Path) -> Array:
+    """The final weights (d,) of a run whose model is linear in its input."""
+    run = run_of(folder)
+    theta = torch.load(Path(folder) / CHECKPOINT, map_location="cpu", weights_only=True)["run"]["theta"]
+    layout = Layout.of(run.model.init(run.data.dimension, run.outputs, torch.Generator()))
+    w: Array = run.model.weight(layout.unflatten(theta)).double().numpy()
+    return w
+
+
+def signed_points(folder: str | Path) -> Array:
+    """The training set of a run: rows ``y_i x_i`` (m, d)."""
+    run = run_of(folder)
+    dataset = draw(run.data, run.seed)
+    z: Array = dataset.x_train * dataset.y_train[:, None]
+    return z
+
+
+def facts(title: str, command: str, frame: pd.DataFrame, seconds: float, folder: Path) -> dict[str, Any]:
+    """What a page of claims says of itself; time that earlier calls spent on training is added."""
+    runs = len(frame)
+    before: dict[str, Any] = {}
+    if (folder / "claims.json").is_file():
+        before = json.loads((folder / "claims.json").read_text())
+    same = before.get("runs") == runs and before.get("command") == command
+    devices = sorted(set(frame["device"])) if runs else []
+    return {
+        "title": title,
+        "command": command,
+        "runs": runs,
+        "status": ", ".join(f"{n} {word}" for word, n in frame["status"].value_counts().items()) if runs else "none",
+        "seconds": round(max(seconds, before.get("seconds", 0)) if same else seconds, 1),
+        "device": ", ".join(devices)
+        + f"; {int(np.max(frame['host_cores'])) if runs else 0} cores, {platform.machine()}",
+        "dtype": ", ".join(sorted(set(frame["dtype"]))) if runs else "",
+        "versions": {str(k)[9:]: frame[k].iloc[-1] for k in frame if str(k).startswith("versions.")},
+        "git": str(frame["git"].iloc[-1]) if runs else None,
+    }
