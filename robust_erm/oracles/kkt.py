@@ -1,0 +1,163 @@
+"""How far a direction is from a KKT point of ``min ||theta||_2^2 / 2  s.t.  q_i(theta) >= 1``.
+
+q_i are margins of a model homogeneous of degree L: ``y_i f(x_i; theta)``, or the true less the best other
+logit. Under an attack x_i are the attacked points; several for one sample may be given, as further samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+from torch.func import grad, vmap
+
+from robust_erm.errors import require
+from robust_erm.linalg import linear
+from robust_erm.margins import margin
+from robust_erm.models.mlp import MLP
+from robust_erm.models.model import Model
+from robust_erm.params import Layout, Params
+
+Array = npt.NDArray[np.float64]
+
+_BYTES = 2**30  # of gradients held at once
+
+
+@dataclass(frozen=True)
+class KKT:
+    """Residuals of the best multipliers; none depends on the length of theta.
+
+    Args:
+        stationarity: ``min over lam >= 0 of ||theta - sum_i lam_i grad q_i|| / ||theta||``; 0 at a KKT point,
+            1 where no gradient points along theta.
+        complementarity: ``sum_i lam_i (q_i - q_min) / sum_i lam_i q_i``, in [0, 1]; 0 where only samples
+            of least margin have multipliers.
+        feasible: whether the least margin is positive, so that theta can be scaled to margins of 1 or more.
+        lam: (n,).
+    """
+
+    stationarity: float
+    complementarity: float
+    feasible: bool
+    lam: Array
+
+
+def kkt(model: Model, params: Params, x: Tensor, y: Tensor, slack: float | None = None) -> KKT:
+    """Residuals at ``params``, by non-negative least squares on the Gram matrix of the gradients.
+
+    ``<theta, grad q_i> = L q_i`` (Euler), so with ``K_ij = <grad q_i, grad q_j>`` the multipliers minimise
+    ``lam' K lam - 2 L lam' q``. The residual is then taken from theta and the gradient of
+    ``sum_i lam_i q_i`` itself.
+
+    Args:
+        model: homogeneous.
+        params: of the model.
+        x: (n, d), the points as attacked.
+        y: (n,).
+        slack: multipliers only for samples with ``q_i <= (1 + slack) q_min``; None: for all.
+
+    Raises:
+        ConfigError: the model is not homogeneous, or a slack below 0.
+
+    Reference:
+        lyu2022 Thm 5; Lyu & Li 2020, App. C (approximate KKT points).
+    """
+    require(model.degree is not None, "model", type(model).__name__.lower(), "has no KKT problem: not homogeneous")
+    require(slack is None or slack >= 0, "slack", slack, "must be 0 or more")
+    assert model.degree is not None
+    params, x, y = {k: v.double() for k, v in params.items()}, x.double(), y.double()
+    theta = Layout.of(params).flatten(params)
+    q = _margins(model, params, x, y).cpu().numpy()
+    least = float(q.min())
+    used = np.flatnonzero(q <= least + abs(least) * slack) if slack is not None else np.arange(len(q))
+    rows = torch.from_numpy(used)
+    matrix = gram(model, params, x[rows], y[rows]).cpu().numpy()
+    lam = np.zeros(len(q))
+    lam[used] = _multipliers(matrix, model.degree * q[used])
+    weights = torch.from_numpy(lam).to(x)
+    pulled = grad(lambda p: (weights * _margins(model, p, x, y)).sum())(params)
+    rest = theta - Layout.of(params).flatten(pulled)
+    total = float(np.abs(lam * q).sum())
+    return KKT(
+        float(rest.norm() / theta.norm()),
+        float((lam * (q - least)).sum() / total) if total > 0 else 0.0,
+        least > 0,
+        lam,
+    )
+
+
+def _margins(model: Model, params: Params, x: Tensor, y: Tensor) -> Tensor:
+    return margin(model.apply(params, x), y)
+
+
+def _multipliers(matrix: Array, target: Array) -> Array:
+    """Argmin over lam >= 0 of ``lam' K lam - 2 lam' b``, from a root of K; directions K does not have are left out."""
+    values, vectors = np.linalg.eigh(matrix)
+    kept = values > 1e-13 * max(float(values[-1]), 1e-300)
+    root = np.sqrt(values[kept])[:, None] * vectors[:, kept].T
+    found: Array = nnls(root, vectors[:, kept].T @ target / np.sqrt(values[kept]), maxiter=30 * len(target) + 300)[0]
+    return found
+
+
+def gram(model: Model, params: Params, x: Tensor, y: Tensor) -> Tensor:
+    """``K_ij = <grad q_i, grad q_j>`` (n, n) with respect to all parameters.
+
+    Of fully connected nets in closed form, ``sum over layers of (H H') * (B B')`` with H what goes into a
+    layer and B the gradients at what comes out, without any gradient of the size of the parameters; of
+    other models from blocks of gradients.
+
+    Args:
+        model: any.
+        params: of the model.
+        x: (n, d).
+        y: (n,).
+    """
+    if isinstance(model, MLP):
+        return _mlp_gram(model, params, x, y)
+
+    def one(p: Params, point: Tensor, label: Tensor) -> Tensor:
+        return _margins(model, p, point.unsqueeze(0), label.unsqueeze(0))[0]
+
+    each: Callable[..., Params] = vmap(grad(one), in_dims=(None, 0, 0))
+    size = sum(p.numel() for p in params.values())
+    block = max(1, min(len(y), _BYTES // (2 * x.element_size() * size)))
+
+    def gradients(start: int) -> Tensor:
+        found = each(params, x[start : start + block], y[start : start + block])
+        return torch.cat([g.flatten(1) for g in found.values()], dim=1)
+
+    matrix = x.new_zeros(len(y), len(y))
+    for i in range(0, len(y), block):
+        left = gradients(i)
+        for j in range(0, i + 1, block):
+            right = left if i == j else gradients(j)
+            part = left @ right.T
+            matrix[i : i + block, j : j + block], matrix[j : j + block, i : i + block] = part, part.T
+    return matrix
+
+
+def _mlp_gram(model: MLP, params: Params, x: Tensor, y: Tensor) -> Tensor:
+    inputs, before = [], []
+    h = x
+    for k in range(1, model.depth + 1):
+        inputs.append(h)
+        z = linear(h, params[f"W{k}"])
+        if f"b{k}" in params:
+            z = z + params[f"b{k}"]
+        before.append(z)
+        h = z.relu()
+    logits = before[-1].detach().requires_grad_()
+    value = margin(logits.squeeze(-1) if logits.shape[-1] == 1 else logits, y)
+    (back,) = torch.autograd.grad(value.sum(), logits)
+    matrix = torch.zeros(len(y), len(y), dtype=x.dtype, device=x.device)
+    for k in range(model.depth, 0, -1):
+        outer = back @ back.T
+        matrix += (inputs[k - 1] @ inputs[k - 1].T + (f"b{k}" in params)) * outer
+        if k > 1:
+            back = (back @ params[f"W{k}"]) * (before[k - 2] > 0)
+    return matrix

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import separable
+
+from robust_erm.errors import ConfigError
+from robust_erm.models.cnn import CNN
+from robust_erm.models.deep_linear import DeepLinear
+from robust_erm.models.diagonal import Diagonal
+from robust_erm.models.linear import Linear
+from robust_erm.models.mlp import MLP
+from robust_erm.oracles import kkt as module
+from robust_erm.oracles.kkt import gram, kkt
+from robust_erm.oracles.margin import max_margin
+from robust_erm.oracles.robust_margin import robust_max_margin
+
+
+def points(m: int, d: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = separable(m, d, seed)
+    return torch.from_numpy(x), torch.from_numpy(y)
+
+
+def test_the_max_margin_separator_is_a_kkt_point() -> None:
+    """Stationary, complementary, with the multipliers of its dual; on support vectors alone just as well."""
+    x, y = points(20, 30)
+    exact = max_margin((x * y[:, None]).numpy(), 2)
+    w = {"w": torch.from_numpy(exact.w)}
+    for slack in (None, 1e-6):
+        found = kkt(Linear(), w, x, y, slack)
+        assert found.stationarity < 1e-9
+        assert found.complementarity < 1e-9
+        assert found.feasible
+        assert found.lam / found.lam.sum() == pytest.approx(exact.lam, abs=1e-8)
+
+
+def test_other_directions_are_not() -> None:
+    x, y = points(20, 30)
+    l1 = max_margin((x * y[:, None]).numpy(), math.inf)
+    assert kkt(Linear(), {"w": torch.from_numpy(l1.w)}, x, y, slack=1e-6).stationarity > 0.1
+    away = kkt(Linear(), {"w": -torch.from_numpy(l1.w)}, x, y)
+    assert not away.feasible
+    noise = torch.randn(30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert kkt(Linear(), {"w": noise}, x, y).stationarity > 0.3
+
+
+def test_the_diagonal_net_of_the_l1_separator_is_a_kkt_point() -> None:
+    """tsilivis2024 Cor. 4.7 and Prop. 4.8: u = sqrt|w| with the oracle's w, at the attacked points."""
+    x, y = points(20, 30)
+    z = (x * y[:, None]).numpy()
+    eps = 0.4 * max_margin(z, math.inf).value
+    found = {}
+    for r in (1, 2):
+        w = torch.from_numpy(robust_max_margin(z, r, math.inf, eps).w)
+        u = {"u_plus": w.clamp_min(0).sqrt(), "u_minus": (-w).clamp_min(0).sqrt()}
+        found[r] = kkt(Diagonal(), u, x - eps * y[:, None] * w.sign(), y, slack=1e-6)
+    assert found[1].stationarity < 1e-6
+    assert found[2].stationarity > 0.1
+
+
+@pytest.mark.parametrize(
+    ("model", "outputs"),
+    [
+        (MLP(width=7), 1),
+        (MLP(width=7, depth=3, bias="first"), 1),
+        (MLP(width=6, depth=3, bias="all"), 4),
+        (Diagonal(alpha=1.0), 1),
+        (DeepLinear(depth=3), 1),
+        (CNN(), 3),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("budget", [2**30, 1])
+def test_gram_matrix_is_that_of_the_gradients(
+    model: Any, outputs: int, budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against one backward pass a sample; whatever fits into memory."""
+    monkeypatch.setattr(module, "_BYTES", budget)
+    d = 64 if isinstance(model, CNN) else 9
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5, d, generator=generator, dtype=torch.float64)
+    y = torch.tensor([1.0, -1, 1, 1, -1]).double() if outputs == 1 else torch.tensor([0.0, 1, 2, 1, 0]).double()
+    params = {k: v.double().requires_grad_() for k, v in model.init(d, outputs, generator).items()}
+    rows = []
+    for i in range(5):
+        f = model.apply(params, x[i : i + 1])[0]
+        q = y[i] * f if outputs == 1 else f[int(y[i])] - f[[c for c in range(outputs) if c != int(y[i])]].max()
+        rows.append(torch.cat([g.flatten() for g in torch.autograd.grad(q, list(params.values()))]).numpy())
+    expected = np.stack(rows) @ np.stack(rows).T
+    detached = {k: v.detach() for k, v in params.items()}
+    assert gram(model, detached, x, y).numpy() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_what_is_not_homogeneous_is_refused() -> None:
+    x, y = points(4, 5)
+    model = MLP(width=3, bias="all")
+    with pytest.raises(ConfigError, match="not homogeneous"):
+        kkt(model, model.init(5, 1, torch.Generator()), x, y)
+    with pytest.raises(ConfigError, match="slack = -1"):
+        kkt(Linear(), {"w": torch.ones(5)}, x, y, slack=-1)
