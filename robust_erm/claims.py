@@ -75,12 +75,13 @@ def every(claim: str, where: str, values: Iterable[float], least: float, what: s
     With ``limit``, a case below leaves it undecided: what is reached in the limit may not have been reached yet.
     """
     x = np.asarray(list(values), dtype=float)
-    found = len(x) > 0 and bool(np.isfinite(x).all())
-    verdict = UNDECIDED if not found else HOLDS if x.min() >= least else UNDECIDED if limit else FAILS
+    if not len(x) or not np.isfinite(x).all():
+        return Claim(claim, where, "nothing was measured", UNDECIDED)
     below = int((x < least).sum())
+    verdict = HOLDS if not below else UNDECIDED if limit else FAILS
     exceptions = f", {below} of them {'not there yet' if limit else 'below'}" if below else ""
     text = f"{what}least {x.min():.5g}, median {np.median(x):.5g} of {len(x)} cases{exceptions} (asked: {least:g})"
-    return Claim(claim, where, text if found else "nothing was measured", verdict)
+    return Claim(claim, where, text, verdict)
 
 
 def stated(claim: str, where: str, measured: str, holds: bool | None) -> Claim:

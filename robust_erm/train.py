@@ -52,31 +52,40 @@ def task(config: Any) -> float:
     return float(run_one(config).get(config.returns, math.nan))
 
 
-def sweep(overrides: Sequence[str]) -> list[Any]:
-    """What ``python -m robust_erm.train -m ...`` does; a JobReturn a point, its ``working_dir`` the run's folder.
-
-    Points that failed are among them, with their status.
-    """
+def points(overrides: Sequence[str]) -> tuple[Any, Any, list[list[str]]]:
+    """Hydra's config loader, a sweep's own config, and the overrides of each of its points."""
     from hydra import version
-    from hydra._internal.callbacks import Callbacks
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra._internal.hydra import Hydra
     from hydra._internal.utils import create_config_search_path
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.plugins import Plugins
-    from hydra.types import HydraContext, RunMode
+    from hydra.types import RunMode
 
     prepare()
     version.setbase("1.3")
     GlobalHydra.instance().clear()
     hydra = Hydra.create_main_hydra2("robust_erm", create_config_search_path(str(conf_dir())))
     config = hydra.compose_config("train", list(overrides), RunMode.MULTIRUN, with_log_configuration=False)
-    context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks())
-    launcher = Plugins.instance().instantiate_launcher(context, task, config)
     parser = OverridesParser.create(config_loader=hydra.config_loader)
-    (points,) = BasicSweeper.split_arguments(parser.parse_overrides(list(config.hydra.overrides.task)), None)
-    return list(launcher.launch(points, 0))
+    given = parser.parse_overrides(list(config.hydra.overrides.task))
+    (found,) = BasicSweeper.split_arguments(given, None)
+    return hydra.config_loader, config, [list(point) for point in found]
+
+
+def sweep(overrides: Sequence[str]) -> list[Any]:
+    """What ``python -m robust_erm.train -m ...`` does; a JobReturn a point, its ``working_dir`` the run's folder.
+
+    Points that failed are among them, with their status.
+    """
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.plugins import Plugins
+    from hydra.types import HydraContext
+
+    loader, config, found = points(overrides)
+    context = HydraContext(config_loader=loader, callbacks=Callbacks())
+    launcher = Plugins.instance().instantiate_launcher(context, task, config)
+    return list(launcher.launch(found, 0))
 
 
 def interrupted(*_: Any) -> None:

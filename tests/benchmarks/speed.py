@@ -233,6 +233,30 @@ def end_to_end(sizes: Sizes) -> Iterator[Row]:
     yield f"3 draws x 3 eps x GD, CD, diagonal net, d = {D}, m = {m}, to L <= 1e-3 or 2e5 steps, float32", found, "12x"
 
 
+def heatmap(sizes: Sizes) -> Iterator[Row]:
+    """A sample of tsilivis2024 Fig. 2 right: k_W, k_X in {12, 512}, 3 eps, one draw, to the paper's stopping rule."""
+    from robust_erm.results import load
+
+    ms = sizes.ms[:2]
+    line = ["experiment=tsilivis2024/linear", "measure_per_decade=1", "logger=none", "eps=0,0.25,0.5", "seed=0"]
+    line += ["optimizer=gd,cd", "optimizer/schedule=bounded_loss", f"stop.steps={sizes.stop}", "report=false"]
+    line += ["data.k_w=12,512", "data.k_x=12,512", f"data.m={','.join(map(str, ms))}", f"data.m_test={D * D}"]
+    with tempfile.TemporaryDirectory() as name:
+        took, _ = sweep(Path(name), *line)
+        table = load(name)
+    steps = table.groupby(["optimizer", "data.m"])["step"].sum()
+    each = {(o, m): usual(o.upper(), m, Gaussian(d=D, m=m).draw(0), sizes) for o in ("gd", "cd") for m in ms}
+    slow = sum(n * each[key] for key, n in steps.items())
+    counts = ", ".join(f"{o} {n:,}" for o, n in steps.groupby("optimizer").sum().items())
+    found = (
+        f"{slow / took:.0f}x ({took:.0f} s, margins and imports included; the usual loop {slow:.0f} s: {counts} steps)"
+    )
+    name = (
+        f"Fig. 2 right, {len(table)} of its 1,440 runs (k in {{12, 512}}, m = {' and '.join(map(str, ms))}, one draw)"
+    )
+    yield f"{name}, float64; the usual loop float32", found, ""
+
+
 def overhead(sizes: Sizes) -> Iterator[Row]:
     """What Lightning, measurements, files and W&B add to the bare packed steps."""
     from hydra import compose, initialize_config_dir
@@ -327,7 +351,7 @@ def mirror(sizes: Sizes) -> Iterator[Row]:
 
 
 ALL: dict[str, Callable[[Sizes], Iterator[Row]]] = {
-    f.__name__: f for f in (linear, sparse, net, end_to_end, overhead, points, mirror)
+    f.__name__: f for f in (linear, sparse, net, end_to_end, heatmap, overhead, points, mirror)
 }
 
 

@@ -39,7 +39,7 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             ax.plot(by_step.mean().index, by_step.mean(), kind, color=colour, lw=1.2, label=name)
             ax.fill_between(by_step.mean().index, by_step.min(), by_step.max(), color=colour, alpha=0.12, lw=0)
         ax.set(xscale="log", ylim=(0, 1.02), xlabel="step", ylabel=r"least $\|w\|_1$ / $\|w\|_1$, robust margin 1")
-        ax.legend(frameon=False, fontsize=6, loc="upper left")
+        ax.legend(frameon=False, fontsize=6, loc="lower right")
     return fig
 
 

@@ -38,9 +38,9 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             ax.plot(
                 some["eps_star"] - some["eps"], some["margin"], "osv"[k], color=COLOURS[k], ms=4, label=rf"$p={name}$"
             )
-        ends = ax.get_xlim()
+        ends = (0, 1.05 * float((table["eps_star"] - table["eps"]).max()))
         ax.plot(ends, ends, color="0.7", lw=0.7, zorder=0)
-        ax.set(xlabel=r"$\epsilon^* - \epsilon$", ylabel=r"robust margin per $\|w\|_{p^*}$", xscale="log", yscale="log")
+        ax.set(xlabel=r"$\epsilon^* - \epsilon$", ylabel=r"robust margin per $\|w\|_{p^*}$")
         ax.legend(frameon=False)
     return fig
 
