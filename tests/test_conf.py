@@ -29,6 +29,7 @@ def files() -> list[tuple[str, str]]:
 NEEDS = {
     "attack/exact": ["model=linear"],
     "objective/cross_entropy": ["data.classes=[0,1,2,3,4,5,6,7,8,9]"],
+    "optimizer/oracle": ["model=linear", "attack=exact", "data=gaussian", "data.d=30", "data.m=20", "eps=0.01"],
     "optimizer/schedule/growing": ["optimizer.normalized=true"],
     "optimizer/schedule/constant": ["optimizer.normalized=true"],
     "data/clusters": ["data.d=30", "data.m=20"],
@@ -110,6 +111,9 @@ BAD = {
     "stop.loss=0": "stop.loss = 0.0: must be positive",
     "optimizer=steepest optimizer.r=0.9": "optimizer.r = 0.9: steepest descent needs a norm: 1 <= r <= inf",
     "optimizer.schedule.lr=0": "optimizer.schedule.lr = 0.0: must be positive",
+    "optimizer=oracle": "optimizer = oracle: knows the limit for model=linear and two classes only; this is model=mlp",
+    "optimizer=oracle model=linear": "optimizer = oracle: knows the limit under attack=exact and attack=none only",
+    "optimizer=oracle model=linear attack=exact optimizer.r=0.5": "optimizer.r = 0.5: needs a norm: 1 <= r <= inf",
     "data=gaussian data.k_w=600": "data.k_w = 600: must be between 1 and d = 512",
     "data=gaussian data.k_x=600": "data.k_x = 600: must be between 1 and d = 512",
     "data.m=400": "data.m = 400: must be below 356",

@@ -210,3 +210,39 @@ def test_the_real_mnist() -> None:
         *(5421, 5918, 6265, 5851, 5949),
     ]
     assert everything.x_train.mean() == pytest.approx(0.1307, abs=1e-4)  # the field's usual mean
+
+
+def test_sparse_points_follow_their_law() -> None:
+    """Against rejection from independent entries: what the teacher's own coordinates decide is drawn first."""
+    data = Gaussian(d=12, m=10, k_w=3, k_x=4, m_test=60_000)
+    drawn = data.draw(0)
+    x, y = drawn.sparse_test.toarray(), drawn.y_test
+    w_star = data._teacher(np.random.default_rng(0))  # any teacher: the law of x given its own is compared below
+    assert set(np.unique(w_star)) <= {-1.0, 0.0, 1.0}
+    teacher = np.linalg.lstsq(x, y, rcond=None)[0]
+    own = np.abs(teacher) > 0.1
+    rng = np.random.default_rng(1)
+    u = rng.random((400_000, 12))
+    free = np.where(u < 1 / 6, 1, 0) - np.where(u > 5 / 6, 1, 0)
+    score = free @ (np.sign(teacher) * own)
+    kept = free[score != 0]
+    assert np.array_equal(np.sign(x @ (np.sign(teacher) * own)), y)
+    for moment in (lambda a: a.mean(0), lambda a: np.abs(a).mean(0), lambda a: (a[:, :-1] * a[:, 1:]).mean(0)):
+        assert moment(x.astype(float)) == pytest.approx(moment(kept.astype(float)), abs=0.012)
+
+
+def test_sparse_test_points_are_evaluated_as_dense_ones(resolved: Any) -> None:
+    """Accuracies from one sparse product against y <w, x> > eps ||w||_1, point by point."""
+    import torch
+
+    from robust_erm.pack import train_pack
+    from robust_erm.run_folder import folder_of
+
+    line = ["experiment=tsilivis2024/linear", "data.d=40", "data.m=20", "data.k_x=6", "data.m_test=3000", "eps=0.3"]
+    runs = [resolved(*line, f"seed={s}", "logger=none", "stop.steps=50") for s in (0, 1)]
+    for run, summary in zip(runs, train_pack(runs), strict=True):
+        drawn = run.data.draw(run.seed)
+        w = torch.load(folder_of(run) / "checkpoint.pt", weights_only=True)["run"]["theta"].numpy()
+        margins = drawn.y_test * (drawn.x_test @ w)
+        assert summary["test_clean_acc"] == (margins > 0).mean()
+        assert summary["test_robust_acc"] == (margins > summary["eps"] * np.abs(w).sum()).mean()
