@@ -53,6 +53,8 @@ class Sizes:
         self.long = 50 if quick else 200_000
         self.stop = 20 if quick else 200_000
         self.mirrored = 4 if quick else 1000
+        self.around = 4 if quick else 64
+        self.commands = not quick  # sweeps are commands of their own; else in this process, which spares the imports
 
 
 def packed(ms: int, sets: int, each: int, optimizer: Any, dtype: torch.dtype, k_x: int = D) -> tuple[Runs, Any]:
@@ -180,8 +182,13 @@ def net(sizes: Sizes) -> Iterator[Row]:
     yield f"MLP {width}-{width}-1, {what}, m = {m}, PGD-10, GD and SD x 3 eps x 3 seeds, float32, CPU", found, "3x"
 
 
-def sweep(folder: Path, *overrides: str, files: int | None = None) -> tuple[float, Any]:
-    """Seconds of a whole command, and its run folders as a table."""
+def sweep(sizes: Sizes, folder: Path, *overrides: str, files: int | None = None) -> float:
+    """Seconds of a whole command."""
+    if not sizes.commands:
+        from robust_erm import train
+
+        train.sweep([*overrides, f"output_dir={folder}", "trainer.progress=false", "hydra.launcher.workers=0"])
+        return 1.0
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
     start = time.perf_counter()
     line = [
@@ -195,7 +202,7 @@ def sweep(folder: Path, *overrides: str, files: int | None = None) -> tuple[floa
     ]
     shell = [] if files is None else ["bash", "-c", f'ulimit -n {files}; exec "$@"', "-"]
     subprocess.run([*shell, *line], env=environment, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
-    return time.perf_counter() - start, folder
+    return time.perf_counter() - start
 
 
 def end_to_end(sizes: Sizes) -> Iterator[Row]:
@@ -214,9 +221,11 @@ def end_to_end(sizes: Sizes) -> Iterator[Row]:
         "dtype=float32",
     ]
     with tempfile.TemporaryDirectory() as name:
-        linear_, _ = sweep(Path(name), *common, "model=linear", "optimizer=gd,cd", "optimizer/schedule=bounded_loss")
-        diagonal, _ = sweep(
-            Path(name), *common, "model=diagonal", "optimizer/schedule=constant", "optimizer.schedule.lr=2e-3"
+        linear_ = sweep(
+            sizes, Path(name), *common, "model=linear", "optimizer=gd,cd", "optimizer/schedule=bounded_loss"
+        )
+        diagonal = sweep(
+            sizes, Path(name), *common, "model=diagonal", "optimizer/schedule=constant", "optimizer.schedule.lr=2e-3"
         )
         table = load(name)
     drawn = Gaussian(d=D, m=m).draw(0)
@@ -242,7 +251,7 @@ def heatmap(sizes: Sizes) -> Iterator[Row]:
     line += ["optimizer=gd,cd", "optimizer/schedule=bounded_loss", f"stop.steps={sizes.stop}", "report=false"]
     line += ["data.k_w=12,512", "data.k_x=12,512", f"data.m={','.join(map(str, ms))}", f"data.m_test={D * D}"]
     with tempfile.TemporaryDirectory() as name:
-        took, _ = sweep(Path(name), *line)
+        took = sweep(sizes, Path(name), *line)
         table = load(name)
     steps = table.groupby(["optimizer", "data.m"])["step"].sum()
     each = {(o, m): usual(o.upper(), m, Gaussian(d=D, m=m).draw(0), sizes) for o in ("gd", "cd") for m in ms}
@@ -284,7 +293,7 @@ def overhead(sizes: Sizes) -> Iterator[Row]:
             "trainer.threads=1",
             "logger.mode=offline",
         ]
-        runs = [resolve(compose("train", [*fixed, f"eps={eps}"])) for eps in np.linspace(0, 0.05, 64)]
+        runs = [resolve(compose("train", [*fixed, f"eps={eps}"])) for eps in np.linspace(0, 0.05, sizes.around)]
         pack, _, _ = build(runs, torch.device("cpu"))
         pack.advance(10)
         start = time.perf_counter()
@@ -320,7 +329,7 @@ def points(sizes: Sizes) -> Iterator[Row]:
     for n in sizes.points:
         with tempfile.TemporaryDirectory() as name:
             for times in (took, again):
-                times.append(sweep(Path(name), *line, f"seed=range({n})")[0])
+                times.append(sweep(sizes, Path(name), *line, f"seed=range({n})"))
         peaks.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
     few, n = sizes.points
     start = time.perf_counter()
@@ -342,7 +351,7 @@ def mirror(sizes: Sizes) -> Iterator[Row]:
     took = {}
     for logger in ("none", "wandb"):
         with tempfile.TemporaryDirectory() as name:
-            took[logger], _ = sweep(Path(name), *line, f"logger={logger}", files=1024)
+            took[logger] = sweep(sizes, Path(name), *line, f"logger={logger}", files=1024)
             found = len(list(Path(name).glob("*/wandb/offline-run-*/*.wandb")))
             assert found == (sizes.mirrored if logger == "wandb" else 0)
     each = 1e3 * (took["wandb"] - took["none"]) / sizes.mirrored
