@@ -17,8 +17,8 @@ from typing import Any
 SCALES = ("smoke", "small", "paper")
 _USAGE = """usage: python -m robust_erm.reproduce <paper>/<name> [scale=smoke|small|paper] [key=value ...]
 
-smoke takes seconds, small minutes on two cores, paper has the paper's own sizes. Further overrides go to every
-training run (seed=0,1 output_dir=... hydra/launcher=slurm ...). What has been trained is not trained again.
+smoke takes seconds, small minutes on two cores, paper has the paper's own sizes. Further overrides replace those of
+the scale (seed=0,1 output_dir=... hydra/launcher=slurm ...). What has been trained is not trained again.
 
 Figures, tables and verdicts go to <output_dir>/reproduced/<paper>/<name>-<scale>/. There are:
 """
@@ -46,14 +46,19 @@ class Experiment:
     scales: dict[str, list[str]]
     uses: dict[str, list[str] | None]
 
-    def lines(self, scale: str) -> dict[str, list[str]]:
-        """All sweeps at ``scale``, by label (``fig1.descent`` where another experiment's)."""
+    def lines(self, scale: str, overrides: Sequence[str] = ()) -> dict[str, list[str]]:
+        """All sweeps at ``scale``, by label (``fig1.descent`` where another experiment's).
+
+        ``overrides`` replace those of base and scale; what a sweep itself fixes stays.
+        """
         paper = self.name.partition("/")[0]
         found: dict[str, list[str]] = {}
         for other, labels in self.uses.items():
-            lines = experiment(f"{paper}/{other}").lines(scale)
+            lines = experiment(f"{paper}/{other}").lines(scale, overrides)
             found |= {f"{other}.{k}": line for k, line in lines.items() if labels is None or k in labels}
-        return found | {label: _last([*self.base, *self.scales[scale], *line]) for label, line in self.sweeps.items()}
+        return found | {
+            label: _last([*self.base, *self.scales[scale], *overrides, *line]) for label, line in self.sweeps.items()
+        }
 
 
 def _folder() -> Path:
@@ -103,8 +108,7 @@ def reproduce(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[Any
 
     chosen, began = experiment(name), time.monotonic()
     folders, complete = {}, True
-    for label, line in chosen.lines(scale).items():
-        line = _last([*line, *overrides])
+    for label, line in chosen.lines(scale, overrides).items():
         say(f"{label}: python -m robust_erm.train -m {' '.join(line)}", console)
         jobs = train.sweep([*line, "report=false"])
         folders[label] = [Path(job.working_dir) for job in jobs if job.status.name == "COMPLETED"]

@@ -27,7 +27,7 @@ def read(folders: Mapping[str, Sequence[Path]]) -> pd.DataFrame:
         for label, some in folders.items()
         for folder in some
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=None if rows else ["sweep"])
 
 
 def run_of(folder: str | Path) -> Run:
@@ -54,7 +54,7 @@ def signed_points(folder: str | Path) -> Array:
 
 
 def facts(title: str, command: str, frame: pd.DataFrame, seconds: float, folder: Path) -> dict[str, Any]:
-    """What a page of claims says of itself; time that earlier calls spent on training is added."""
+    """What a page of claims says of itself; seconds are those of the longest call, the one that trained."""
     runs = len(frame)
     before: dict[str, Any] = {}
     if (folder / "claims.json").is_file():

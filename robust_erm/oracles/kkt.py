@@ -35,8 +35,8 @@ class KKT:
     Args:
         stationarity: ``min over lam >= 0 of ||theta - sum_i lam_i grad q_i|| / ||theta||``; 0 at a KKT point,
             1 where no gradient points along theta.
-        complementarity: ``sum_i lam_i (q_i - q_min) / sum_i lam_i q_i``, in [0, 1]; 0 where only samples
-            of least margin have multipliers.
+        complementarity: ``sum_i lam_i (q_i - q_min) / sum_i lam_i |q_i|``, in [0, 1] where feasible; 0 where
+            only samples of least margin have multipliers.
         feasible: whether the least margin is positive, so that theta can be scaled to margins of 1 or more.
         lam: (n,).
     """

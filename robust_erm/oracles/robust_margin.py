@@ -19,7 +19,7 @@ from robust_erm.oracles.margin import MaxMargin, accepted, max_margin, norm
 Array = npt.NDArray[np.float64]
 Solver = Callable[[Array, float, float, float], tuple[Array, Array, Array]]
 
-_TRIES = 3
+_TRIES = 4
 
 
 def robust_max_margin(z: Array, r: float, p: float, eps: float) -> MaxMargin:
@@ -57,13 +57,18 @@ def robust_max_margin(z: Array, r: float, p: float, eps: float) -> MaxMargin:
         found = _certified(z, solve, r, p, eps, scale)
         if found.upper == 0:
             return found
-        if best is None or found.gap < best.gap:
-            best = found
+        best = found if best is None else _joined(best, found)
         if best.value > 0 and best.gap < accepted(r, p):
             return best
-        scale = best.upper  # once more, in units of the answer
+        scale = best.upper * 10.0 ** min(attempt, 1)  # once more, in units of the answer
     assert best is not None
     raise ArithmeticError(f"robust margin (r = {r:g}, p = {p:g}, eps = {eps:g}): relative gap {best.gap:.1e}")
+
+
+def _joined(a: MaxMargin, b: MaxMargin) -> MaxMargin:
+    """The better w and the better bound: each proves its own side."""
+    reached, bound = max(a, b, key=lambda m: m.value), min(a, b, key=lambda m: m.upper)
+    return MaxMargin(reached.value, reached.w, bound.upper, bound.lam, bound.delta)
 
 
 def _own_geometry(z: Array, plain: MaxMargin, r: float, p: float, eps: float) -> MaxMargin:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator, PercentFormatter
 
+from robust_erm.claims import Claim, stated
 from robust_erm.figures.style import COLOURS
 
 LABELS = {
@@ -50,17 +52,52 @@ def difference(table: pd.DataFrame, one: str, other: str, column: str = "gap") -
 
 
 def over_m(values: pd.Series) -> pd.Series:
-    """``1/(m_max - m_min) integral of values dm`` by the trapezoid rule; index as given, without m (Sec. 5.1)."""
+    """``1/(m_max - m_min) integral of values dm`` by the trapezoid rule; index as given, without m (Sec. 5.1).
+
+    A draw that lacks some of the sizes is nan: an average over others would be another quantity.
+    """
+    sizes = sorted(set(values.index.get_level_values("m")))
+    left = [name for name in values.index.names if name != "m"]
 
     def mean(series: pd.Series) -> float:
-        m = series.index.get_level_values("m").to_numpy(dtype=float)
-        v = series.to_numpy()
-        if len(m) == 1:
-            return float(v[0])
-        return float(((v[1:] + v[:-1]) / 2 * (m[1:] - m[:-1])).sum() / (m[-1] - m[0]))
+        m, v = series.index.get_level_values("m").to_numpy(dtype=float), series.to_numpy()
+        if len(m) < len(sizes):
+            return math.nan
+        return float(v[0] if len(m) == 1 else ((v[1:] + v[:-1]) / 2 * (m[1:] - m[:-1])).sum() / (m[-1] - m[0]))
 
-    left = [name for name in values.index.names if name != "m"]
     return values.sort_index(level="m").groupby(level=left).apply(mean)
+
+
+def per_draw(values: pd.Series, eps: float) -> pd.Series:
+    """The plain mean over the sizes m at ``eps``, draw by draw: as a curve over log m is seen."""
+    some = values[values.index.get_level_values("eps") == eps]
+    return some.groupby(level="seed").mean()
+
+
+def furthest(values: pd.Series, eps: float) -> tuple[pd.Series, int]:
+    """The draws at ``eps`` and the m where their mean is furthest from 0, and that m."""
+    some = values[values.index.get_level_values("eps") == eps]
+    if not len(some):
+        return some, 0
+    means = some.groupby(level="m").mean().abs()
+    m = int(means.index[int(means.argmax())])
+    return some.xs(m, level="m"), m
+
+
+def reached(runs: pd.DataFrame) -> list[Claim]:
+    """App. F.1's protocol: robust on all training points (sparse points at m = 2 d excepted), and L <= 1e-3."""
+    trained = runs[~runs["optimizer"].str.startswith("oracle")]
+    below = trained[trained["train_robust_acc"] < 1]
+    elsewhere = below[(below["data.k_x"] == below["data.d"]) | (below["data.m"] < 2 * below["data.d"])]
+    claim = "all runs reach 100 % robust train accuracy, but for sparse points at m = 2 d"
+    least = f", the least {100 * float(below['train_robust_acc'].min()):.2f} %" if len(below) else ""
+    text = f"{len(below)} of {len(trained)} runs below 100 %{least}; {len(elsewhere)} with dense points or m < 2 d"
+    found = [stated(claim, "App. F.1", text, not len(elsewhere))]
+    left = trained[trained["status"] != "converged"]
+    kinds = left.groupby([left["optimizer"].where(left["model"] != "diagonal", "diag"), "data.m"]).size()
+    where = ", ".join(f"{key[0]} at m = {key[1]}: {n}" for key, n in zip(kinds.index, kinds, strict=True))
+    text = f"{len(left)} of {len(trained)} runs stop at the last step instead" + (f" ({where})" if where else "")
+    return [*found, stated("all runs are stopped at the same training loss, 1e-3", "App. F.1", text, not len(left))]
 
 
 def named_eps(eps: float) -> str:

@@ -61,8 +61,9 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     """Rows of two kinds.
 
     ``prop32``: a max-margin separator (r, m, eps, draw), its robust test error and the bound with W_r the
-    least norm that separates these points robustly with margin 1 (the teacher's own norm, which the paper
-    takes, has no margin on these distributions). ``eq6``: sampled complexities on dense points, the extra
+    least norm that separates these points robustly with margin 1. (The paper takes the teacher's norm, and a
+    teacher that labels robustly with margin 1, which only sparse points with ties drawn again have; with W_r from
+    the data it is not the proposition itself.) ``eq6``: sampled complexities on dense points, the extra
     term ``robust - clean`` and its bound ``eps / (2 sqrt(m)) max(d^(1/p* - 1/r), 1)``, W_r = 1.
     """
     rows = []
@@ -121,16 +122,18 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     """Whether the bounds bound, whether they say anything, and what eq. (6) grows with."""
     measured, sampled = (table[table["kind"] == kind] for kind in ("prop32", "eq6"))
     found = []
-    for name, column in (("main text, eq. (7)", "bound_main"), ("appendix, eq. (18)", "bound_appendix")):
-        slack = measured[column] - measured["error"]
-        empty = f"{int((measured[column] >= 1).sum())} of {len(measured)} are 1 or more; bound - error: "
-        found.append(every(f"Prop. 3.2 ({name}) bounds the robust error", name, slack, 0.0, empty))
-    pairs = measured.pivot_table(index=[*KEYS], columns="r", values=["bound_appendix", "error"])
+    for name, column in (("eq. (7), main text", "bound_main"), ("eq. (18), appendix", "bound_appendix")):
+        says = measured[measured[column] < 1]
+        text = f"{len(says)} of {len(measured)} bounds are below 1 and can fail; there bound - error: "
+        claim = f"the bound in the form of {name}, bounds the robust error where it says anything"
+        found.append(every(claim, "ours, after Prop. 3.2", says[column] - says["error"], 0.0, text))
+    pairs = measured.pivot_table(index=[*KEYS], columns="r", values=["bound_appendix", "error"]).dropna()
+    pairs = pairs[pairs["error"][1] != pairs["error"][2]]
     agree = (pairs["bound_appendix"][1] < pairs["bound_appendix"][2]) == (pairs["error"][1] < pairs["error"][2])
     robust = agree[agree.index.get_level_values("eps") > 0]
     text = f"in {int(agree.sum())} of {len(agree)} cases, {int(robust.sum())} of {len(robust)} at eps > 0 (asked: 9/10)"
     claim = "the smaller bound, r = 1 or r = 2, tells the smaller robust error"
-    found.append(stated(claim, "Sec. 3.2", text, bool(agree.mean() >= 0.9)))
+    found.append(stated(claim, "ours, of Sec. 3.2's use of it", text, bool(agree.mean() >= 0.9)))
     slack = 1 - sampled["extra"] / sampled["extra_bound"]
     found.append(
         every("the extra complexity is below eq. (6)'s second term", "eq. (6)", slack, 0.0, "1 - extra / bound: ")

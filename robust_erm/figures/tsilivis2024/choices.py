@@ -15,8 +15,8 @@ from robust_erm.reproduced import signed_points
 LABELS = {
     "as_here": "dense/dense, as here",
     "without_eps": "trained without the eps term",
-    "bound_l2": r"GD's step with B in $\ell_2$",
-    "ties_resample": "4-sparse/4-sparse, ties resampled",
+    "bound_l2": r"GD's step 0.0017 ($B$ in $\ell_2$, $d = 512$)",
+    "ties_resample": "23-sparse/23-sparse, ties resampled",
     "ties_negative": "ties labelled -1",
 }
 
@@ -64,14 +64,20 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     found = [above("training without the eps term inflates the edge of CD over GD", "public code", more, 0.0, text)]
     text = "change of GD - CD: "
     moved = edges["bound_l2"] - edges["as_here"]
-    found.append(within("B in l_2 instead of l_inf in GD's step moves the edge little", where, moved, 0.02, text))
+    found.append(
+        within(
+            "GD's step with B in l_2 (0.0017, as at d = 512) instead of l_inf moves the edge little",
+            where,
+            moved,
+            0.02,
+            text,
+        )
+    )
     moved = edges["ties_negative"] - edges["ties_resample"]
     found.append(within("labelling ties -1 instead of drawing again moves the edge little", where, moved, 0.02, text))
-    tied = table[table["sweep"].str.startswith("ties") & (table["eps"] > 0)].groupby("sweep")["gap"].mean()
-    moved = _per_draw(table, "ties_negative") - _per_draw(table, "ties_resample")
-    text = (
-        f"GD's mean gap {100 * tied.get('ties_negative', 0):.1f} and {100 * tied.get('ties_resample', 0):.1f}; change: "
-    )
+    negative, resampled = (_per_draw(table, sweep) for sweep in ("ties_negative", "ties_resample"))
+    moved = negative - resampled
+    text = f"GD's gap, averaged over m: {100 * negative.mean():.1f} and {100 * resampled.mean():.1f} points; change: "
     found.append(within("and moves the gaps themselves little", where, moved, 0.02, text))
     for m, some in table[table["sweep"] == "eps_star"].groupby("m"):
         claim = f"m = {m}: 1e5 steps of CD at eps = 0 find eps* to 1 %"

@@ -50,7 +50,7 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     return [
         every(
             f"l_{p:g} threat: steepest descent in its dual geometry reaches eps* - eps", "Cor. 4.5",
-            some["ratio"], 0.99, "ratio: ",
+            some["ratio"], 0.99, "ratio: ", limit=True,
         )
         for p, some in table.groupby("p")
     ]  # fmt: skip
