@@ -114,6 +114,9 @@ def reproduce(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[Any
         folders[label] = [Path(job.working_dir) for job in jobs if job.status.name == "COMPLETED"]
         complete = complete and len(folders[label]) == len(jobs)
     frame = read(folders)
+    if frame.empty:
+        say("no run has a result: nothing to show", console)
+        raise SystemExit(1)
     module = import_module(f"robust_erm.figures.{name.partition('/')[0]}.{chosen.of}")
     stem = name.rpartition("/")[2]
     output = next((o.partition("=")[2] for o in overrides if o.startswith("output_dir=")), "outputs")
