@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from robust_erm.claims import FAILS, HOLDS, UNDECIDED
 from robust_erm.errors import ConfigError, require
 from robust_erm.files import write_whole
 from robust_erm.live import duration
@@ -29,9 +30,9 @@ def page(folders: Sequence[Path], out: Path) -> str:
         name = folder.name.rpartition("-")[0]
         write_whole(out / f"{name}.png", (folder / f"{name}.png").read_bytes())
         counts = Counter(claim["verdict"] for claim in facts["claims"])
-        verdicts = ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
+        verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in (HOLDS, FAILS, UNDECIDED) if counts[verdict])
         where = f"{duration(facts['seconds'])}, {facts['device']}"
-        overview.append(f"| [{facts['title']}](#{name}) | {verdicts} | {where} |")
+        overview.append(f"| [{_cell(facts['title'])}](#{name}) | {verdicts} | {where} |")
         parts += [f'<a id="{name}"></a>', f"## {facts['title']}", "", f"![{facts['title']}]({name}.png)", ""]
         parts += [f"`{facts['command']}`: {facts['runs']} runs ({facts['status']}), {facts['dtype']}; {where}.", ""]
         parts += ["| claim | where | measured | verdict |", "|---|---|---|---|", *map(_row, facts["claims"]), ""]
@@ -40,7 +41,11 @@ def page(folders: Sequence[Path], out: Path) -> str:
 
 def _row(claim: dict[str, Any]) -> str:
     cells = (claim["claim"], claim["where"], claim["measured"], f"**{claim['verdict']}**")
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(map(_cell, cells)) + " |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

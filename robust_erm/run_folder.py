@@ -61,8 +61,8 @@ class RunFolder:
         key = "run_dir" if self.run.run_dir else "output_dir"
         require(parent.is_dir(), key, self.path, f"{parent} is not a folder")
         require(os.access(parent, os.W_OK), key, self.path, f"{parent} is not writable; choose another folder")
-        if not self.path.exists() or all(p.name.startswith(".") for p in self.path.iterdir()):
-            return
+        if not self.path.exists() or all(p.name.startswith(".") or p.name == LOG for p in self.path.iterdir()):
+            return  # nothing, or what a run left that failed before its first step
         config = self.path / CONFIG
         require(config.is_file(), key, self.path, "holds other files and no config.yaml; choose an empty folder")
         try:

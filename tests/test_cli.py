@@ -246,6 +246,9 @@ def test_one_failure_takes_no_other_run_along(
     outcome = run_sweep(configs, [[f"seed={seed}"] for seed in range(3)], tmp_path / "sweep", workers=0)
     assert [isinstance(result, dict) for _, result in outcome] == [True, False, True]
     assert "the file server is away" in capsys.readouterr().out
+    monkeypatch.setattr(RunFolder, "open", opened)  # and what it left does not stand in the way of the next try
+    again = run_sweep(configs, [[f"seed={seed}"] for seed in range(3)], tmp_path / "sweep", workers=0)
+    assert all(isinstance(result, dict) for _, result in again)
 
 
 def test_wandb_failure_stops_nothing(resolved: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:

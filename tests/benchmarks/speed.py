@@ -269,6 +269,7 @@ def heatmap(sizes: Sizes) -> Iterator[Row]:
 def overhead(sizes: Sizes) -> Iterator[Row]:
     """What Lightning, measurements, files and W&B add to the bare packed steps."""
     from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
 
     from robust_erm.config import resolve
     from robust_erm.pack import train_pack
@@ -276,6 +277,7 @@ def overhead(sizes: Sizes) -> Iterator[Row]:
     from robust_erm.train import conf_dir, prepare
 
     prepare()
+    GlobalHydra.instance().clear()  # a sweep in this process leaves its own
     with tempfile.TemporaryDirectory() as name, initialize_config_dir(str(conf_dir()), version_base="1.3"):
         common = [
             "data=gaussian",

@@ -104,23 +104,20 @@ def _has_cuda() -> bool:
 
 
 def test_many_points_on_both_nodes(quiet: Cluster, tmp_path: Path) -> None:
-    """200 points in four tasks that fill a node each: two at a time, and quicker than on one node."""
+    """200 points in four tasks that fill a node each: two at a time, and one at a time on one node."""
     points = ["data=gaussian", "data.d=20", "data.m=10", "model=linear", "attack=exact", "optimizer=adam"]
     points += ["seed=range(50)", "eps=0,0.01,0.02,0.03", "stop.steps=1500", "stop.loss=null", "logger=none"]
     cut = [f"hydra.launcher.{o}" for o in ("cpus=4", "workers=1", "pack_size=50", "memory=2", "array_parallelism=2")]
-    spans = {}
     for name, more in {"both": [], "one": ["hydra.launcher.sbatch={nodelist:n1}"]}.items():
         done = quiet.train(*points, *cut, *more, cwd=tmp_path / name)
         assert done.returncode == 0, done.stderr
         assert len(list((tmp_path / name).glob("outputs/*/summary.json"))) == 200
         found = attempts(tmp_path / name)
         assert len(found) == 4
-        spans[name] = max(a["ended"] for a in found) - min(a["began"] for a in found)
         at_once = [sum(a["began"] <= b["began"] < a["ended"] for a in found) for b in found]
         assert max(at_once) == (2 if name == "both" else 1)
         assert {a["node"] for a in found} == ({"n1", "n2"} if name == "both" else {"n1"})
     assert len(list(Path(tmp_path / "both" / sweep_of(tmp_path / "both") / "slurm" / "1").iterdir())) < 40
-    assert spans["both"] < spans["one"]
 
 
 def test_gpus_are_not_shared(quiet: Cluster, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             ax.plot(100 * values, [-k] * len(values), "o", color="black", ms=2)
         ax.set_yticks([-k for k in range(len(LABELS))], list(LABELS.values()), fontsize=6)
         ax.axvline(0, color="0.5", lw=0.6)
-        ax.set_xlabel(r"gap of GD - gap of CD at $\epsilon^*/4$, points", fontsize=7)
+        fig.supxlabel(r"gap of GD - gap of CD at $\epsilon^*/4$, points", fontsize=7)
     return fig
 
 

@@ -44,7 +44,8 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         for k, ((p, r), some) in enumerate(table[table["eps"] > 0].groupby(["p", "r"])):
             by_eps = some.groupby("eps")["lambda"]
             names = ["∞" if x == np.inf else f"{x:g}" for x in (p, r)]
-            ax.plot(by_eps.mean(), "o-", ms=3, lw=1.2, color=COLOURS[k], label=f"p = {names[0]}, r = {names[1]}")
+            line = "s--" if p == np.inf else "o-"  # with r = p* lambda = eps / (eps* - eps): two of the lines coincide
+            ax.plot(by_eps.mean(), line, ms=3, lw=1.2, color=COLOURS[k], label=f"p = {names[0]}, r = {names[1]}")
             ax.fill_between(by_eps.mean().index, by_eps.min(), by_eps.max(), color=COLOURS[k], alpha=0.15, lw=0)
         ax.set(yscale="log", xlabel=r"$\epsilon / \epsilon^*$", ylabel=r"$\lambda(\epsilon)$ of eq. (13)")
         ax.legend(frameon=False, fontsize=6)
