@@ -36,6 +36,7 @@ clean:
 
 .venv/.dev: .venv/.torch pyproject.toml
 	$(PIP) -e '.[dev]'
+	$(PIP) --no-deps torchattacks==3.5.1  # what our attacks are held against; it would pin an old requests
 	@touch $@ .venv/.run
 
 .venv/.torch:

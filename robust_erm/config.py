@@ -182,6 +182,10 @@ class Run:
             require(linear or not attack.closed_form, key, "exact", advice)
             threat = f"is another threat than p = {self.p:g}, whose eps this is; choose an attack for it, or set p"
             require(attack.p == self.p, f"{key}.p", attack.p, threat)
+            try:
+                attack.check_fits(self.outputs)
+            except ConfigError as error:
+                raise error.under(key) from None
         advice = "is what the training attack is called; choose another name"
         require("train" not in self.eval_attacks, "eval_attacks", "train", advice)
         unit = self.eps_unit
@@ -296,6 +300,11 @@ def resolve(cfg: DictConfig | dict[str, Any]) -> Run:
 @lru_cache(maxsize=4096)
 def _part(cls: Any, text: str, key: str) -> Any:
     return typed(cls, json.loads(text), key)
+
+
+def component(node: dict[str, Any], key: str) -> Any:
+    """The component that ``{_target_: class, ...}``, interpolations resolved, describes; raises ConfigError."""
+    return _built(json.dumps(node), key)
 
 
 @lru_cache(maxsize=4096)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import io
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from pyarrow import parquet
 from robust_erm.config import COMPONENTS
 from robust_erm.errors import ConfigError, require
 from robust_erm.files import write_whole
-from robust_erm.run_folder import METRICS, SUMMARY, read_config, read_summary
+from robust_erm.run_folder import EVALUATIONS, METRICS, SUMMARY, read_config, read_summary
 from robust_erm.terminal import SHOWN, folders, output, show
 
 _WIDE = 6  # config columns that fit on a terminal
@@ -43,7 +44,17 @@ def as_row(config: dict[str, Any], summary: dict[str, Any], folder: Path) -> dic
     kept = {k: v for k, v in flat(config).items() if k.split(".")[0] not in (*_RUNTIME, "names")}
     measured = {k: v for k, v in flat(summary).items() if k not in ("eps", "eval_eps")}
     absolute = {"eps_absolute": summary.get("eps"), "eval_eps_absolute": summary.get("eval_eps")}
-    return {**config["names"], **kept, **measured, **absolute, "folder": str(folder)}
+    return {**config["names"], **kept, **measured, **absolute, **evaluations(folder), "folder": str(folder)}
+
+
+def evaluations(folder: Path) -> dict[str, Any]:
+    """What ``python -m robust_erm.evaluate`` found, as columns ``evaluated.<name>.test_attacked``."""
+    found: dict[str, Any] = {}
+    for path in sorted((folder / EVALUATIONS).glob("*.json")):
+        one = json.loads(path.read_text())
+        numbers = {k: v for k, v in one.items() if isinstance(v, float) and k.split("_")[0] in ("train", "test")}
+        found |= {f"evaluated.{path.stem}.{k}": v for k, v in {**numbers, "warnings": len(one["warnings"])}.items()}
+    return found
 
 
 def load(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
@@ -76,7 +87,7 @@ def varying(frame: pd.DataFrame) -> list[str]:
     """The config columns that tell the rows apart: components by name, their options where names do not."""
     found: list[str] = []
     config = [c for c in frame.columns if c in COMPONENTS or "." in c or c in ("seed", "eps", "p", "eps_unit", "dtype")]
-    config = [c for c in config if not c.startswith("versions.") and not c.endswith("_target_")]
+    config = [c for c in config if not c.startswith(("versions.", "evaluated.")) and not c.endswith("_target_")]
     for column in config:
         group = column.split(".")[0]
         if column == group or group not in found:

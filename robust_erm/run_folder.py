@@ -23,6 +23,7 @@ from robust_erm.errors import ConfigError, require
 from robust_erm.files import TEMPORARY, write_json, write_whole
 
 CONFIG, METRICS, SUMMARY, CHECKPOINT, LOG = "config.yaml", "metrics.parquet", "summary.json", "checkpoint.pt", "run.log"
+EVALUATIONS = "evaluations"  # a folder beside them, of robust_erm.evaluate
 
 
 _Dumper, _Loader = getattr(yaml, "CSafeDumper", yaml.SafeDumper), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -50,10 +51,10 @@ def _type(column: str) -> pa.DataType:
 
 
 class RunFolder:
-    """The folder of one run."""
+    """The folder of one run; ``path`` where it has been moved."""
 
-    def __init__(self, run: Run) -> None:
-        self.run, self.path = run, folder_of(run)
+    def __init__(self, run: Run, path: Path | None = None) -> None:
+        self.run, self.path = run, path or folder_of(run)
 
     def check(self) -> None:
         """Raise :class:`ConfigError` where the folder is not this run's; touches nothing."""

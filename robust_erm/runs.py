@@ -28,6 +28,7 @@ RUNNING, CONVERGED, MAX_STEPS, DIVERGED = range(4)
 STATUS = ("running", "converged", "max_steps", "diverged")
 
 CHUNK = 1024  # points evaluated at once; fixed, so that noise does not depend on the number of runs
+FEW = 256  # the same for strong attacks, some of which need many random numbers for each point
 
 
 @dataclass
@@ -199,23 +200,61 @@ class Runs:
 
         Its noise is the same at every call: one draw for each run, from its stream "eval".
         """
-        recipe = self.recipe
-        if self.net is not None and (net := kernels.for_net(recipe, attack, self.theta.dtype)) is not None:
-            pieces = [net.margins(self.theta[rows], x, y, eps[rows]) for x, y in _chunks(*points.of(rows))]
-            return torch.cat(pieces, dim=-1)
-
-        def one(theta: Tensor, eps: Tensor, x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
-            return attacked_margin(recipe, attack, theta, Batch(x, y, eps, eps, {}), noise)
-
-        mapped = vmap(one)
-        index = rows.tolist()
-        generators = [torch_stream(seed, "eval") for seed in self.seeds]
-        theta, radii = self.theta[rows], eps[rows]
-        pieces = [
-            mapped(theta, radii, x, y, self._noise(attack, index, x.shape[-2], generators))
-            for x, y in _chunks(*points.of(rows))
-        ]
+        index, generators = rows.tolist(), [torch_stream(seed, "eval") for seed in self.seeds]
+        kernel = self._net_for(attack)
+        pieces = []
+        for x, y in _chunks(*points.of(rows)):
+            noise = None if kernel else self._noise(attack, index, x.shape[-2], generators)
+            pieces.append(self._attacked(attack, kernel, self.theta[rows], eps[rows], x, y, noise))
         return torch.cat(pieces, dim=-1)
+
+    def attacked_among(self, attack: Attack, points: Points, eps: Tensor, rows: Tensor, among: Tensor) -> Tensor:
+        """The same for the points that ``among`` (len(rows), n) marks; the others keep inf.
+
+        Every run's noise depends on its own marks only, not on its neighbours.
+        """
+        kernel, theta, radii = self._net_for(attack), self.theta[rows], eps[rows]
+        x, y = points.of(rows)
+        found = torch.full_like(y, torch.inf)
+        for k in range(0, x.shape[1], FEW):
+            marked = among[:, k : k + FEW]
+            counts = marked.sum(-1).tolist()
+            if not max(counts):
+                continue
+            order = (~marked).to(torch.int8).argsort(dim=-1, stable=True)[:, : max(counts)] + k
+            some_x = x.gather(1, order.unsqueeze(-1).expand(*order.shape, x.shape[-1]))
+            noise = None if kernel else self._noise_of_some(attack, rows.tolist(), counts, k)
+            margins = self._attacked(attack, kernel, theta, radii, some_x, y.gather(1, order), noise)
+            found.scatter_(1, order, margins)
+        return torch.where(among, found, torch.inf)
+
+    def _net_for(self, attack: Attack) -> Any:
+        return None if self.net is None else kernels.for_net(self.recipe, attack, self.theta.dtype)
+
+    def _noise_of_some(self, attack: Attack, rows: list[int], counts: list[int], first: int) -> Tensor:
+        """(len(rows), k, max(counts), ...): as many random numbers as each run needs, then zeros."""
+        d = self.train.x.shape[-1]
+        drawn = [
+            attack.draw(max(n, 1), d, torch_stream(self.seeds[i], f"eval from {first}"))
+            for i, n in zip(rows, counts, strict=True)
+        ]
+        whole = self.theta.new_zeros(len(rows), drawn[0].shape[0], max(counts), *drawn[0].shape[2:])
+        for noise, own in zip(whole, drawn, strict=True):
+            noise[:, : own.shape[1]] = own.to(noise)
+        return whole
+
+    def _attacked(
+        self, attack: Attack, kernel: Any, theta: Tensor, eps: Tensor, x: Tensor, y: Tensor, noise: Tensor | None
+    ) -> Tensor:
+        if kernel:
+            found: Tensor = kernel.margins(theta, x, y, eps)
+            return found
+
+        def one(theta: Tensor, eps: Tensor, x: Tensor, y: Tensor, noise: Any) -> Tensor:
+            return attacked_margin(self.recipe, attack, theta, Batch(x, y, eps, eps, {}), noise)
+
+        mapped: Tensor = vmap(one)(theta, eps, x, y, noise)
+        return mapped
 
     def log_losses(self, rows: Tensor) -> Tensor:
         """Worst-case training log losses (len(rows),), with noise from the stream "eval"."""

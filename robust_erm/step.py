@@ -68,7 +68,7 @@ def perturbed(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise
     """X' (n, d) of ``attack`` against the model at theta (P,)."""
     params = recipe.layout.unflatten(theta)
     victim = Victim(
-        margin=lambda x: margin(recipe.model.apply(params, x), batch.y),
+        outputs=lambda x: recipe.model.apply(params, x),
         x=batch.x,
         y=batch.y,
         domain=recipe.domain,

@@ -28,6 +28,11 @@ def files() -> list[tuple[str, str]]:
 # what a yaml needs beside itself to be a run, and what keeps two steps small
 NEEDS = {
     "attack/exact": ["model=linear"],
+    "attack/apgd": ["attack.steps=3"],
+    "attack/apgd_dlr": ["attack.steps=3", "data.classes=[0,1,2]", "objective=cross_entropy"],
+    "attack/apgd_targeted": ["attack.steps=3", "data.classes=[0,1,2,3]", "objective=cross_entropy"],
+    "attack/fab": ["attack.steps=3"],
+    "attack/square": ["attack.queries=3"],
     "objective/cross_entropy": ["data.classes=[0,1,2,3,4,5,6,7,8,9]"],
     "optimizer/oracle": ["model=linear", "attack=exact", "data=gaussian", "data.d=30", "data.m=20", "eps=0.01"],
     "optimizer/schedule/growing": ["optimizer.normalized=true"],
@@ -120,6 +125,8 @@ BAD = {
     "data.classes=[2,11]": "data.classes = [2, 11]: must be two or more different digits",
     "attack=exact": "attack = exact: needs a model linear in its input, model=mlp is not; use attack=pgd",
     "+attack@eval_attacks.best=exact": "eval_attacks.best = exact: needs a model linear in its input",
+    "attack=apgd_dlr": "attack.loss = dlr: with targets = 0 needs 3 logits or more, there is 1: use loss=margin",
+    "attack=square p=2": "attack.p = 2.0: Square knows p = inf",
     "p=3": "attack.p = 3.0: PGD knows p = 1, 2 and inf",
     "data.classes=[0,1,2]": "objective.loss = exponential: is a two-class loss, the data has 3 classes",
     "data.classes=[0,1,2] objective=cross_entropy eps_unit=margin": "eps_unit = margin: needs two classes",

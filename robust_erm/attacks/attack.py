@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from robust_erm.linalg import own_class
+from robust_erm.margins import margin
 from robust_erm.norms import Norm
 
 
@@ -17,19 +20,25 @@ class Victim:
     """One model on one batch, as an attack sees it.
 
     Args:
-        margin: x (n, d) -> (n,), ``y f(x)``, or true minus best other logit. Attacks ascend minus
-            this: it has the sign and direction of every loss used here, and does not underflow.
+        outputs: x (n, d) -> f(x), (n,) for one logit, (n, C) for several.
         x: clean inputs (n, d).
         y: labels (n,), in {-1, +1} or classes.
         domain: the interval that inputs live in ([0, 1] for images), or None.
         weight: the predictor (d,) or (C, d) of a model linear in its input, else None.
     """
 
-    margin: Callable[[Tensor], Tensor]
+    outputs: Callable[[Tensor], Tensor]
     x: Tensor
     y: Tensor
     domain: tuple[float, float] | None
     weight: Tensor | None
+
+    def margin(self, x: Tensor) -> Tensor:
+        """``y f(x)``, or true minus best other logit: x (n, d) -> (n,).
+
+        Attacks ascend minus this: it has the sign and direction of every loss used here, and does not underflow.
+        """
+        return margin(self.outputs(x), self.y)
 
     def margin_gradient(self, x: Tensor) -> Tensor:
         """Gradient (n, d) of every sample's own margin at x (n, d)."""
@@ -50,8 +59,12 @@ class Attack(Protocol):
         """Whether the answer is exact, for models linear in their input only."""
         ...
 
+    def check_fits(self, outputs: int) -> None:
+        """Raise :class:`ConfigError` where a model of so many logits cannot be attacked so."""
+        ...
+
     def draw(self, n: int, d: int, generator: torch.Generator) -> Tensor:
-        """The random numbers (k, n, d), float64, that ``perturb`` takes as ``noise``; k may be 0."""
+        """The random numbers (k, n, ...), float64, that ``perturb`` takes as ``noise``; k may be 0."""
         ...
 
     def perturb(self, victim: Victim, eps: Tensor, noise: Tensor) -> Tensor:
@@ -59,17 +72,41 @@ class Attack(Protocol):
         ...
 
 
-class Deterministic:
-    """What an attack without random numbers shares."""
+class Iterative:
+    """What most attacks share: they are searches, for any model."""
 
     @property
     def closed_form(self) -> bool:
         """No."""
         return False
 
+    def check_fits(self, outputs: int) -> None:
+        """Any model will do."""
+
+
+class Deterministic(Iterative):
+    """What an attack without random numbers shares."""
+
     def draw(self, n: int, d: int, generator: torch.Generator) -> Tensor:
         """Nothing."""
         return torch.empty(0, n, d, dtype=torch.float64)
+
+
+def uniform_in_ball(p: float, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+    """Uniform points (k, n, d) of the unit l_p ball, p = 1, 2 or inf, float64.
+
+    Coordinates with density exp(-|t|^p), over the p-norm with one exponential variable added, are uniform in the
+    l_p ball (Barthe et al. 2005).
+    """
+    if p == math.inf:
+        return 2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1
+    extra = torch.empty(shape[:2], dtype=torch.float64).exponential_(generator=generator).unsqueeze(-1)
+    if p == 2:
+        z = torch.randn(shape, generator=generator, dtype=torch.float64) / math.sqrt(2)
+        return z / (z.square().sum(-1, keepdim=True) + extra).sqrt()
+    z = torch.empty(shape, dtype=torch.float64).exponential_(generator=generator)
+    sign = 2 * torch.randint(0, 2, shape, generator=generator, dtype=torch.float64) - 1
+    return sign * z / (z.sum(-1, keepdim=True) + extra)
 
 
 def steepest_step(norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: tuple[float, float] | None) -> Tensor:
@@ -83,7 +120,7 @@ def steepest_step(norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: 
         norm: the threat's.
         gradient: of the margins, (n, d).
         x: where to step from, (n, d).
-        length: ().
+        length: (), or (n, 1).
         box: bounds of every coordinate, or None.
     """
     if norm.p != 1 or box is None:
@@ -102,3 +139,34 @@ def into_box(x: Tensor, box: tuple[float, float] | None) -> Tensor:
     Clipping towards an interval that holds the clean point never leaves the l_p ball.
     """
     return x if box is None else x.clamp(*box)
+
+
+def weaker(victim: Victim, tries: Iterable[Tensor]) -> Tensor:
+    """Of several x' (n, d), for each sample the one of the smallest margin."""
+    best, least = None, None
+    for x in tries:
+        margin = victim.margin(x)
+        if best is None or least is None:
+            best, least = x, margin
+            continue
+        best = torch.where((margin < least).unsqueeze(-1), x, best)
+        least = torch.minimum(margin, least)
+    assert best is not None, "at least one try"
+    return best
+
+
+def rivals(outputs: Tensor, y: Tensor, k: int) -> list[Tensor | None]:
+    """The k classes (n,) that come nearest to each sample's own, by their logits; [None] for one logit."""
+    if outputs.ndim == 1:
+        return [None]
+    own = own_class(outputs, y)
+    order = torch.where(own, torch.full_like(outputs, -math.inf), outputs).argsort(-1, descending=True)
+    return [order[:, j] for j in range(min(k, outputs.shape[-1] - 1))]
+
+
+def against(outputs: Tensor, y: Tensor, rival: Tensor | None) -> Tensor:
+    """``z_y - z_rival`` (n,), or ``y f`` for one logit."""
+    if rival is None:
+        return y * outputs
+    true = torch.where(own_class(outputs, y), outputs, torch.zeros_like(outputs)).sum(-1)
+    return true - outputs.gather(-1, rival.unsqueeze(-1)).squeeze(-1)

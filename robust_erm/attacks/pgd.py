@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robust_erm.attacks.attack import Victim, into_box, steepest_step
+from robust_erm.attacks.attack import Iterative, Victim, into_box, steepest_step, uniform_in_ball, weaker
 from robust_erm.errors import require
 from robust_erm.norms import Norm
 
 
 @dataclass(frozen=True)
-class PGD:
+class PGD(Iterative):
     """``x' <- P(x' - step eps argmax_{||u||_p <= 1} <u, grad margin(x')>)``, repeated.
 
     P is the Euclidean projection onto the l_p ball of radius eps around x, then the box. In l_1
@@ -51,38 +51,16 @@ class PGD:
             "restarts from the same point are the same attack: set random_start=true",
         )
 
-    @property
-    def closed_form(self) -> bool:
-        """No."""
-        return False
-
     def draw(self, n: int, d: int, generator: torch.Generator) -> Tensor:
         """Uniform points (restarts, n, d) of the unit ball; none without random start."""
-        shape = (self.restarts if self.random_start else 0, n, d)
-        if self.p == math.inf:
-            return 2 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1
-        # Barthe et al. 2005: coordinates with density exp(-|t|^p), over the p-norm with one
-        # exponential variable added, are uniform in the l_p ball
-        extra = torch.empty(shape[:2], dtype=torch.float64).exponential_(generator=generator).unsqueeze(-1)
-        if self.p == 2:
-            z = torch.randn(shape, generator=generator, dtype=torch.float64) / math.sqrt(2)
-            return z / (z.square().sum(-1, keepdim=True) + extra).sqrt()
-        z = torch.empty(shape, dtype=torch.float64).exponential_(generator=generator)
-        sign = 2 * torch.randint(0, 2, shape, generator=generator, dtype=torch.float64) - 1
-        return sign * z / (z.sum(-1, keepdim=True) + extra)
+        return uniform_in_ball(self.p, (self.restarts if self.random_start else 0, n, d), generator)
 
     def perturb(self, victim: Victim, eps: Tensor, noise: Tensor) -> Tensor:
         """X' (n, d)."""
         if not self.random_start:
             return self._descend(victim, eps, victim.x)
         box = victim.domain if self.box else None
-        tries = [self._descend(victim, eps, into_box(victim.x + eps * u, box)) for u in noise]
-        best, least = tries[0], victim.margin(tries[0])
-        for x in tries[1:]:
-            margin = victim.margin(x)
-            best = torch.where((margin < least).unsqueeze(-1), x, best)
-            least = torch.minimum(margin, least)
-        return best
+        return weaker(victim, (self._descend(victim, eps, into_box(victim.x + eps * u, box)) for u in noise))
 
     def _descend(self, victim: Victim, eps: Tensor, start: Tensor) -> Tensor:
         norm, x = Norm(self.p), start

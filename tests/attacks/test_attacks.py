@@ -15,7 +15,6 @@ from robust_erm.attacks.fgm import FGM
 from robust_erm.attacks.none import NoAttack
 from robust_erm.attacks.pgd import PGD
 from robust_erm.errors import ConfigError
-from robust_erm.margins import margin
 from robust_erm.models.mlp import MLP
 from robust_erm.norms import Norm
 
@@ -28,10 +27,10 @@ def linear_victim(seed: int, d: int = 6, n: int = 8, classes: int = 2, **extra: 
     if classes == 2:
         w = torch.randn(d, generator=g, dtype=torch.float64)
         y = torch.randint(0, 2, (n,), generator=g).double() * 2 - 1
-        return Victim(lambda z: margin(z @ w, y), x, y, extra.get("domain"), w)
+        return Victim(lambda z: z @ w, x, y, extra.get("domain"), w)
     w = torch.randn(classes, d, generator=g, dtype=torch.float64)
     y = torch.randint(0, classes, (n,), generator=g).double()
-    return Victim(lambda z: margin(z @ w.mT, y), x, y, extra.get("domain"), w)
+    return Victim(lambda z: z @ w.mT, x, y, extra.get("domain"), w)
 
 
 def net_victim(seed: int, domain: tuple[float, float] | None = None) -> Victim:
@@ -40,7 +39,7 @@ def net_victim(seed: int, domain: tuple[float, float] | None = None) -> Victim:
     params = model.init(6, 1, g)
     x = torch.rand(8, 6, generator=g, dtype=torch.float64)
     y = torch.randint(0, 2, (8,), generator=g).double() * 2 - 1
-    return Victim(lambda z: margin(model.apply(params, z), y), x, y, domain, None)
+    return Victim(lambda z: model.apply(params, z), x, y, domain, None)
 
 
 def run(attack: Any, victim: Victim, eps: float) -> torch.Tensor:
@@ -142,7 +141,7 @@ def test_random_start_is_uniform_in_the_ball(p: float) -> None:
 def test_attack_does_not_stop_where_the_loss_underflows() -> None:
     """Scaling the net by 1e6 makes exp(-margin) zero in float64; the attack moves all the same."""
     victim = net_victim(6)
-    scaled = Victim(lambda z: 1e6 * victim.margin(z), victim.x, victim.y, None, None)
+    scaled = Victim(lambda z: 1e6 * victim.outputs(z), victim.x, victim.y, None, None)
     assert torch.allclose(run(PGD(), scaled, 0.3), run(PGD(), victim, 0.3), atol=1e-12)
 
 

@@ -1,0 +1,259 @@
+"""Lower bounds on the worst-case margin of networks with one hidden ReLU layer, and the exact answer.
+
+``m(x') = a . relu(W x' + b) + c`` over ``{x': ||x' - x||_p <= eps}``, in the box where there is one; for one logit
+``a = y v``, for several there is one a for every rival class, ``v_y - v_rival``.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import optimize, sparse
+from torch import Tensor
+
+from robust_erm.norms import Norm
+
+Box = tuple[float, float] | None
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """The net of several margins: W (h, d), b (h,), a (n, K, h), c (n, K): K rivals of each of n points."""
+
+    w: Tensor
+    b: Tensor
+    a: Tensor
+    c: Tensor
+
+    def margins(self, x: Tensor) -> Tensor:
+        """The least of the K margins at x (n, d): (n,)."""
+        return ((self.a * (x @ self.w.mT + self.b).relu().unsqueeze(-2)).sum(-1) + self.c).amin(-1)
+
+
+@dataclass(frozen=True)
+class Region:
+    """Threats around n points: every coordinate within centre +- radius, and all in the l_p ball around x.
+
+    Args:
+        x: (n, d).
+        eps: radius of the ball.
+        p: exponent.
+        box: that x' must stay in, or None.
+    """
+
+    x: Tensor
+    eps: float
+    p: float
+    box: Box
+
+    @property
+    def interval(self) -> tuple[Tensor, Tensor]:
+        """Centre and radius (n, d) of the smallest box around ball and box together."""
+        low, high = self.x - self.eps, self.x + self.eps
+        if self.box is not None:
+            low, high = low.clamp_min(self.box[0]), high.clamp_max(self.box[1])
+        return (low + high) / 2, (high - low) / 2
+
+    def least(self, q: Tensor) -> Tensor:
+        """A lower bound, exact for p = inf and where there is no box, on ``min <q, x'>``: q (n, ..., d) -> (n, ...)."""
+        centre, radius = self.interval
+        extra = (1,) * (q.ndim - 2)
+        shape = (len(self.x), *extra, self.x.shape[-1])
+        in_box = (q * centre.view(shape)).sum(-1) - (q.abs() * radius.view(shape)).sum(-1)
+        if self.p == math.inf:
+            return in_box
+        return torch.maximum(in_box, (q * self.x.view(shape)).sum(-1) - self.eps * Norm(self.p).dual.value(q))
+
+
+def pre_activations(net: Hidden, region: Region) -> tuple[Tensor, Tensor]:
+    """Bounds (l, u), (n, h) each, on ``W x' + b``."""
+    centre, radius = region.interval
+    middle, spread = centre @ net.w.mT, radius @ net.w.abs().mT
+    low, high = middle - spread, middle + spread
+    if region.p != math.inf:
+        at_x, reach = region.x @ net.w.mT, region.eps * Norm(region.p).dual.value(net.w)
+        low, high = torch.maximum(low, at_x - reach), torch.minimum(high, at_x + reach)
+    return low + net.b, high + net.b
+
+
+def interval_bound(net: Hidden, region: Region) -> Tensor:
+    """``min_k sum_j min(a_j relu(l_j), a_j relu(u_j)) + c`` (n,): every unit at its own worst."""
+    low, high = (z.relu().unsqueeze(-2) for z in pre_activations(net, region))
+    return (torch.where(net.a > 0, net.a * low, net.a * high).sum(-1) + net.c).amin(-1)
+
+
+def crown_bound(net: Hidden, region: Region, steps: int = 0) -> Tensor:
+    """The least value (n,) of a linear function below the margins: CROWN, and alpha-CROWN with ``steps > 0``.
+
+    A unit with l < 0 < u is replaced by ``alpha z`` from below where a_j > 0 (alpha in [0, 1]; 1 where u > -l to
+    begin with) and by the chord ``u (z - l) / (u - l)`` from above where a_j < 0. The bound is concave in alpha;
+    projected Adam raises it, and the best of all iterates counts. Any alpha gives a true bound.
+
+    Reference:
+        Zhang et al. 2018, "Efficient neural network robustness certification with general activation functions";
+        Xu et al. 2021, "Fast and complete" (alpha-CROWN).
+    """
+    low, high = pre_activations(net, region)
+    unstable = (low < 0) & (high > 0)
+    chord = torch.where(unstable, high / (high - low).clamp_min(1e-300), (low >= 0).to(low))
+    shift = torch.where(unstable, -chord * low, torch.zeros_like(low))
+    falls = net.a < 0
+    fixed = torch.where(falls | ~unstable.unsqueeze(-2), chord.unsqueeze(-2), torch.zeros_like(net.a))
+    free = (~falls) & unstable.unsqueeze(-2)
+    constant = torch.where(falls, net.a * shift.unsqueeze(-2), torch.zeros_like(net.a)).sum(-1) + net.c
+
+    def bound(alpha: Tensor) -> Tensor:
+        slope = net.a * torch.where(free, alpha, fixed)
+        return region.least(slope @ net.w) + slope @ net.b + constant
+
+    alpha = (high > -low).to(low).unsqueeze(-2).expand_as(net.a).clone()
+    best = bound(alpha)
+    if not steps or not bool(free.any()):
+        return best.amin(-1)
+    first, second = torch.zeros_like(alpha), torch.zeros_like(alpha)
+    for t in range(1, steps + 1):
+        gradient: Tensor = torch.func.grad(lambda z: bound(z).sum())(alpha)
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient.square()
+        size = 0.1 * (1 - t / (steps + 1))
+        alpha = (alpha + size * (first / (1 - 0.9**t)) / ((second / (1 - 0.999**t)).sqrt() + 1e-12)).clamp(0, 1)
+        best = torch.maximum(best, bound(alpha))
+    return best.amin(-1)
+
+
+def certified_margin(net: Hidden, region: Region, steps: int = 50, chunk: int = 64) -> Tensor:
+    """The best of the bounds (n,), ``chunk`` points at a time; robust where positive."""
+    found = []
+    for k in range(0, len(region.x), chunk):
+        rows = slice(k, k + chunk)
+        part, there = (
+            Hidden(net.w, net.b, net.a[rows], net.c[rows]),
+            Region(region.x[rows], region.eps, region.p, region.box),
+        )
+        best = torch.maximum(interval_bound(part, there), crown_bound(part, there))
+        unsure = best <= 0  # only there is it worth while
+        if steps and bool(unsure.any()):
+            few = Hidden(net.w, net.b, part.a[unsure], part.c[unsure])
+            best[unsure] = torch.maximum(
+                best[unsure], crown_bound(few, Region(there.x[unsure], region.eps, region.p, region.box), steps)
+            )
+        found.append(best)
+    return torch.cat(found)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the search for an attack on one point ended with.
+
+    Args:
+        verdict: robust (no x' has a margin of 0 or less), broken (``x`` has), or open (out of time).
+        x: (d,), where broken.
+    """
+
+    verdict: str
+    x: Tensor | None = None
+
+
+def exact(net: Hidden, region: Region, i: int, seconds: float = 10.0) -> Answer:
+    """Whether point i can be pushed to a margin of 0 or less, p = inf: mixed-integer programs, one for each rival.
+
+    Only a unit that is unstable and enters with ``a_j < 0`` needs a binary: where ``a_j > 0`` the minimum itself
+    presses h_j down onto ``max(z_j, 0)``. Margins are scaled to sum_j |a_j| = 1, and 1e-6 above 0 counts as broken
+    until the net itself says otherwise: the solver's tolerances are not trusted for robustness.
+    """
+    low, high = (z[i].double().cpu().numpy() for z in pre_activations(net, region))
+    centre, radius = (z[i].double().cpu().numpy() for z in region.interval)
+    w, b = net.w.double().cpu().numpy(), net.b.double().cpu().numpy()
+    verdict = "robust"
+    for k in range(net.a.shape[1]):
+        a, c = net.a[i, k].double().cpu().numpy(), float(net.c[i, k])
+        for minimal in (False, True):  # any such point first; where the net does not confirm it, the worst
+            found = _program(w, b, a, c, low, high, centre - radius, centre + radius, seconds, minimal)
+            if isinstance(found, str):
+                verdict = verdict if found == "infeasible" else "open"
+                break
+            x = torch.from_numpy(np.clip(found, centre - radius, centre + radius)).to(region.x)
+            one = Hidden(net.w, net.b, net.a[i : i + 1], net.c[i : i + 1])
+            if float(one.margins(x.unsqueeze(0))[0]) <= 0:
+                return Answer("broken", x)
+        else:
+            verdict = "open"
+    return Answer(verdict)
+
+
+def _program(
+    w: Array,
+    b: Array,
+    a: Array,
+    c: float,
+    low: Array,
+    high: Array,
+    least: Array,
+    most: Array,
+    seconds: float,
+    minimal: bool,
+) -> Array | str:
+    """A point x' (d,) with ``a . relu(W x' + b) + c <= 1e-6``, the worst one where asked; or ``infeasible``, ``open``.
+
+    Args:
+        w: (h, d).
+        b: (h,).
+        a: (h,).
+        c: constant.
+        low: bound (h,) on W x + b.
+        high: the same.
+        least: bound (d,) on x.
+        most: the same.
+        seconds: at most.
+        minimal: minimise, not only find.
+    """
+    scale = np.abs(a).sum() or 1.0
+    a, c = a / scale, c / scale
+    on, off = low >= 0, high <= 0
+    unsure = np.flatnonzero(~on & ~off & (a != 0))
+    d, h = w.shape[1], len(unsure)
+    binary = np.flatnonzero(a[unsure] < 0)
+    z, count = w[unsure], len(binary)
+    eye, none = sparse.identity(h, format="csr"), sparse.csr_matrix((h, count))
+    rows = [sparse.hstack([-z, eye, none])]  # h >= z
+    lower, upper = [b[unsure]], [np.full(h, np.inf)]
+    if count:
+        picked = eye[binary]
+        drop, rise = low[unsure][binary], high[unsure][binary]
+        # h <= z - l (1 - s), h <= u s
+        rows.append(sparse.hstack([-z[binary], picked, sparse.diags(-drop)]))
+        lower.append(np.full(count, -np.inf))
+        upper.append(b[unsure][binary] - drop)
+        rows.append(sparse.hstack([sparse.csr_matrix((count, d)), picked, sparse.diags(-rise)]))
+        lower.append(np.full(count, -np.inf))
+        upper.append(np.zeros(count))
+    objective = np.concatenate([a[on] @ w[on], a[unsure], np.zeros(count)])
+    rest = float(a[on] @ b[on] + c)
+    rows.append(sparse.csr_matrix(objective))
+    lower.append(np.array([-np.inf]))
+    upper.append(np.array([1e-6 - rest]))
+    bounds = optimize.Bounds(
+        np.concatenate([least, np.zeros(h + count)]),
+        np.concatenate([most, np.maximum(high[unsure], 0), np.ones(count)]),
+    )
+    whole = np.concatenate([np.zeros(d + h), np.ones(count)])
+    constraint = optimize.LinearConstraint(
+        sparse.vstack(rows, format="csr"), np.concatenate(lower), np.concatenate(upper)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        done = optimize.milp(
+            objective if minimal else np.zeros(len(objective)),
+            constraints=constraint,
+            bounds=bounds,
+            integrality=whole,
+            options={"time_limit": seconds, "presolve": True},
+        )
+    if done.status == 2:
+        return "infeasible"
+    return np.asarray(done.x[:d]) if done.x is not None else "open"
