@@ -18,7 +18,18 @@ from robust_erm.errors import ConfigError, require
 from robust_erm.files import write_whole
 from robust_erm.live import duration
 
-_FIRST = ("fig1", "fig2_left", "fig2_right", "fig5", "fig6", "table1")  # the others follow by name
+_FIRST = (
+    "fig1",
+    "fig2_left",
+    "fig2_right",
+    "fig3_left",
+    "fig3_right",
+    "fig5",
+    "fig6",
+    "fig7",
+    "fig8",
+    "table1",
+)  # others by name
 
 
 def page(folders: Sequence[Path], out: Path) -> str:

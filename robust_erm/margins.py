@@ -56,6 +56,15 @@ def layer_norms(params: Params) -> dict[str, Tensor]:
     return {name: torch.linalg.vector_norm(p) for name, p in params.items()}
 
 
+def spectral(params: Params) -> Tensor:
+    """``max_l ||W_l||_spectral``, the norm of :class:`robust_erm.optimizers.spectral.Spectral`'s geometry.
+
+    Vectors count as one column, convolutions as (out, in * height * width).
+    """
+    matrices = [p.reshape(p.shape[0], -1) if p.ndim > 1 else p.unsqueeze(-1) for p in params.values()]
+    return torch.stack([torch.linalg.matrix_norm(m, 2) for m in matrices]).amax(0)
+
+
 def by_layers(least: Tensor, params: Params) -> Tensor:
     """``min_i margin_i / prod_l ||W_l||_F``, for nets homogeneous in every layer (lyu2022 eq. 4)."""
     product = torch.ones_like(least)

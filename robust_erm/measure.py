@@ -14,8 +14,9 @@ from torch.func import vmap
 
 from robust_erm.attacks.attack import Attack
 from robust_erm.data.dataset import GaussianTeacher
-from robust_erm.margins import by_layers, divisors, layer_norms, normalised
+from robust_erm.margins import by_layers, divisors, layer_norms, normalised, spectral
 from robust_erm.norms import Norm
+from robust_erm.optimizers.spectral import Spectral
 from robust_erm.oracles.risk import gaussian_accuracy
 from robust_erm.runs import Points, Runs
 
@@ -126,6 +127,7 @@ def _normalised(runs: Runs, rows: Tensor, columns: dict[str, Tensor], predictors
     recipe = runs.recipe
     degree = recipe.model.degree
     norms = divisors(getattr(recipe.optimizer, "r", None))
+    own_spectral = isinstance(recipe.optimizer, Spectral)
     layered = degree == len(recipe.layout.shapes) and all(len(shape) > 1 for _, shape in recipe.layout.shapes)
 
     def one(theta: Tensor, clean: Tensor, robust: Tensor, w: Tensor | None) -> dict[str, Tensor]:
@@ -134,6 +136,8 @@ def _normalised(runs: Runs, rows: Tensor, columns: dict[str, Tensor], predictors
         for kind, least in (("clean", clean), ("robust", robust)):
             if degree is not None:
                 found |= normalised(least, theta, degree, f"margin_{kind}", norms)
+            if own_spectral and degree is not None:
+                found[f"margin_{kind}_spectral"] = least / spectral(params) ** degree
             if layered:
                 found[f"margin_{kind}_layers"] = by_layers(least, params)
             if w is not None and w.ndim == 1:

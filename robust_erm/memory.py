@@ -73,7 +73,8 @@ def of_data(run: Run) -> int:
 
 
 def _points(run: Run, key: str) -> int:
-    return int(getattr(run.data, key, _UNKNOWN))
+    points = getattr(run.data, key, None)
+    return _UNKNOWN if points is None else int(points)
 
 
 def _itemsize(run: Run) -> int:

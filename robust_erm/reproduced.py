@@ -14,7 +14,7 @@ import torch
 
 from robust_erm.config import Run, resolve
 from robust_erm.data.dataset import Array
-from robust_erm.params import Layout
+from robust_erm.params import Layout, Params
 from robust_erm.problem import draw
 from robust_erm.results import as_row
 from robust_erm.run_folder import CHECKPOINT, read_config, read_summary
@@ -36,12 +36,16 @@ def run_of(folder: str | Path) -> Run:
     return resolve({key: value for key, value in content.items() if key not in ("id", "names")})
 
 
-def predictor(folder: str | Path) -> Array:
-    """The final weights (d,) of a run whose model is linear in its input."""
+def parameters(folder: str | Path) -> Params:
+    """The final parameters of a run."""
     run = run_of(folder)
     theta = torch.load(Path(folder) / CHECKPOINT, map_location="cpu", weights_only=True)["run"]["theta"]
-    layout = Layout.of(run.model.init(run.data.dimension, run.outputs, torch.Generator()))
-    w: Array = run.model.weight(layout.unflatten(theta)).double().numpy()
+    return Layout.of(run.model.init(run.data.dimension, run.outputs, torch.Generator())).unflatten(theta)
+
+
+def predictor(folder: str | Path) -> Array:
+    """The final weights (d,) of a run whose model is linear in its input."""
+    w: Array = run_of(folder).model.weight(parameters(folder)).double().numpy()
     return w
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+from robust_erm import plan
 from robust_erm.config import Run, as_data, resolve
 from robust_erm.errors import ConfigError
 from robust_erm.pack import train_pack
@@ -59,6 +60,18 @@ def test_every_yaml_runs_two_steps(
     summary = train_pack([run])[0]
     assert summary["step"] == 2 or summary["status"] == "converged"
     assert 0 <= summary["test_robust_acc"] <= summary["test_clean_acc"] <= 1
+
+
+@pytest.mark.parametrize("name", [name for group, name in files() if group in ("data", "experiment")])
+def test_every_data_set_can_be_planned(
+    name: str, resolved: Callable[..., Run], idx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is in conf: memory is estimated before anything is drawn."""
+    monkeypatch.setenv("ROBUST_ERM_MNIST", str(idx))
+    group = "experiment" if "/" in name else "data"
+    few = ["data.m=5"] if "mnist" in name else []
+    runs = [resolved(f"{group}={name}", f"seed={seed}", *few) for seed in range(3)]
+    assert sorted(i for pack in plan.packs(runs, None, 1) for i in pack) == [0, 1, 2]
 
 
 def test_every_component_says_its_degree(resolved: Callable[..., Run]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robust_erm import gallery, reproduce
+from robust_erm import gallery, reproduce, train
 from robust_erm.claims import FAILS, HOLDS, UNDECIDED
+from robust_erm.figures.tsilivis2024 import nets
 from robust_erm.reproduced import predictor, read, signed_points
 
 pytestmark = pytest.mark.xdist_group("reproduce")  # one folder, so that nothing is trained twice
@@ -107,6 +109,34 @@ def test_a_run_that_fails_takes_no_figure_along(place: Path, tmp_path: Path, cap
 def test_bad_input(given: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce.main(given) == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_cnn_is_reported_at_the_first_loss_below(place: Path) -> None:
+    """App. F.2's reporting time, from the run folders themselves."""
+    assert run("fig3_right", place) == 0
+    table = pd.read_csv(place / "outputs" / "reproduced" / "tsilivis2024" / "fig3_right-smoke" / "fig3_right.csv")
+    reported = table.dropna(subset="threshold")
+    assert len(reported) > 4
+    for _, row in reported.iterrows():
+        curve = pd.read_parquet(place / row["folder"] / "metrics.parquet")
+        before = curve[curve["step"] < row["step"]]
+        at = curve[curve["step"] == row["step"]].iloc[0]
+        assert at["log_loss"] <= math.log(row["threshold"]) < before["log_loss"].min()
+        assert row["test_robust_acc"] == at["test_robust_acc"]
+
+
+def test_the_kkt_residual_of_gd_and_sd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GD on a small net is near a KKT point of the l_2 problem, SD is not; one perturbation a sample is not enough."""
+    base = ["experiment=tsilivis2024/mnist", "data=digits", "data.m=20", "model.width=32", "eps=0.1", "report=false"]
+    base += ["optimizer/schedule=constant", "stop.steps=2000", "logger=none", "hydra.launcher.workers=0"]
+    base += [f"output_dir={tmp_path}", "trainer.progress=false"]
+    (gd,) = train.sweep([*base, "optimizer=gd", "optimizer.schedule.lr=1e-3"])
+    (sd,) = train.sweep([*base, "optimizer=sd", "optimizer.schedule.lr=1e-4"])
+    near, far = nets.residual(gd.working_dir), nets.residual(sd.working_dir)
+    assert near < 0.35
+    assert far > 0.7
+    monkeypatch.setattr(nets, "STARTS", 0)
+    assert nets.residual(gd.working_dir) > 1.1 * near
 
 
 def test_gallery(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

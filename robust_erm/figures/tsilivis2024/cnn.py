@@ -1,0 +1,95 @@
+"""Fig. 3 right: robust test accuracy of CNNs trained with GD minus that with SD, over m and eps."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from robust_erm.claims import Claim, above, stated
+from robust_erm.figures.style import COLUMN, style
+from robust_erm.results import read_curves
+
+LOOSE = 0.1  # the loss at which runs are reported that do not come down to their last one
+KEYS = ["m", "eps", "seed"]
+
+
+def table(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a run: algorithm, m, eps, seed, and its accuracies at the first step at or below ``threshold``.
+
+    The threshold is the loss at which training stops or, where a run does not get there, :data:`LOOSE`, to within
+    the schedule of measurements; nan where it does not get there either.
+    """
+    runs = runs.drop_duplicates("folder").set_index("folder")
+    curves = read_curves(runs.reset_index())
+    rows = []
+    for folder, curve in curves.groupby("folder"):
+        run = runs.loc[folder]
+        done = run["status"] == "converged"
+        threshold = float(runs["stop.loss"][folder]) if done else LOOSE
+        below = curve.sort_values("step")
+        below = below[below["log_loss"] <= math.log(threshold)]
+        at = curve.iloc[0] if not len(below) else curve.sort_values("step").iloc[-1] if done else below.iloc[0]
+        row = {"algorithm": str(run["optimizer"]).upper(), "m": run["data.m"], "eps": run["eps"], "seed": run["seed"]}
+        row |= {"threshold": threshold if len(below) else np.nan, "step": at["step"]}
+        for column in ("train_robust_acc", "test_robust_acc", "test_clean_acc"):
+            row[column] = at[column] if len(below) else np.nan
+        rows.append({**row, "log_loss": curve["log_loss"].min(), "folder": folder})
+    return pd.DataFrame(rows).sort_values(["algorithm", *KEYS]).reset_index(drop=True)
+
+
+def edges(table: pd.DataFrame) -> pd.Series:
+    """GD - SD of robust test accuracy, draw by draw; index m, eps, seed. Both must have been reported."""
+    gd, sd = (table[table["algorithm"] == name].set_index(KEYS)["test_robust_acc"] for name in ("GD", "SD"))
+    return (gd - sd).dropna()
+
+
+def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
+    """The mean over draws as a heatmap; cells that one algorithm does not reach stay empty."""
+    sizes, radii = sorted(table["m"].unique()), sorted(table["eps"].unique())
+    edge = edges(table).rename("edge").reset_index()
+    mean = edge.pivot_table(index="eps", columns="m", values="edge")
+    grid = 100 * mean.reindex(index=radii[::-1], columns=sizes).to_numpy(dtype=float)
+    top = max(1.0, float(np.nanmax(np.abs(grid)))) if np.isfinite(grid).any() else 1.0
+    with style():
+        fig, ax = plt.subplots(figsize=(COLUMN, 2.5), layout="constrained")
+        image = ax.imshow(grid, cmap="RdBu", vmin=-top, vmax=top, aspect="auto")
+        for (i, j), value in np.ndenumerate(grid):
+            text = "-" if np.isnan(value) else f"{value:.1f}"
+            ax.text(j, i, text, ha="center", va="center", color="white" if abs(value) > 0.6 * top else "black")
+        ax.set_xticks(range(len(sizes)), [str(m) for m in sizes])
+        ax.set_yticks(range(len(radii)), [f"{e:g}" for e in radii[::-1]])
+        ax.set(xlabel="training images m", ylabel=r"$\epsilon$")
+        ax.spines[:].set_visible(False)
+        ax.tick_params(length=0)
+        fig.colorbar(image, label="GD - SD, robust test accuracy, points")
+    return fig
+
+
+def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
+    """Sec. 5.2: GD generalizes better here, the more so the fewer the images and the larger eps."""
+    where = "Sec. 5.2, Fig. 3 right"
+    edge = edges(table)
+    sizes, radii = (sorted(edge.index.get_level_values(name).unique()) for name in ("m", "eps"))
+    per_seed = edge[edge.index.get_level_values("eps") > 0].groupby(level="seed")
+    found = [above("the CNN generalizes better with GD than with SD", where, per_seed.mean(), 0.0, "GD - SD: ")]
+    for name, claim, (few, many) in (
+        ("m", "the price grows as m shrinks", (sizes[:1], sizes[-1:])),
+        ("eps", "the price grows with eps", (radii[-1:], radii[:1])),
+    ):
+        robust = edge if name == "eps" else edge[edge.index.get_level_values("eps") > 0]
+        at = robust.index.get_level_values(name)
+        ends = [robust[at.isin(end)].groupby(level="seed").mean() for end in (few, many)]
+        text = f"GD - SD at {name} = {few[0] if few else '?'} less that at {many[0] if many else '?'}: "
+        found.append(above(claim, where, (ends[0] - ends[1]).dropna(), 0.0, text))
+    left = table[table["threshold"].isna()]
+    loose = table[(table["threshold"] == LOOSE)]
+    kinds = left.groupby(["algorithm", "m", "eps"]).size()
+    names = [f"{key[0]} m = {key[1]} eps = {key[2]:g}: {n}" for key, n in zip(kinds.index, kinds, strict=True)]
+    text = f"{len(loose)} of {len(table)} runs are reported at {LOOSE:g}, {len(left)} not at all"
+    text += f" ({', '.join(names)})" if names else ""
+    claim = "all runs come down to the loss at which the paper reports"
+    return [*found, stated(claim, "App. F.2", text, not len(left))]

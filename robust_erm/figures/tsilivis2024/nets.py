@@ -1,0 +1,210 @@
+"""Figs 3 left and 7: GD and SD on one-hidden-layer ReLU nets; beside them other steepest descents, and Adam."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from pathlib import Path
+
+import pandas as pd
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
+
+from robust_erm.attacks.attack import Victim
+from robust_erm.attacks.pgd import PGD
+from robust_erm.claims import Claim, above, every, stated, within
+from robust_erm.figures.style import COLOURS, PAGE, style
+from robust_erm.margins import name_of
+from robust_erm.oracles.kkt import kkt
+from robust_erm.params import Params
+from robust_erm.problem import draw
+from robust_erm.reproduced import parameters, run_of
+from robust_erm.results import read_curves
+from robust_erm.streams import torch_stream
+
+STEEPEST = {1.0: "CD", 1.5: r"$\ell_{1.5}$", 3.0: r"$\ell_3$"}
+PLAIN = {r"$\ell_{1.5}$": "l_1.5", r"$\ell_3$": "l_3"}  # without formulas
+STARTS = 20  # random starts of PGD that the KKT residual's attacked points come from
+KEYS = ["algorithm", "eps", "seed"]
+
+
+def table(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a measurement: algorithm, eps, seed, step, accuracies, loss, and ``margin``, over the own norm squared.
+
+    The own norm is that of the algorithm's geometry: l_2 for GD, l_inf for SD (and Adam), l_r, or the largest
+    spectral norm of the layers. ``best`` is the best robust test accuracy until then; the last row of each run
+    also has ``kkt``, the residual of its direction, see :func:`residual`.
+    """
+    curves = read_curves(runs.reset_index(drop=True))
+    kept = curves[["folder", "seed", "eps", "step", "log_loss"]].copy()
+    kept.insert(0, "algorithm", [algorithm(row) for row in curves[["optimizer", "optimizer.r"]].to_dict("records")])
+    accuracies = [f"{part}_{kind}_acc" for part in ("train", "test") for kind in ("robust", "clean")]
+    kept[accuracies] = curves[accuracies]
+    own = {name: own_margin(name) for name in kept["algorithm"].unique()}
+    kept["margin"] = [row[own[name]] for name, row in zip(kept["algorithm"], curves.to_dict("records"), strict=True)]
+    kept = kept.drop_duplicates(["folder", "step"]).sort_values([*KEYS, "step"]).reset_index(drop=True)
+    kept["best"] = kept.groupby("folder")["test_robust_acc"].cummax()
+    last = kept.groupby("folder").tail(1)
+    kept["kkt"] = pd.Series({i: residual(folder) for i, folder in last["folder"].items()}, dtype=float)
+    return kept
+
+
+def algorithm(run: dict[Hashable, object]) -> str:
+    """GD, SD, CD, l_1.5, l_3, spectral, Adam."""
+    optimizer, r = str(run["optimizer"]), run["optimizer.r"]
+    known = {"spectral": "spectral", "adam": "Adam", "gd": "GD", "sd": "SD", "cd": "CD"}
+    return known[optimizer] if optimizer in known else STEEPEST.get(float(str(r)), f"l_{r}")
+
+
+def own_margin(name: str) -> str:
+    """The column of the robust margin over the norm of the geometry."""
+    own = {"GD": "l2", "SD": "linf", "Adam": "linf", "spectral": "spectral"}
+    r = next((r for r, label in STEEPEST.items() if label == name), None)
+    return f"margin_robust_{name_of(r) if r is not None else own[name]}"
+
+
+def residual(folder: str | Path) -> float:
+    """How far a run's direction is from a KKT point of the l_2 robust max-margin problem; 0 at one.
+
+    The worst perturbations of an adversarially trained net tie, so a single one a sample will not do: multipliers
+    are found for the points that PGD reaches from :data:`STARTS` random starts, and from x itself. nan where some
+    training point is not robust: there is no such problem to be near to.
+    """
+    run = run_of(folder)
+    data = draw(run.data, run.seed)
+    x, y = (torch.as_tensor(a, dtype=torch.float64) for a in (data.x_train, data.y_train))
+    params = {name: value.double() for name, value in parameters(folder).items()}
+    found = [x] if run.eps == 0 else attacked_points(run.model, params, x, y, run.eps, data.domain, run.seed)
+    points, labels = torch.cat(found), y.repeat(len(found))
+    answer = kkt(run.model, params, points, labels)
+    return answer.stationarity if answer.feasible else float("nan")
+
+
+def attacked_points(
+    model: object,
+    params: Params,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    eps: float,
+    domain: tuple[float, float] | None,
+    seed: int,
+) -> list[torch.Tensor]:
+    """X' of PGD from x, and from random starts."""
+    victim = Victim(lambda z: model.apply(params, z), x, y, domain, None)  # type: ignore[attr-defined]
+    n, d = x.shape
+    radius, generator = torch.tensor(eps, dtype=x.dtype), torch_stream(seed, "kkt")
+    plain, random = PGD(steps=20, relative_step=0.1), PGD(steps=20, relative_step=0.1, random_start=True)
+    found = [plain.perturb(victim, radius, plain.draw(n, d, generator))]
+    return found + [random.perturb(victim, radius, random.draw(n, d, generator)) for _ in range(STARTS)]
+
+
+def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
+    """A row for each eps: GD and SD; the other geometries; and the margins of all, each over its own norm."""
+    radii = sorted(table["eps"].unique())
+    names = list(table["algorithm"].unique())
+    order = [name for name in ("GD", "SD", *STEEPEST.values(), "spectral", "Adam") if name in names]
+    colours = dict(zip(order, COLOURS, strict=False))
+    others = [name for name in order if name not in ("GD", "SD")]
+    with style():
+        columns = 3 if others else 2
+        fig, axes = plt.subplots(
+            len(radii), columns, figsize=(PAGE, 1.9 * len(radii) + 0.5), layout="constrained", squeeze=False
+        )
+        for row, eps in zip(axes, radii, strict=True):
+            some = table[table["eps"] == eps]
+            for ax, shown in zip(row[:-1], (["GD", "SD"], others), strict=False):
+                for name in shown:
+                    _band(ax, some[some["algorithm"] == name], "train_robust_acc", colours[name], ":")
+                    _band(ax, some[some["algorithm"] == name], "test_robust_acc", colours[name], "-")
+                ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+                ax.set_ylim(0.4, 1.02)
+            for name in order:
+                one = some[some["algorithm"] == name]
+                top = one.groupby("folder")["margin"].max().mean()
+                if top > 0:
+                    _band(row[-1], one.assign(margin=one["margin"] / top), "margin", colours[name], "-")
+            row[-1].set_ylim(-0.2, 1.1)
+            row[-1].axhline(0, color="0.7", lw=0.6, zorder=0)
+            row[0].set_ylabel(rf"$\epsilon$ = {eps:g}" + "\n(robust) accuracy")
+            row[-1].set_ylabel("margin / greatest")
+        for ax in axes.flat:
+            ax.set_xscale("log")
+        for ax in axes[-1]:
+            ax.set_xlabel("step")
+        titles = ["GD and SD", "other geometries", "robust margin over own norm"]
+        for ax, title in zip(axes[0], titles if others else [titles[0], titles[2]], strict=True):
+            ax.set_title(title, fontsize=8)
+        handles = [Line2D([], [], color=colours[name], label=name) for name in order]
+        handles += [Line2D([], [], color="0.3", ls=ls, label=label) for ls, label in (("-", "test"), (":", "train"))]
+        fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=7)
+    return fig
+
+
+def _band(ax: Axes, some: pd.DataFrame, column: str, colour: str, dash: str) -> None:
+    """Mean over seeds, with the band from the least to the greatest."""
+    if not len(some):
+        return
+    seeds = some.pivot_table(index="step", columns="folder", values=column).sort_index().ffill()
+    steps = seeds.index.to_series().clip(lower=0.5)
+    ax.plot(steps, seeds.mean(axis=1), dash, color=colour, lw=1.1)
+    ax.fill_between(steps, seeds.min(axis=1), seeds.max(axis=1), color=colour, alpha=0.15, lw=0)
+
+
+def _by_algorithm(values: pd.Series) -> pd.DataFrame:
+    """A column for each algorithm, a row for each seed."""
+    return values.rename("value").reset_index().pivot_table(index="seed", columns="algorithm", values="value")
+
+
+def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
+    """What Sec. 5.2 says of GD and SD, at each eps; then what the theory says of every geometry."""
+    last = table.groupby("folder").tail(1).set_index(KEYS)
+    found: list[Claim] = []
+    radii = sorted(table["eps"].unique())
+    for eps in radii:
+        some = last.xs(eps, level="eps")
+        final = _by_algorithm(some["test_robust_acc"])
+        if not {"GD", "SD"} <= set(final):
+            continue
+        edge = (final["SD"] - final["GD"]).dropna()
+        text = "SD - GD at the last step: "
+        if eps == 0:
+            claim = "in ERM the choice of the algorithm does not affect the generalization error much"
+            found.append(within(claim, "Sec. 5.2, Fig. 3 left top", edge, 0.02, text))
+        else:
+            claim = f"eps = {eps:g}: SD significantly outperforms GD"
+            where = "Sec. 5.2, Fig. 3 left" if eps == radii[1] else "Fig. 7"
+            found.append(above(claim, where, edge, 0.0, text + ("" if eps != radii[1] else "(paper: 4.11) ")))
+        trained = _by_algorithm(some["train_robust_acc"])
+        both = pd.concat([trained["GD"], trained["SD"]])
+        claim = f"eps = {eps:g}: GD and SD reach 100 % robust train accuracy"
+        found.append(every(claim, "Sec. 5.2", both, 1.0, "robust train accuracy: "))
+        if eps > 0 and float(both.min()) < 1:
+            text = "not all runs have reached 100 % robust train accuracy: it is what comes after that counts"
+            for claim in ("GD shows robust overfitting", "SD avoids robust overfitting"):
+                found.append(stated(f"eps = {eps:g}: {claim}", "Sec. 5.2", text, None))
+        elif eps > 0:
+            lost = _by_algorithm(some["best"] - some["test_robust_acc"])
+            text = "best along training - last: "
+            claim = f"eps = {eps:g}: GD shows robust overfitting"
+            found.append(above(claim, "Sec. 5.2", lost["GD"], 0.01, text))
+            claim = f"eps = {eps:g}: SD avoids robust overfitting"
+            found.append(within(claim, "Sec. 5.2", lost["SD"], 0.01, text))
+    for name in table["algorithm"].unique():
+        some = table[(table["algorithm"] == name) & (table["margin"] > 0)].groupby("folder")["margin"]
+        word = PLAIN.get(name, name)
+        if not len(some):
+            found.append(stated(f"{word}: the margin over its own norm does not fall", "ours", "never positive", None))
+            continue
+        claim = f"{word}: the robust margin over its own norm squared ends where it is greatest"
+        where = "ours; lyu2022 Thm 4 (GD)" if name == "GD" else "ours"
+        found.append(every(claim, where, some.last() / some.max(), 0.99, "last / greatest: "))
+    residuals = last["kkt"].dropna()
+    means = residuals.groupby(level="algorithm").mean().sort_values()
+    text = "mean residual: " + ", ".join(f"{PLAIN.get(str(n), n)} {v:.2f}" for n, v in means.items())
+    claim = "of all algorithms GD ends nearest to a KKT point of the l_2 robust max-margin problem"
+    nearest = None if "GD" not in means.index or len(means) < 2 else bool(means.index[0] == "GD")
+    found.append(stated(claim, "ours; lyu2022 Thm 5", text, nearest))
+    return found
