@@ -162,14 +162,17 @@ def _auto(run: Any) -> list[str]:
     return ["apgd", *several, "fab", *(["square"] if run.p == float("inf") else [])]
 
 
-def evaluate(folders: Sequence[str | Path], options: Options) -> list[dict[str, Any]]:
-    """Evaluate every run that has ended below ``folders``; what each evaluation found, in their order.
+def evaluate(folders: Sequence[str | Path], options: Options) -> tuple[list[dict[str, Any]], list[str]]:
+    """Evaluate every run that has ended below ``folders``.
+
+    Returns:
+        What each evaluation found, and a line for each pack of runs that could not be evaluated.
 
     Raises:
         ConfigError: no run, an attack that does not fit, a checkpoint of another config.
     """
     from robust_erm import plan
-    from robust_erm.errors import require
+    from robust_erm.errors import ConfigError, require
     from robust_erm.problem import radii
     from robust_erm.reproduced import run_of
     from robust_erm.run_folder import SUMMARY
@@ -190,17 +193,24 @@ def evaluate(folders: Sequence[str | Path], options: Options) -> list[dict[str, 
         for eps in options.eps or (None,):
             if options.fresh or not _file(path, options.name(eps)).is_file():
                 jobs.setdefault(options.name(eps), []).append((path, run, radii(run)[1] if eps is None else eps))
-    count, done = sum(map(len, jobs.values())), 0
+    count, done, failed = sum(map(len, jobs.values())), 0, []
     with console.status("") as status:
         for name, members in jobs.items():
             for pack in plan.packs([run for _, run, _ in members], _AT_ONCE, 1):
                 began, title = time.monotonic(), f"{done} of {count} evaluated; {members[pack[0]][1].name}"
-                evaluate_pack([members[i] for i in pack], name, options, device, partial(_say, status, title))
+                some = [members[i] for i in pack]
+                try:
+                    evaluate_pack(some, name, options, device, partial(_say, status, title))
+                except ConfigError:
+                    raise
+                except Exception as error:  # the others go on
+                    failed += [f"failed: {path}: {type(error).__name__}: {error}" for path, *_ in some]
                 done += len(pack)
                 if not console.is_terminal:
                     say(f"{done} of {count} evaluated; {len(pack)} in {time.monotonic() - began:.0f} s", console)
     names = [options.name(eps) for eps in options.eps or (None,)]
-    return [json.loads(_file(path, name).read_text()) for name in names for path in runs]
+    files = [_file(path, name) for name in names for path in runs]
+    return [json.loads(file.read_text()) for file in files if file.is_file()], failed
 
 
 _AT_ONCE = 32  # runs whose results come together
@@ -363,12 +373,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         folders, options = parsed(given)
-        found = evaluate(folders, options)
+        found, failed = evaluate(folders, options)
     except ConfigError as error:
         print(f"robust_erm: {error}", file=sys.stderr)
         return 2
-    show(found, folders)
-    return 0
+    if found:
+        show(found, folders)
+    for line in failed:
+        print(f"robust_erm: {line}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def command() -> None:

@@ -33,7 +33,7 @@ class Experiment:
         title: of the page of claims.
         of: the module in ``robust_erm/figures/<paper>/`` that makes table, figure and claims.
         base: overrides of every sweep.
-        sweeps: what each adds to base and scale, by label; of one key the last override counts.
+        sweeps: what each adds to base and scale, by label and scale; of one key the last override counts.
         scales: overrides of every sweep at that scale.
         uses: other experiments of the paper whose sweeps this one reads: all, or those of the labels given.
     """
@@ -42,7 +42,7 @@ class Experiment:
     title: str
     of: str
     base: list[str]
-    sweeps: dict[str, list[str]]
+    sweeps: dict[str, dict[str, list[str]]]
     scales: dict[str, list[str]]
     uses: dict[str, list[str] | None]
 
@@ -57,7 +57,8 @@ class Experiment:
             lines = experiment(f"{paper}/{other}").lines(scale, overrides)
             found |= {f"{other}.{k}": line for k, line in lines.items() if labels is None or k in labels}
         return found | {
-            label: _last([*self.base, *self.scales[scale], *overrides, *line]) for label, line in self.sweeps.items()
+            label: _last([*self.base, *self.scales[scale], *overrides, *lines[scale]])
+            for label, lines in self.sweeps.items()
         }
 
 
@@ -80,9 +81,11 @@ def experiment(name: str) -> Experiment:
 
     one_of("experiment", name, names())
     said = yaml.safe_load((_folder() / f"{name}.yaml").read_text())
-    sweeps, scales = (
-        {label: line.split() for label, line in said.get(part, {}).items()} for part in ("sweeps", "scales")
-    )
+    scales = {scale: line.split() for scale, line in said.get("scales", {}).items()}
+    sweeps = {
+        label: {scale: (line if isinstance(line, str) else line[scale]).split() for scale in SCALES}
+        for label, line in said.get("sweeps", {}).items()  # one line for all scales, or one for each
+    }
     return Experiment(
         name, said["title"], said["of"], said.get("base", "").split(), sweeps, scales, said.get("uses", {})
     )

@@ -232,6 +232,26 @@ def test_nothing_trained_and_a_lost_checkpoint(
     assert "is missing; train again with fresh=true" in capsys.readouterr().err
 
 
+def test_one_failure_takes_no_other_along(
+    trained: Callable[..., list[Run]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (good,) = trained("model.width=4", "stop.steps=2", seeds=1)
+    (bad,) = trained("model.width=6", "stop.steps=2", seeds=1)
+    real = robustness.attacked
+
+    def broken(runs, *rest):  # type: ignore[no-untyped-def]
+        if runs.recipe.model.width == 6:
+            raise ArithmeticError("the sixth unit is missing")
+        return real(runs, *rest)
+
+    monkeypatch.setattr(robustness, "attacked", broken)
+    assert evaluate.main([str(folder_of(good).parent), *QUICK]) == 1
+    said = capsys.readouterr()
+    assert f"failed: {folder_of(bad)}: ArithmeticError: the sixth unit is missing" in said.err
+    assert found(good)["test_points"] == 316
+    assert not (folder_of(bad) / "evaluations").exists()
+
+
 def test_every_margin_is_at_most_the_bound(trained: Callable[..., list[Run]]) -> None:
     """`certified` against `attacked`, point by point, for l_2 too."""
     (run,) = trained("model.width=16", "p=2", "eps=0.5", "stop.steps=50", seeds=1)

@@ -21,7 +21,7 @@ from robust_erm.attacks.attack import (
     weaker,
 )
 from robust_erm.errors import one_of, require
-from robust_erm.linalg import own_class
+from robust_erm.margins import margin
 from robust_erm.norms import Norm
 
 _MOMENTUM, _ENOUGH = 0.75, 0.75
@@ -88,11 +88,7 @@ class APGD(Iterative):
                 yield self._ascend(victim, eps, self._inside(victim, victim.x + eps * u, eps), loss)
 
     def _untargeted(self, f: Tensor, y: Tensor) -> Tensor:
-        if f.ndim == 1:
-            return -y * f
-        own = own_class(f, y)
-        true = torch.where(own, f, torch.zeros_like(f)).sum(-1)
-        value = torch.where(own, torch.full_like(f, -math.inf), f).amax(-1) - true
+        value = -margin(f, y)
         if self.loss == "margin":
             return value
         top = f.sort(-1, descending=True).values
