@@ -28,7 +28,7 @@ attack=auto          the training attack, then an ensemble in the manner of Auto
                      attack=apgd,square; each attacks what those before it have left
 eps=0.1,0.2          radii; default: each run's own radius of evaluation
 parts=train,test     which points
-points=1000          at most so many of each part, the first ones; default: all
+points=10000         at most so many of each part, the first ones
 certify=true         lower bounds, for models linear in their input (exact) and one hidden ReLU layer
 exact=0              seconds for each point that bounds leave open, by a mixed-integer program; 0: none
 checks=true          look for masked gradients
@@ -45,7 +45,7 @@ class Options:
     attack: tuple[str, ...] = ("auto",)
     eps: tuple[float, ...] = ()
     parts: tuple[str, ...] = ("train", "test")
-    points: int | None = None
+    points: int = 10_000
     certify: bool = True
     exact: float = 0.0
     checks: bool = True
