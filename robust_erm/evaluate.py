@@ -64,7 +64,7 @@ class Options:
         default = {**Options().what, "attack": self.what["attack"]}
         text = json.dumps(self.what, sort_keys=True)
         digits = [] if self.what == default else [hashlib.sha256(text.encode()).hexdigest()[:6]]
-        return "-".join(["+".join(self.attack), *([] if eps is None else [f"eps{eps:g}"]), *digits])
+        return "-".join(["+".join(self.attack), *([] if eps is None else [f"eps{eps!r}"]), *digits])
 
 
 def _plain(value: Any) -> Any:
@@ -86,9 +86,13 @@ def parsed(arguments: Sequence[str]) -> tuple[list[str], Options]:
         if not equals:
             continue
         attack, dot, option = key.partition(".")
-        value = yaml.safe_load(text)
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
         if dot:
             one_of("attack", attack, _attack_names())
+            require(option not in ("p", "box"), key, text, "is the threat that the run was trained for")
             of_attacks.setdefault(attack, {})[option] = value
             continue
         one_of("option", key, known)
@@ -103,11 +107,11 @@ def parsed(arguments: Sequence[str]) -> tuple[list[str], Options]:
                 raise ConfigError(key, text, "must be numbers with commas between them") from None
             require(all(0 <= e < float("inf") for e in found[key]), key, text, "must be finite and 0 or more")
         elif key == "points":
-            require(isinstance(value, int) and value >= 1, key, text, "must be 1 or more")
+            require(isinstance(value, int) and value is not True and value >= 1, key, text, "must be 1 or more")
             found[key] = value
         elif key == "exact":
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
-            require(number, key, text, "must be seconds, 0 or more")
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            require(number and 0 <= value < float("inf"), key, text, "must be seconds, 0 or more")
             found[key] = float(value)
         elif key == "device":
             found[key] = text
@@ -132,7 +136,7 @@ def attacks_of(run: Any, options: Options) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     from robust_erm.config import component, word
-    from robust_erm.errors import ConfigError
+    from robust_erm.errors import ConfigError, require
 
     names = [name for given in options.attack for name in (_auto(run) if given == "auto" else [given])]
     found = {} if word(run.attack) == "noattack" else {"train": run.attack}
@@ -141,6 +145,9 @@ def attacks_of(run: Any, options: Options) -> dict[str, Any]:
         plain: Any = OmegaConf.to_container(node, resolve=True)
         given = {**plain["attack"], **options.of_attacks.get(name, {})}
         attack = component(given, name)
+        fits = hasattr(run.model, "weight") or not attack.closed_form
+        require(fits, "attack", name, f"needs a model linear in its input, model={word(run.model)} is not")
+        require(attack.p == run.p, f"{name}.p", attack.p, f"is another threat than p = {run.p:g} of {run.name}")
         if hasattr(attack, "box"):
             attack = dataclasses.replace(attack, box=boxed(run))
         try:
@@ -175,7 +182,7 @@ def evaluate(folders: Sequence[str | Path], options: Options) -> tuple[list[dict
     from robust_erm.errors import ConfigError, require
     from robust_erm.problem import radii
     from robust_erm.reproduced import run_of
-    from robust_erm.run_folder import SUMMARY
+    from robust_erm.run_folder import SUMMARY, RunFolder
     from robust_erm.terminal import console, say
 
     paths: list[Path] = []
@@ -188,12 +195,18 @@ def evaluate(folders: Sequence[str | Path], options: Options) -> tuple[list[dict
         attacks_of(run, options)  # refused before anything is computed
     trainer = next(iter(runs.values())).trainer
     device = dataclasses.replace(trainer, device=options.device).torch_device
-    jobs: dict[str, list[tuple[Path, Any, float]]] = {}  # packs that share a radius's name
+    jobs: dict[str, list[tuple[Path, Any, float]]] = {}  # by the evaluation's name
+    failed: list[str] = []
     for path, run in runs.items():
+        try:
+            require(RunFolder(run, path).read_checkpoint() is not None, "checkpoint", path, "is missing; train again")
+        except ConfigError as error:
+            failed.append(str(error))
+            continue
         for eps in options.eps or (None,):
             if options.fresh or not _file(path, options.name(eps)).is_file():
                 jobs.setdefault(options.name(eps), []).append((path, run, radii(run)[1] if eps is None else eps))
-    count, done, failed = sum(map(len, jobs.values())), 0, []
+    count, done = sum(map(len, jobs.values())), 0
     with console.status("") as status:
         for name, members in jobs.items():
             for pack in plan.packs([run for _, run, _ in members], _AT_ONCE, 1):
@@ -201,8 +214,6 @@ def evaluate(folders: Sequence[str | Path], options: Options) -> tuple[list[dict
                 some = [members[i] for i in pack]
                 try:
                     evaluate_pack(some, name, options, device, partial(_say, status, title))
-                except ConfigError:
-                    raise
                 except Exception as error:  # the others go on
                     failed += [f"failed: {path}: {type(error).__name__}: {error}" for path, *_ in some]
                 done += len(pack)
@@ -238,7 +249,6 @@ def evaluate_pack(
     import torch
 
     from robust_erm import plan, robustness
-    from robust_erm.errors import require
     from robust_erm.files import write_json, write_whole
     from robust_erm.pack import provenance, threads_for
     from robust_erm.problem import build, draw
@@ -251,8 +261,7 @@ def evaluate_pack(
     pack, _, _ = build([run for _, run, _ in members], device)
     for i, (path, run, _) in enumerate(members):
         kept = RunFolder(run, path).read_checkpoint()
-        require(kept is not None, "checkpoint", path, "is missing; train again with fresh=true")
-        assert kept is not None
+        assert kept is not None, "looked for before"
         pack.load(i, kept["run"])
     rows = torch.arange(len(members), device=device)
     eps = torch.tensor([radius for *_, radius in members], dtype=pack.eps.dtype, device=device)
@@ -285,18 +294,19 @@ def evaluate_pack(
             if options.certify and robustness.certifiable(pack.recipe):
                 tick(f"{part}, certificates")
                 radius = float(eps[i])
-                low = robustness.certified(pack.recipe, pack.theta[i], x[i], y[i], radius, domain)
+                low, size = robustness.certified(pack.recipe, pack.theta[i], x[i], y[i], radius, domain)
                 if options.exact and first.p == float("inf") and not hasattr(first.model, "weight"):
                     low, high = robustness.settle(
                         pack.recipe, pack.theta[i], x[i], y[i], radius, domain, (low, high), options.exact, tick
                     )
+                if bool(robustness.contradictions(low, high, size).any()):
+                    raise ArithmeticError("a certified point has been broken: a certificate or an attack is wrong")
+                low = torch.where(high > 0, low, low.clamp_max(0))  # broken by rounding alone
                 found[i][f"{part}_certified"] = float((low > 0).double().mean())
                 arrays[i][f"{part}_certified"] = low.cpu().numpy()
             found[i][f"{part}_attacked"] = float((high > 0).double().mean())
             arrays[i][f"{part}_attacked"] = high.cpu().numpy()
-            if low is not None and bool(((low > 0) & (high <= 0)).any()):
-                raise ArithmeticError("a certified point has been broken: a certificate or an attack is wrong")
-        if options.checks and part == options.parts[-1]:
+        if options.checks and part == options.parts[-1] and first.p in (1, 2, float("inf")):
             tick("signs of masked gradients")
             for i, signs in enumerate(robustness.masking(pack, points, eps, rows, box, left)):
                 found[i] |= {"masking": signs.numbers, "warnings": signs.warnings}
@@ -315,7 +325,7 @@ def _device(device: Any) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
 
 
-def show(found: Sequence[dict[str, Any]], folders: Sequence[str | Path]) -> None:
+def show(found: Sequence[dict[str, Any]], folders: Sequence[str | Path], options: Options) -> None:
     """The table: robust accuracy as an interval, and the warnings."""
     import pandas as pd
     from rich.table import Table
@@ -328,16 +338,19 @@ def show(found: Sequence[dict[str, Any]], folders: Sequence[str | Path]) -> None
     rows = pd.DataFrame(list(found))
     for key in keys:
         rows[key] = rows["id"].map(frame[key]).map(str)
+    rows["trained at eps"] = rows["id"].map(frame["eps"])  # in the config's unit
+    given = bool(options.eps)
+    keys += [*(["trained at eps"] if not given or len(set(frame["eps"])) > 1 else []), *(["eps"] if given else [])]
     rows["warned"] = rows["warnings"].map(bool)
     parts = [part for part in ("train", "test") if f"{part}_attacked" in rows]
     table = Table(show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold")
-    for heading in (*keys, "eps", "runs"):
-        table.add_column(heading)
+    for heading in (*keys, "runs"):
+        table.add_column(heading.replace(*((" at", "\nat") if given else ("trained at ", ""))))
     for part in parts:
         for heading in ("clean", "training attack", "\\[certified, attacked]"):
             table.add_column(f"{part}\n{heading}", justify="right")
     table.add_column("warnings", justify="right")
-    for values, group in rows.groupby([*keys, "eps"], sort=False, dropna=False):
+    for values, group in rows.groupby(keys, sort=False, dropna=False):
         shown = [cell(value) for value in values] + [str(len(group))]
         for part in parts:
             for column in (f"{part}_clean", f"{part}_after_train"):
@@ -378,7 +391,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"robust_erm: {error}", file=sys.stderr)
         return 2
     if found:
-        show(found, folders)
+        show(found, folders, options)
     for line in failed:
         print(f"robust_erm: {line}", file=sys.stderr)
     return 1 if failed else 0

@@ -102,7 +102,6 @@ class _Fit:
         self.runs = [folder.run for folder in folders]
         first = self.runs[0]
         torch.set_num_threads(threads_for(first, cores or plan.cores()))
-        torch.backends.cudnn.allow_tf32 = False
         self.device = device or first.trainer.torch_device
         self.pack, self.evaluation, self.sizes = build(self.runs, self.device)
         schedule = log_spaced(first.stop.steps, first.measure_per_decade)

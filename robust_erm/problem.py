@@ -147,6 +147,7 @@ def _limit(run: Run) -> Params:
 
 def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list[int]]:
     """Runs with equal :func:`robust_erm.plan.pack_key`, stacked, and how many test points each is sampled on."""
+    torch.backends.cudnn.allow_tf32 = False  # convolutions have it on by default
     first = runs[0]
     drawn = {(run.data, run.seed): draw(run.data, run.seed) for run in runs}
     datasets = [drawn[run.data, run.seed] for run in runs]

@@ -207,6 +207,12 @@ REFUSED = {
     "{} parts=tests": "parts = tests: must be one of train, test (did you mean test?)",
     "{} square.querys=3": "square.querys = 3: unknown option: has p, queries, share, box; did you mean queries?",
     "{} device=gpu": "device = gpu",
+    "{} device=@cpu": "device = @cpu",
+    "{} exact=.inf": "exact = .inf: must be seconds",
+    "{} points=true": "points = true: must be 1 or more",
+    "{} apgd.steps=[": "apgd.steps = [: has the wrong type",
+    "{} apgd.box=false": "apgd.box = false: is the threat that the run was trained for",
+    "{} attack=exact": "attack = exact: needs a model linear in its input, model=mlp is not",
 }
 
 
@@ -227,9 +233,42 @@ def test_nothing_trained_and_a_lost_checkpoint(
     assert evaluate.main([str(tmp_path / "empty")]) == 2
     assert "no run has ended there yet" in capsys.readouterr().err
     (run,) = trained("model.width=4", "stop.steps=2", seeds=1)
-    (folder_of(run) / "checkpoint.pt").unlink()
-    assert evaluate.main([str(folder_of(run))]) == 2
-    assert "is missing; train again with fresh=true" in capsys.readouterr().err
+    (lost,) = trained("model.width=5", "stop.steps=2", seeds=1)
+    (folder_of(lost) / "checkpoint.pt").unlink()
+    assert evaluate.main([str(folder_of(run).parent), *QUICK]) == 1, "the other one is evaluated"
+    assert f"checkpoint = {folder_of(lost)}: is missing" in capsys.readouterr().err
+    assert found(run)["test_points"] == 316
+
+
+def test_another_threat_is_refused(trained: Callable[..., list[Run]], capsys: pytest.CaptureFixture[str]) -> None:
+    (run,) = trained("model.width=4", "stop.steps=2", "p=2", seeds=1)
+    assert evaluate.main([str(folder_of(run)), "attack=fgsm"]) == 2
+    assert "fgsm.p = inf: is another threat than p = 2" in capsys.readouterr().err
+
+
+def test_radii_of_training_are_not_averaged(
+    trained: Callable[..., list[Run]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for eps in ("0.05", "0.3"):
+        (run,) = trained("model.width=4", "stop.steps=2", f"eps={eps}", seeds=1)
+    assert evaluate.main([str(folder_of(run).parent), "attack=fgsm", "checks=false", "eps=0.1"]) == 0
+    shown = capsys.readouterr().out
+    assert "at eps" in shown
+    assert len([line for line in shown.splitlines() if line.startswith(("0.05", "0.3"))]) == 2
+
+
+def test_rounding_is_no_contradiction() -> None:
+    """Points on a lattice, and weights of two digits: many margins are 0 but for rounding."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randint(-1, 2, (50_000, 20), generator=g).double()
+    w = torch.randint(-9, 10, (20,), generator=g).double() / 100
+    y = (x @ w).sign() + ((x @ w) == 0)
+    eps = 0.1
+    least = y * (x @ w) - eps * w.abs().sum()
+    slack = 100 * torch.finfo(torch.float64).eps * (x.abs() @ w.abs())
+    low = Region(x, eps, math.inf, None).least(y.unsqueeze(-1) * w)
+    assert bool(((low > 0) & (least <= 0)).any() | ((low <= 0) & (least > 0)).any()), "rounding tells them apart"
+    assert not bool(((low - slack > 0) & (least <= 0)).any())
 
 
 def test_one_failure_takes_no_other_along(
@@ -259,10 +298,12 @@ def test_every_margin_is_at_most_the_bound(trained: Callable[..., list[Run]]) ->
     pack.load(0, torch.load(folder_of(run) / "checkpoint.pt", weights_only=True)["run"])
     data = draw(run.data, run.seed)
     x, y = torch.from_numpy(data.x_test), torch.from_numpy(data.y_test)
-    low = robustness.certified(pack.recipe, pack.theta[0], x, y, 0.5, (0.0, 1.0))
+    low, size = robustness.certified(pack.recipe, pack.theta[0], x, y, 0.5, (0.0, 1.0))
     attacks = evaluate.attacks_of(run, evaluate.Options())
     assert list(attacks) == ["train", "apgd", "fab"], "Square is for l_inf"
     points = Points(x.unsqueeze(0), y.unsqueeze(0), torch.tensor([0]))
     (left,) = robustness.attacked(pack, attacks, points, torch.tensor([0.5]).double(), torch.tensor([0]))
     assert bool((low <= left.least + 1e-9).all())
+    assert not bool(robustness.contradictions(low, left.least, size).any())
+    assert bool(robustness.contradictions(low.abs() + 1, low - 100, size).all())
     assert 0 < float((low > 0).double().mean()) <= left.accuracy < 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,10 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
+from robust_erm.claims import FAILS, HOLDS, UNDECIDED
 from robust_erm.figures.curves import curves
 from robust_erm.figures.style import save
+from robust_erm.figures.tsilivis2024 import cnn, net_choices, nets
 from robust_erm.results import varying
 
 
@@ -51,3 +54,81 @@ def test_what_tells_runs_apart() -> None:
         }
     )
     assert varying(frame) == ["optimizer", "optimizer.schedule.lr", "seed"]
+
+
+# ---- claims of nets, from tables made by hand ------------------------------------------------------
+
+
+def margins(values: list[float], runs: int = 3) -> pd.DataFrame:
+    rows = [{"folder": f"r{k}", "step": t, "margin": v} for k in range(runs) for t, v in enumerate(values)]
+    return pd.DataFrame(rows)
+
+
+def test_a_margin_that_turns_negative_refutes() -> None:
+    assert nets._rises("SD", margins([-1, 0.1, 0.2, 0.3, -0.5])).verdict == FAILS
+    assert nets._rises("SD", margins([-1, 0.1, 0.2, 0.3])).verdict == HOLDS
+    assert nets._rises("SD", margins([-1, -0.5])).verdict == UNDECIDED
+
+
+def test_residuals_are_compared_pair_by_pair() -> None:
+    index = pd.MultiIndex.from_product([["GD", "SD"], [0.0, 0.2], [0, 1, 2]], names=["algorithm", "eps", "seed"])
+    near = pd.Series([0.3] * 3 + [math.nan] * 3 + [0.25] * 3 + [0.6] * 3, index)
+    (claim,) = nets._nearest(near)
+    assert claim.verdict == FAILS, "where both are feasible SD is nearer"
+    assert "3 of 6 pairs" in claim.measured
+    (tie,) = nets._nearest(pd.Series([0.1] * 12, index))
+    assert tie.verdict == UNDECIDED
+
+
+def test_the_price_is_compared_where_both_ends_are_known() -> None:
+    index = pd.MultiIndex.from_product([[100, 1000], [0.0, 0.3], range(3)], names=["m", "eps", "seed"])
+    edge = pd.Series([0.06] * 3 + [0.05] * 3 + [0.01] * 3 + [math.nan] * 3, index).dropna()  # falls with eps
+    claim = cnn._ends(edge, "eps", 0.3, 0.0, "with eps")
+    assert claim.verdict == FAILS
+    assert "in 3 of 6 pairs" in claim.measured
+    assert cnn._ends(edge, "m", 100, 1000, "as m shrinks").verdict == HOLDS
+
+
+def choice(fits: list[float], mean_fits: float = math.nan) -> pd.DataFrame:
+    rows = [
+        {"reduction": r, "eta": eta, "on_sum": eta / (100 if r == "mean" else 1), "seed": k, "steps": 20_000,
+         "init_scale": 0.01, "fits_at": f, "train_robust_acc": 1.0 if f == f else 0.9, "test_robust_acc": 0.8}
+        for r, etas, values in (("sum", (1e-3, 1e-4), fits), ("mean", (1e-3,), [mean_fits] * 3))
+        for eta in etas
+        for k, f in enumerate(v * (1e-3 / eta if r == "sum" else 1) for v in values)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_claims_of_net_choices_follow_from_what_fits() -> None:
+    runs = pd.DataFrame()
+    slow, alike, mean, *_ = net_choices.claims(choice([900.0, 1000.0, 1100.0]), runs)
+    assert [slow.verdict, alike.verdict, mean.verdict] == [FAILS, HOLDS, HOLDS]
+    assert "110,000" in slow.measured
+    fast, _, fitting, *_ = net_choices.claims(choice([300.0] * 3, 3000.0), runs)
+    assert [fast.verdict, fitting.verdict] == [HOLDS, FAILS]
+    never = net_choices.claims(choice([300.0, 300.0, math.nan]), runs)
+    assert {claim.verdict for claim in never[:3]} == {UNDECIDED}
+
+
+def test_a_cell_has_one_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SD does not come down to the last loss: then GD is reported at the looser one too."""
+    base = {"data.m": 10, "eps": 0.1, "seed": 0, "stop.loss": 1e-3}
+    runs = pd.DataFrame(
+        [
+            {**base, "folder": "a", "optimizer": "gd", "status": "converged"},
+            {**base, "folder": "b", "optimizer": "sd", "status": "max_steps"},
+        ]
+    )
+    curves = pd.DataFrame(
+        [
+            {"folder": f, "step": t, "log_loss": math.log(loss), "test_robust_acc": acc, "train_robust_acc": 1.0}
+            for f, t, loss, acc in (("a", 1, 0.5, 0.1), ("a", 2, 0.09, 0.2), ("a", 3, 1e-3, 0.3), ("b", 1, 0.05, 0.4))
+        ]
+    ).assign(test_clean_acc=1.0)
+    monkeypatch.setattr(cnn, "read_curves", lambda _: curves)
+    table = cnn.table(runs).set_index("algorithm")
+    assert table["threshold"].tolist() == [0.1, 0.1]
+    assert table["test_robust_acc"].to_dict() == {"GD": 0.2, "SD": 0.4}
+    table = cnn.table(runs.assign(status="converged")).set_index("algorithm")
+    assert table["test_robust_acc"]["GD"] == 0.3

@@ -94,7 +94,7 @@ def nearest_zero(norm: Norm, w: Tensor, value: Tensor, x: Tensor, box: tuple[flo
         space = room.gather(-1, order)
         gain = sorted_size * space
         left = (need - (gain.cumsum(-1) - gain)).clamp_min(0)
-        moved = torch.minimum(space, left / sorted_size.clamp_min(1e-300))
+        moved = torch.minimum(space, left / sorted_size.clamp_min(torch.finfo(x.dtype).tiny))
         length = torch.zeros_like(x).scatter(-1, order, moved)
     else:
         pace = torch.where(size > 0, torch.ones_like(size) if norm.p == math.inf else size, torch.ones_like(size))
@@ -104,6 +104,6 @@ def nearest_zero(norm: Norm, w: Tensor, value: Tensor, x: Tensor, box: tuple[flo
         enough = full + when * slope >= need
         first = torch.where(enough.any(-1, keepdim=True), enough.to(x.dtype).argmax(-1, keepdim=True), x.shape[-1] - 1)
         before, pull = (full - gain).gather(-1, first), (slope + rate).gather(-1, first)
-        multiplier = (need - before).clamp_min(0) / pull.clamp_min(1e-300)
+        multiplier = (need - before).clamp_min(0) / pull.clamp_min(torch.finfo(x.dtype).tiny)
         length = torch.minimum(room, multiplier * pace)
     return torch.where(down, -length, length) * (size > 0)

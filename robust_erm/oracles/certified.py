@@ -31,6 +31,11 @@ class Hidden:
     a: Tensor
     c: Tensor
 
+    def size(self, x: Tensor) -> Tensor:
+        """``max_k sum_j |a_j| (|W| |x| + |b|)_j + |c|`` (n,): what rounding errors of margins are in proportion to."""
+        inside = x.abs() @ self.w.abs().mT + self.b.abs()
+        return ((self.a.abs() * inside.unsqueeze(-2)).sum(-1) + self.c.abs()).amax(-1)
+
     def margins(self, x: Tensor) -> Tensor:
         """The least of the K margins at x (n, d): (n,)."""
         return ((self.a * (x @ self.w.mT + self.b).relu().unsqueeze(-2)).sum(-1) + self.c).amin(-1)
@@ -163,24 +168,29 @@ def exact(net: Hidden, region: Region, i: int, seconds: float = 10.0) -> Answer:
     """Whether point i can be pushed to a margin of 0 or less, p = inf: mixed-integer programs, one for each rival.
 
     Only a unit that is unstable and enters with ``a_j < 0`` needs a binary: where ``a_j > 0`` the minimum itself
-    presses h_j down onto ``max(z_j, 0)``. Margins are scaled to sum_j |a_j| = 1, and 1e-6 above 0 counts as broken
-    until the net itself says otherwise: the solver's tolerances are not trusted for robustness.
+    presses h_j down onto ``max(z_j, 0)``. Units are scaled to ``|z_j| <= 1`` and margins to
+    ``sum_j |a_j| + |c| = 1``, and 1e-6 above 0 counts as broken until the net itself says otherwise: the solver's
+    tolerances are not trusted for robustness. All in float64.
     """
-    low, high = (z[i].double().cpu().numpy() for z in pre_activations(net, region))
-    centre, radius = (z[i].double().cpu().numpy() for z in region.interval)
-    w, b = net.w.double().cpu().numpy(), net.b.double().cpu().numpy()
+    point = Region(region.x[i : i + 1].double(), region.eps, region.p, region.box)
+    net = Hidden(net.w.double(), net.b.double(), net.a[i : i + 1].double(), net.c[i : i + 1].double())
+    low, high = (z[0].cpu().numpy() for z in pre_activations(net, point))
+    centre, radius = (z[0].cpu().numpy() for z in point.interval)
+    # units in their own size: the solver's tolerances are absolute, and the net's answer does not depend on scale
+    size = np.maximum(np.maximum(np.abs(low), np.abs(high)), 1e-300)
+    w, b = net.w.cpu().numpy() / size[:, None], net.b.cpu().numpy() / size
+    low, high = low / size, high / size
     verdict = "robust"
     for k in range(net.a.shape[1]):
-        a, c = net.a[i, k].double().cpu().numpy(), float(net.c[i, k])
+        a, c = net.a[0, k].cpu().numpy() * size, float(net.c[0, k])
         for minimal in (False, True):  # any such point first; where the net does not confirm it, the worst
             found = _program(w, b, a, c, low, high, centre - radius, centre + radius, seconds, minimal)
             if isinstance(found, str):
                 verdict = verdict if found == "infeasible" else "open"
                 break
-            x = torch.from_numpy(np.clip(found, centre - radius, centre + radius)).to(region.x)
-            one = Hidden(net.w, net.b, net.a[i : i + 1], net.c[i : i + 1])
-            if float(one.margins(x.unsqueeze(0))[0]) <= 0:
-                return Answer("broken", x)
+            x = torch.from_numpy(np.clip(found, centre - radius, centre + radius)).to(region.x.device)
+            if float(net.margins(x.unsqueeze(0))[0]) <= 0:
+                return Answer("broken", x.to(region.x))
         else:
             verdict = "open"
     return Answer(verdict)
@@ -212,7 +222,7 @@ def _program(
         seconds: at most.
         minimal: minimise, not only find.
     """
-    scale = np.abs(a).sum() or 1.0
+    scale = np.abs(a).sum() + abs(c) or 1.0
     a, c = a / scale, c / scale
     on, off = low >= 0, high <= 0
     unsure = np.flatnonzero(~on & ~off & (a != 0))

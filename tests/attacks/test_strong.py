@@ -118,6 +118,14 @@ def test_nearest_zero_is_what_solvers_find(p: float, seed: int) -> None:
     assert np.linalg.norm(delta, p) == pytest.approx(best, rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.parametrize("p", PS)
+def test_a_pixel_without_gradient_is_no_fault_in_float32(p: float) -> None:
+    w, x = torch.tensor([[1.0, -2.0, 0.0]]), torch.tensor([[0.5, 0.5, 0.5]])
+    delta = nearest_zero(Norm(p), w, torch.tensor([0.5]), x, (0.0, 1.0))
+    assert float((w * delta).sum()) == pytest.approx(-0.5)
+    assert float(delta[0, 2]) == 0
+
+
 def test_nearest_zero_goes_as_far_as_it_can() -> None:
     w, x = torch.tensor([[1.0, -2.0]]).double(), torch.tensor([[0.25, 0.5]]).double()
     for p in PS:

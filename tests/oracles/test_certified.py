@@ -128,3 +128,15 @@ def test_exact_closes_what_bounds_leave_open() -> None:
     for i, verdict in enumerate(answers):
         assert verdict == "robust" if low[i] > 0 else True
         assert verdict == "broken" if high[i] <= 0 else True
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 2.0**30])
+def test_exact_does_not_depend_on_the_scale_of_the_net(scale: float) -> None:
+    """The net is homogeneous in W and b together."""
+    of, x = net(6, d=20, h=30, n=16)
+    of = Hidden(of.w, of.b, of.a, of.c * 0)
+    scaled = Hidden(of.w * scale, of.b * scale, of.a, of.c)
+    region = Region(x, 0.05, math.inf, (0.0, 1.0))
+    answers = [[exact(one, region, i).verdict for i in range(len(x))] for one in (of, scaled)]
+    assert answers[0] == answers[1]
+    assert {"robust", "broken"} == set(answers[0])
