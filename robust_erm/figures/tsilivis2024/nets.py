@@ -216,9 +216,13 @@ def _rises(word: str, some: pd.DataFrame) -> Claim:
 
 
 def _nearest(residuals: pd.Series) -> list[Claim]:
-    """GD's stationarity residual against the least of the others', at each eps and seed where all are feasible."""
+    """GD's stationarity residual against the least of the others', at each eps and seed where all are feasible.
+
+    An algorithm that is feasible in less than half of them is left out.
+    """
     values = residuals.rename("value").reset_index()
     each = values.pivot_table(index=["eps", "seed"], columns="algorithm", values="value", dropna=False)
+    each = each.dropna(axis=1, thresh=-(-len(each) // 2))
     if "GD" not in each or each.shape[1] < 2:
         return []
     paired = each.dropna()
