@@ -177,7 +177,9 @@ def test_time_limit(quiet: Cluster, reference: Reference, tmp_path: Path) -> Non
 
 
 def both_train(cwd: Path) -> bool:
-    return all(any(cwd.glob(f"outputs/*-{word}-*/checkpoint.pt")) for word in ("gd", "sd"))
+    """Both tasks are under way: a run of each has a checkpoint, and none of it has ended."""
+    folders = {word: [p.parent for p in cwd.glob(f"outputs/*-{word}-*/checkpoint.pt")] for word in ("gd", "sd")}
+    return all(some and not any((p / "summary.json").exists() for p in some) for some in folders.values())
 
 
 def logs(cwd: Path) -> list[Path]:
@@ -196,11 +198,20 @@ def steps_of(task: str) -> list[int]:
     return found
 
 
+def kill_step(task: str) -> None:
+    """The task's process, and what it may just have forked, which looks like it."""
+    found = steps_of(task)
+    assert found
+    for process in found:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
 def test_what_is_killed_goes_on(quiet: Cluster, reference: Reference, tmp_path: Path) -> None:
     """A task's process, and the other node's daemon: SLURM gives that node up; what still runs there ends."""
     process = quiet.started(*SWEEP, *ONE, "hydra.launcher.cpus=4", cwd=tmp_path, **SLOW)
     until(lambda: len(running(quiet)) == 2 and both_train(tmp_path))
-    os.kill(steps_of("_0")[0], signal.SIGKILL)
+    kill_step("_0")
     (other,) = [a["node"] for a in attempts(tmp_path) if a["task"] == 1]
     os.kill(int((quiet.home / f"slurmd-{other}.pid").read_text()), signal.SIGKILL)
     done = ended(process)
@@ -215,7 +226,7 @@ def test_where_nothing_may_be_requeued(quiet: Cluster, reference: Reference, tmp
     until(lambda: len(running(quiet)) == 2 and both_train(tmp_path))
     quiet.says("scancel", "--signal=TERM", next(job for job in running(quiet) if job.endswith("_0")))
     (killed,) = [job for job in running(quiet) if job.endswith("_1")]
-    os.kill(steps_of("_1")[0], signal.SIGKILL)
+    kill_step("_1")
     done = ended(process)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
