@@ -12,6 +12,7 @@ import json
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -173,7 +174,7 @@ def evaluate(folders: Sequence[str | Path], options: Options) -> tuple[list[dict
     """Evaluate every run that has ended below ``folders``.
 
     Returns:
-        What each evaluation found, and a line for each pack of runs that could not be evaluated.
+        What each evaluation found, and a line for each run that could not be evaluated.
 
     Raises:
         ConfigError: no run, an attack that does not fit, a checkpoint of another config.
@@ -211,17 +212,43 @@ def evaluate(folders: Sequence[str | Path], options: Options) -> tuple[list[dict
         for name, members in jobs.items():
             for pack in plan.packs([run for _, run, _ in members], _AT_ONCE, 1):
                 began, title = time.monotonic(), f"{done} of {count} evaluated; {members[pack[0]][1].name}"
-                some = [members[i] for i in pack]
-                try:
-                    evaluate_pack(some, name, options, device, partial(_say, status, title))
-                except Exception as error:  # the others go on
-                    failed += [f"failed: {path}: {type(error).__name__}: {error}" for path, *_ in some]
+                tick = partial(_say, status, title)
+                failed += _in_halves([members[i] for i in pack], name, options, device, tick)
                 done += len(pack)
                 if not console.is_terminal:
                     say(f"{done} of {count} evaluated; {len(pack)} in {time.monotonic() - began:.0f} s", console)
     names = [options.name(eps) for eps in options.eps or (None,)]
     files = [_file(path, name) for name in names for path in runs]
     return [json.loads(file.read_text()) for file in files if file.is_file()], failed
+
+
+def _in_halves(
+    members: Sequence[tuple[Path, Any, float]], name: str, options: Options, device: Any, tick: Any
+) -> list[str]:
+    """Evaluate a pack, or where that raises its halves; a line for each run that cannot be evaluated.
+
+    The traceback goes to ``<run>/evaluations/<name>.failed.log``.
+    """
+    from robust_erm.files import write_whole
+
+    try:
+        evaluate_pack(members, name, options, device, tick)
+    except Exception as error:  # the others go on
+        if len(members) > 1:
+            half = len(members) // 2
+            both = (members[:half], members[half:])
+            return [line for some in both for line in _in_halves(some, name, options, device, tick)]
+        ((path, *_),) = members
+        _log(path, name).parent.mkdir(exist_ok=True)
+        write_whole(_log(path, name), traceback.format_exc().encode())
+        return [f"failed: {path}: {type(error).__name__}: {error} (traceback: {_log(path, name)})"]
+    for path, *_ in members:
+        _log(path, name).unlink(missing_ok=True)
+    return []
+
+
+def _log(path: Path, name: str) -> Path:
+    return _file(path, name).with_suffix(".failed.log")
 
 
 _AT_ONCE = 32  # runs whose results come together

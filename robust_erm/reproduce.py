@@ -36,6 +36,7 @@ class Experiment:
         sweeps: what each adds to base and scale, by label and scale; of one key the last override counts.
         scales: overrides of every sweep at that scale.
         uses: other experiments of the paper whose sweeps this one reads: all, or those of the labels given.
+        evaluate: options of ``python -m robust_erm.evaluate`` for all runs, by scale; none: they are not evaluated.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Experiment:
     sweeps: dict[str, dict[str, list[str]]]
     scales: dict[str, list[str]]
     uses: dict[str, list[str] | None]
+    evaluate: dict[str, list[str]]
 
     def lines(self, scale: str, overrides: Sequence[str] = ()) -> dict[str, list[str]]:
         """All sweeps at ``scale``, by label (``fig1.descent`` where another experiment's).
@@ -86,9 +88,9 @@ def experiment(name: str) -> Experiment:
         label: {scale: (line if isinstance(line, str) else line[scale]).split() for scale in SCALES}
         for label, line in said.get("sweeps", {}).items()  # one line for all scales, or one for each
     }
-    return Experiment(
-        name, said["title"], said["of"], said.get("base", "").split(), sweeps, scales, said.get("uses", {})
-    )
+    evaluations = {scale: line.split() for scale, line in said.get("evaluate", {}).items()}
+    base, uses = said.get("base", "").split(), said.get("uses", {})
+    return Experiment(name, said["title"], said["of"], base, sweeps, scales, uses, evaluations)
 
 
 def _last(overrides: Sequence[str]) -> list[str]:
@@ -97,7 +99,7 @@ def _last(overrides: Sequence[str]) -> list[str]:
 
 
 def reproduce(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[Any], Path, bool]:
-    """Train what is missing, and leave figure, table and claims.
+    """Train what is missing, evaluate it where the experiment says so, and leave figure, table and claims.
 
     Returns:
         The claims, the folder, and whether every run has a result.
@@ -116,7 +118,11 @@ def reproduce(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[Any
         jobs = train.sweep([*line, "report=false"])
         folders[label] = [Path(job.working_dir) for job in jobs if job.status.name == "COMPLETED"]
         complete = complete and len(folders[label]) == len(jobs)
-    frame = read(folders)
+    evaluation = None
+    if scale in chosen.evaluate and any(folders.values()):
+        evaluation, failed = _evaluated(chosen.evaluate[scale], [path for some in folders.values() for path in some])
+        complete = complete and not failed
+    frame = read(folders, evaluation)
     if frame.empty:
         say("no run has a result: nothing to show", console)
         raise SystemExit(1)
@@ -132,6 +138,19 @@ def reproduce(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[Any
     command = f"python -m robust_erm.reproduce {' '.join([name, f'scale={scale}', *overrides])}"
     write(claims, facts(chosen.title, command, frame, time.monotonic() - began, folder), folder)
     return claims, folder, complete
+
+
+def _evaluated(line: Sequence[str], runs: Sequence[Path]) -> tuple[str, bool]:
+    """The name of the evaluation that ``line`` asks for, done of all ``runs``; and whether any failed."""
+    from robust_erm import evaluate
+    from robust_erm.terminal import console, say
+
+    say(f"python -m robust_erm.evaluate <these runs> {' '.join(line)}", console)
+    _, options = evaluate.parsed(line)
+    _, failed = evaluate.evaluate(runs, options)
+    for cause in failed:
+        say(cause, console)
+    return options.name(None), bool(failed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

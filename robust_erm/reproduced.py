@@ -20,14 +20,20 @@ from robust_erm.results import as_row
 from robust_erm.run_folder import CHECKPOINT, read_config, read_summary
 
 
-def read(folders: Mapping[str, Sequence[Path]]) -> pd.DataFrame:
-    """One row a run, as :func:`robust_erm.results.load`, with the column ``sweep``, its label."""
+def read(folders: Mapping[str, Sequence[Path]], evaluation: str | None = None) -> pd.DataFrame:
+    """One row a run, as :func:`robust_erm.results.load`, with the column ``sweep``, its label.
+
+    Of all evaluations only that called ``evaluation`` is kept, as ``strong.test_attacked``, ...
+    """
     rows = [
         {"sweep": label, **as_row(read_config(folder), read_summary(folder), folder)}
         for label, some in folders.items()
         for folder in some
     ]
-    return pd.DataFrame(rows, columns=None if rows else ["sweep"])
+    frame = pd.DataFrame(rows, columns=None if rows else ["sweep"])
+    own = {c: f"strong.{str(c).rpartition('.')[2]}" for c in frame if str(c).startswith(f"evaluated.{evaluation}.")}
+    others = [c for c in frame if str(c).startswith("evaluated.") and c not in own]
+    return frame.drop(columns=others).rename(columns=own)
 
 
 def run_of(folder: str | Path) -> Run:

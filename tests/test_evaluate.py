@@ -274,21 +274,30 @@ def test_rounding_is_no_contradiction() -> None:
 def test_one_failure_takes_no_other_along(
     trained: Callable[..., list[Run]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (good,) = trained("model.width=4", "stop.steps=2", seeds=1)
-    (bad,) = trained("model.width=6", "stop.steps=2", seeds=1)
+    """Three runs of one pack: the one that raises is found by halving, and told with its traceback."""
+    good = trained("model.width=4", "stop.steps=2", "eps=0.1")
+    (bad,) = trained("model.width=4", "stop.steps=2", "eps=0.06", seeds=1)
     real = robustness.attacked
 
-    def broken(runs, *rest):  # type: ignore[no-untyped-def]
-        if runs.recipe.model.width == 6:
-            raise ArithmeticError("the sixth unit is missing")
-        return real(runs, *rest)
+    def broken(runs, attacks, points, eps, *rest):  # type: ignore[no-untyped-def]
+        if bool((eps == 0.06).any()):
+            raise ArithmeticError("the sixth hundredth is missing")
+        return real(runs, attacks, points, eps, *rest)
 
     monkeypatch.setattr(robustness, "attacked", broken)
-    assert evaluate.main([str(folder_of(good).parent), *QUICK]) == 1
+    line = [str(folder_of(bad).parent), *QUICK]
+    assert evaluate.main(line) == 1
     said = capsys.readouterr()
-    assert f"failed: {folder_of(bad)}: ArithmeticError: the sixth unit is missing" in said.err
-    assert found(good)["test_points"] == 316
-    assert not (folder_of(bad) / "evaluations").exists()
+    assert f"failed: {folder_of(bad)}: ArithmeticError: the sixth hundredth is missing" in said.err
+    for run in good:
+        assert found(run)["test_points"] == 316
+    (log,) = (folder_of(bad) / "evaluations").iterdir()
+    assert str(log) in said.err
+    assert "Traceback" in log.read_text()
+    monkeypatch.setattr(robustness, "attacked", real)
+    assert evaluate.main(line) == 0
+    assert not log.exists()
+    assert found(bad)["test_points"] == 316
 
 
 def test_every_margin_is_at_most_the_bound(trained: Callable[..., list[Run]]) -> None:

@@ -89,6 +89,25 @@ def test_the_price_is_compared_where_both_ends_are_known() -> None:
     assert cnn._ends(edge, "m", 100, 1000, "as m shrinks").verdict == HOLDS
 
 
+def evaluated(missed: float, edge: float, warnings: int = 0) -> pd.DataFrame:
+    rows = [
+        {"algorithm": name, "seed": k, "train_attacked": 1.0, "test_attacked": 0.8 + own + 0.001 * k,
+         "test_after_train": 0.8 + own + 0.001 * k + miss, "test_certified": 0.1, "warnings": warnings}
+        for name, own, miss in (("GD", 0.0, 0.0), ("SD", edge, missed))
+        for k in range(3)
+    ]  # fmt: skip
+    return pd.DataFrame(rows).set_index(["algorithm", "seed"])
+
+
+def test_claims_that_strong_attacks_decide() -> None:
+    close, edge, fitted = nets._trusted(evaluated(0.005, 0.04), 0.2)
+    assert [c.verdict for c in (close, edge, fitted)] == [HOLDS] * 3
+    assert "SD 0.5 of [10.0, 84.1]" in close.measured
+    far, worse, _ = nets._trusted(evaluated(0.03, -0.04, warnings=1), 0.2)
+    assert [c.verdict for c in (far, worse)] == [FAILS] * 2
+    assert "6 of 6 runs with a sign" in far.measured
+
+
 def choice(fits: list[float], mean_fits: float = math.nan) -> pd.DataFrame:
     rows = [
         {"reduction": r, "eta": eta, "on_sum": eta / (100 if r == "mean" else 1), "seed": k, "steps": 20_000,

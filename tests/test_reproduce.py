@@ -139,6 +139,25 @@ def test_the_kkt_residual_of_gd_and_sd(tmp_path: Path, monkeypatch: pytest.Monke
     assert nets.residual(gd.working_dir) > 1.1 * near
 
 
+def test_strong_attacks_of_a_figure_are_evaluate_s(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last rows have what `evaluate` left in the runs' folders; what has been evaluated is not evaluated again."""
+    assert run("fig3_left", place) == 0
+    assert "python -m robust_erm.evaluate" in capsys.readouterr().err
+    files = {p: p.stat().st_mtime_ns for p in place.glob("outputs/*/evaluations/*.json")}
+    assert run("fig3_left", place) == 0
+    assert {p: p.stat().st_mtime_ns for p in place.glob("outputs/*/evaluations/*.json")} == files
+    folder = place / "outputs" / "reproduced" / "tsilivis2024" / "fig3_left-smoke"
+    table = pd.read_csv(folder / "fig3_left.csv")
+    last = table.groupby("folder").tail(1)
+    assert len(last) == len(table["folder"].unique())
+    for _, row in last.iterrows():
+        (path,) = (place / row["folder"]).glob("evaluations/*.json")
+        found = json.loads(path.read_text())
+        assert row["test_attacked"] == found["test_attacked"]
+        assert row["test_certified"] == found["test_certified"] <= row["test_attacked"]
+    assert table["test_attacked"].notna().sum() == len(last)
+
+
 def test_gallery(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("lemma_c4", place) == 0
     reproduced = place / "outputs" / "reproduced"

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 
 from robust_erm.files import write_whole
 
-# Okabe & Ito's colour-blind-safe palette
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe & Ito's colour-blind-safe palette, grey for its yellow
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
 DASHES = ("-", "--", ":", "-.")
 COLUMN, PAGE = 3.35, 6.8  # inches: one column of a paper, and two
 

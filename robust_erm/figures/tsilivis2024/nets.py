@@ -25,11 +25,13 @@ from robust_erm.reproduced import parameters, run_of
 from robust_erm.results import read_curves
 from robust_erm.streams import torch_stream
 
+UNIT = "GD, unit steps"  # steps of constant length: GD's path, faster where the loss is small
 STEEPEST = {1.0: "CD", 1.5: r"$\ell_{1.5}$", 3.0: r"$\ell_3$"}
 PLAIN = {r"$\ell_{1.5}$": "l_1.5", r"$\ell_3$": "l_3"}  # without formulas
 STARTS = 20  # random starts of PGD that the KKT residual's attacked points come from
 SHOWN = 0.2  # the eps of Fig. 3
 KEYS = ["algorithm", "eps", "seed"]
+EVALUATED = ["train_attacked", "test_after_train", "test_attacked", "test_certified", "warnings"]
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -37,11 +39,17 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
 
     The own norm is that of the algorithm's geometry: l_2 for GD, l_inf for SD (and Adam), l_r, or the largest
     spectral norm of the layers. ``best`` is the best robust test accuracy until then; the last row of each run
-    also has ``kkt``, the residual of its direction, see :func:`residual`.
+    also has ``kkt``, the residual of its direction, see :func:`residual`, and what the strong attacks and the
+    certificates found: ``train_attacked``, ``test_attacked``, ``test_certified``, ``test_after_train`` (PGD as in
+    training, on the same points) and ``warnings`` of masked gradients.
     """
     curves = read_curves(runs.reset_index(drop=True))
     kept = curves[["folder", "seed", "eps", "step", "log_loss"]].copy()
-    kept.insert(0, "algorithm", [algorithm(row) for row in curves[["optimizer", "optimizer.r"]].to_dict("records")])
+    kept.insert(
+        0,
+        "algorithm",
+        [algorithm(row) for row in curves[["optimizer", "optimizer.r", "optimizer.normalized"]].to_dict("records")],
+    )
     accuracies = [f"{part}_{kind}_acc" for part in ("train", "test") for kind in ("robust", "clean")]
     kept[accuracies] = curves[accuracies]
     own = {name: own_margin(name) for name in kept["algorithm"].unique()}
@@ -50,19 +58,23 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     kept["best"] = kept.groupby("folder")["test_robust_acc"].cummax()
     last = kept.groupby("folder").tail(1)
     kept["kkt"] = pd.Series({i: residual(folder) for i, folder in last["folder"].items()}, dtype=float)
+    for column in EVALUATED:
+        kept[column] = last["folder"].map(runs.drop_duplicates("folder").set_index("folder")[f"strong.{column}"])
     return kept
 
 
 def algorithm(run: dict[Hashable, object]) -> str:
     """GD, SD, CD, l_1.5, l_3, spectral, Adam."""
     optimizer, r = str(run["optimizer"]), run["optimizer.r"]
+    if optimizer == "gd" and run.get("optimizer.normalized") is True:
+        return UNIT
     known = {"spectral": "spectral", "adam": "Adam", "gd": "GD", "sd": "SD", "cd": "CD"}
     return known[optimizer] if optimizer in known else STEEPEST.get(float(str(r)), f"l_{r}")
 
 
 def own_margin(name: str) -> str:
     """The column of the robust margin over the norm of the geometry."""
-    own = {"GD": "l2", "SD": "linf", "Adam": "linf", "spectral": "spectral"}
+    own = {"GD": "l2", UNIT: "l2", "SD": "linf", "Adam": "linf", "spectral": "spectral"}
     r = next((r for r, label in STEEPEST.items() if label == name), None)
     return f"margin_robust_{name_of(r) if r is not None else own[name]}"
 
@@ -104,13 +116,15 @@ def attacked_points(
 
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """A row for each eps: GD and SD; the other geometries; and the margins of all, each over its own norm, in parts
-    of the greatest that the run has had (runs without a positive one are left out).
+    of the greatest that the run has had (runs without a positive one are left out). At the end of each curve a dot
+    for what the strong attacks leave, and a line down to what is certified, means over the seeds.
     """
     radii = sorted(table["eps"].unique())
     names = list(table["algorithm"].unique())
-    order = [name for name in ("GD", "SD", *STEEPEST.values(), "spectral", "Adam") if name in names]
+    order = [name for name in ("GD", "SD", UNIT, *STEEPEST.values(), "spectral", "Adam") if name in names]
     colours = dict(zip(order, COLOURS, strict=False))
-    others = [name for name in order if name not in ("GD", "SD")]
+    papers = [name for name in order if name in ("GD", "SD", UNIT)]
+    others = [name for name in order if name not in papers]
     with style():
         columns = 3 if others else 2
         fig, axes = plt.subplots(
@@ -118,10 +132,11 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         )
         for row, eps in zip(axes, radii, strict=True):
             some = table[table["eps"] == eps]
-            for ax, shown in zip(row[:-1], (["GD", "SD"], others), strict=False):
+            for ax, shown in zip(row[:-1], (papers, others), strict=False):
                 for name in shown:
                     _band(ax, some[some["algorithm"] == name], "train_robust_acc", colours[name], ":")
                     _band(ax, some[some["algorithm"] == name], "test_robust_acc", colours[name], "-")
+                    _strong(ax, some[some["algorithm"] == name], colours[name])
                 ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
                 ax.set_ylim(0.4, 1.02)
             for name in order:
@@ -142,7 +157,8 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             ax.set_title(title, fontsize=8)
         handles = [Line2D([], [], color=colours[name], label=name) for name in order]
         handles += [Line2D([], [], color="0.3", ls=ls, label=label) for ls, label in (("-", "test"), (":", "train"))]
-        fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=7)
+        handles.append(Line2D([], [], color="0.3", marker="o", ms=2.5, lw=0, label="strong attacks"))
+        fig.legend(handles=handles, loc="outside lower center", ncols=min(7, len(handles)), frameon=False, fontsize=7)
     return fig
 
 
@@ -157,6 +173,16 @@ def _band(ax: Axes, some: pd.DataFrame, column: str, colour: str, dash: str) -> 
         ax.fill_between(steps, seeds.min(axis=1), seeds.max(axis=1), color=colour, alpha=0.15, lw=0)
 
 
+def _strong(ax: Axes, some: pd.DataFrame, colour: str) -> None:
+    """Robust test accuracy after training as an interval: attacked, and down to certified."""
+    last = some.groupby("folder").tail(1)
+    if not len(last) or float(last["eps"].iloc[0]) == 0:
+        return
+    at, high, low = last["step"].max(), last["test_attacked"].mean(), last["test_certified"].mean()
+    ax.plot([at, at], [low, high], "-", color=colour, lw=0.8)
+    ax.plot(at, high, "o", color=colour, ms=2.5)
+
+
 def _by_algorithm(values: pd.Series) -> pd.DataFrame:
     """A column for each algorithm, a row for each seed."""
     return values.rename("value").reset_index().pivot_table(index="seed", columns="algorithm", values="value")
@@ -166,39 +192,96 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     """What Sec. 5.2 says of GD and SD, at each eps; then what the theory says of every geometry."""
     last = table.groupby("folder").tail(1).set_index(KEYS)
     found: list[Claim] = []
-    radii = sorted(table["eps"].unique())
-    for eps in radii:
-        some = last.xs(eps, level="eps")
+    for eps in sorted(table["eps"].unique()):
+        some = pd.DataFrame(last.xs(eps, level="eps"))
         final = _by_algorithm(some["test_robust_acc"])
-        if not {"GD", "SD"} <= set(final):
-            continue
-        edge = (final["SD"] - final["GD"]).dropna()
-        text = "SD - GD at the last step: "
-        if eps == 0:
-            claim = "in ERM the choice of the algorithm does not affect the generalization error much"
-            found.append(within(claim, "Sec. 5.2, Fig. 3 left top", edge, 0.02, text))
-        else:
-            claim = f"eps = {eps:g}: SD significantly outperforms GD"
-            where = "Sec. 5.2, Fig. 3 left" if eps == SHOWN else "Fig. 7"
-            found.append(above(claim, where, edge, 0.0, text + ("(paper: 4.11) " if eps == SHOWN else "")))
-        trained = _by_algorithm(some["train_robust_acc"])
-        both = pd.concat([trained["GD"], trained["SD"]])
-        claim = f"eps = {eps:g}: GD and SD reach 100 % robust train accuracy"
-        found.append(every(claim, "Sec. 5.2", both, 1.0, "robust train accuracy: "))
-        if eps > 0 and float(both.min()) < 1:
-            text = "not all runs have reached 100 % robust train accuracy: it is what comes after that counts"
-            for claim in ("GD shows robust overfitting", "SD avoids robust overfitting"):
-                found.append(stated(f"eps = {eps:g}: {claim}", "Sec. 5.2", text, None))
-        elif eps > 0:
-            lost = _by_algorithm(some["best"] - some["test_robust_acc"])
-            text = "best along training - last: "
-            claim = f"eps = {eps:g}: GD shows robust overfitting"
-            found.append(above(claim, "Sec. 5.2", lost["GD"], 0.01, text))
-            claim = f"eps = {eps:g}: SD avoids robust overfitting"
-            found.append(within(claim, "Sec. 5.2", lost["SD"], 0.01, text))
+        if {"GD", "SD"} <= set(final):
+            found += _at_zero(final) if eps == 0 else _robust(some, final, eps)
+            found.append(_fitted(some, eps))
+        if eps > 0:
+            found += _trusted(some, eps)
+    found += _easier(last["train_robust_acc"])
     for name in table["algorithm"].unique():
         found.append(_rises(PLAIN.get(name, name), table[table["algorithm"] == name]))
     return [*found, *_nearest(last["kkt"])]
+
+
+def _at_zero(final: pd.DataFrame) -> list[Claim]:
+    """Standard training: no difference."""
+    claim = "in ERM the choice of the algorithm does not affect the generalization error much"
+    edge = (final["SD"] - final["GD"]).dropna()
+    return [within(claim, "Sec. 5.2, Fig. 3 left top", edge, 0.02, "SD - GD at the last step: ")]
+
+
+def _robust(some: pd.DataFrame, final: pd.DataFrame, eps: float) -> list[Claim]:
+    """SD against GD, and what either loses after its best step; ``some`` and ``final`` are those of the last step."""
+    found = []
+    for name in (n for n in ("GD", UNIT) if n in final):
+        where = "ours" if name == UNIT else "Sec. 5.2, Fig. 3 left" if eps == SHOWN else "Fig. 7"
+        number = "(paper: 4.11) " if eps == SHOWN and name == "GD" else ""
+        claim, edge = f"eps = {eps:g}: SD significantly outperforms {name}", (final["SD"] - final[name]).dropna()
+        found.append(above(claim, where, edge, 0.0, f"SD - {name} at the last step: {number}"))
+    fits = _by_algorithm(some["train_robust_acc"]).min() == 1
+    lost = _by_algorithm(some["best"] - some["test_robust_acc"])
+    text = "best along training - last: "
+    for name in (n for n in ("GD", UNIT, "SD") if n in final):
+        where = "ours" if name == UNIT else "Sec. 5.2"
+        says = "avoids" if name == "SD" else "shows"
+        claim = f"eps = {eps:g}: {name} {says} robust overfitting"
+        if not fits[name]:
+            why = "not all runs have reached 100 % robust train accuracy: it is what comes after that counts"
+            found.append(stated(claim, where, why, None))
+        elif name == "SD":
+            found.append(within(claim, where, lost[name], 0.01, text))
+        else:
+            found.append(above(claim, where, lost[name], 0.01, text))
+    return found
+
+
+def _fitted(some: pd.DataFrame, eps: float) -> Claim:
+    trained = _by_algorithm(some["train_robust_acc"])
+    both = pd.concat([trained["GD"], trained["SD"]])
+    claim = f"eps = {eps:g}: GD and SD reach 100 % robust train accuracy"
+    return every(claim, "Sec. 5.2", both, 1.0, "robust train accuracy: ")
+
+
+def _easier(trained: pd.Series) -> list[Claim]:
+    """How many runs of each algorithm fit; Adam is no steepest descent."""
+    fits = (trained == 1).groupby(level="algorithm").agg(["sum", "count"])
+    fits = fits.drop(index=[n for n in ("GD", UNIT, "Adam") if n in fits.index])
+    if "SD" not in fits.index or len(fits) < 2:
+        return []
+    share = fits["sum"] / fits["count"]
+    others = share.drop("SD")
+    holds = None if (others == share["SD"]).any() else bool((others < share["SD"]).all())
+    each = [f"{PLAIN.get(str(n), n)} {k} of {total}" for n, (k, total) in fits.iterrows()]
+    text = f"runs that reach 100 % robust train accuracy: {', '.join(each)}"
+    claim = "it is easier to train with SD than with any other steepest descent besides GD"
+    return [stated(claim, "Sec. 5.2", text, holds)]
+
+
+def _trusted(last: pd.DataFrame, eps: float) -> list[Claim]:
+    """What the strong attacks leave of all this at one eps."""
+    strong = _by_algorithm(last["test_attacked"])
+    missed = _by_algorithm(last["test_after_train"] - last["test_attacked"])
+    certified = _by_algorithm(last["test_certified"])
+    each = [
+        f"{PLAIN.get(str(n), n)} {100 * missed[n].mean():.1f} of [{100 * certified[n].mean():.1f}, "
+        f"{100 * strong[n].mean():.1f}]"
+        for n in missed
+    ]
+    where, warned = "ours; [certified, attacked] in %", int((last["warnings"] > 0).sum())
+    text = f"points that PGD misses: {', '.join(each)}; {warned} of {len(last)} runs with a sign of masked gradients; "
+    claim = f"eps = {eps:g}: PGD as in training is close to the strong attacks"
+    found = [within(claim, where, missed.max(axis=1), 0.01, f"{text}the largest of all algorithms: ")]
+    edge = (strong["SD"] - strong["GD"]).dropna()
+    found.append(
+        above(f"eps = {eps:g}: SD outperforms GD under the strong attacks too", "ours", edge, 0.0, "SD - GD: ")
+    )
+    trained = _by_algorithm(last["train_attacked"])
+    both = pd.concat([trained["GD"], trained["SD"]])
+    claim = f"eps = {eps:g}: GD and SD are robust on all training points under the strong attacks too"
+    return [*found, every(claim, "ours", both, 1.0, "robust train accuracy: ")]
 
 
 def _rises(word: str, some: pd.DataFrame) -> Claim:
@@ -218,7 +301,7 @@ def _rises(word: str, some: pd.DataFrame) -> Claim:
 def _nearest(residuals: pd.Series) -> list[Claim]:
     """GD's stationarity residual against the least of the others', at each eps and seed where all are feasible.
 
-    An algorithm that is feasible in less than half of them is left out.
+    The others are neither GD with unit steps nor an algorithm that is feasible in less than half of these.
     """
     values = residuals.rename("value").reset_index()
     each = values.pivot_table(index=["eps", "seed"], columns="algorithm", values="value", dropna=False)
@@ -228,6 +311,6 @@ def _nearest(residuals: pd.Series) -> list[Claim]:
     paired = each.dropna()
     means = ", ".join(f"{PLAIN.get(str(n), n)} {v:.2f}" for n, v in paired.mean().sort_values().items())
     text = f"mean residuals {means}, of {len(paired)} of {len(each)} pairs of eps and seed where all are robust; "
-    edge = (paired.drop(columns="GD").min(axis=1) - paired["GD"]).groupby(level="seed").mean()
+    edge = (paired.drop(columns=["GD", UNIT], errors="ignore").min(axis=1) - paired["GD"]).groupby(level="seed").mean()
     claim = "of all algorithms GD ends nearest to stationarity in the l_2 robust max-margin problem"
     return [above(claim, "ours; lyu2022 Thm 5", edge, 0.0, f"{text}least of the others - GD, in hundredths: ")]
