@@ -14,11 +14,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+_OF_EVALUATE = "evaluate."
 SCALES = ("smoke", "small", "paper")
 _USAGE = """usage: python -m robust_erm.reproduce <paper>/<name> [scale=smoke|small|paper] [key=value ...]
 
 smoke takes seconds, small minutes on two cores, paper has the paper's own sizes. Further overrides replace those of
-the scale (seed=0,1 output_dir=... hydra/launcher=slurm ...). What has been trained is not trained again.
+the scale (seed=0,1 output_dir=... hydra/launcher=slurm ...; evaluate.points=100 for the strong attacks, where there
+are some). What has been trained is not trained again.
 
 Figures, tables and verdicts go to <output_dir>/reproduced/<paper>/<name>-<scale>/. There are:
 """
@@ -62,6 +64,22 @@ class Experiment:
             label: _last([*self.base, *self.scales[scale], *overrides, *lines[scale]])
             for label, lines in self.sweeps.items()
         }
+
+    def evaluation(self, scale: str, overrides: Sequence[str] = ()) -> list[str]:
+        """The options of ``python -m robust_erm.evaluate`` at ``scale``, those in ``overrides`` last; none: no such.
+
+        Raises:
+            ConfigError: an unknown option, or options where nothing is evaluated.
+        """
+        from robust_erm import evaluate
+        from robust_erm.errors import require
+
+        given = [o.removeprefix(_OF_EVALUATE) for o in overrides if o.startswith(_OF_EVALUATE)]
+        where = f"is no option of {self.name}, which evaluates nothing"
+        require(scale in self.evaluate or not given, "evaluate", " ".join(given), where)
+        line = _last([*self.evaluate.get(scale, []), *given])
+        evaluate.parsed(line)
+        return line
 
 
 def _folder() -> Path:
@@ -112,17 +130,18 @@ def reproduce(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[Any
     from robust_erm.terminal import console, say
 
     chosen, began = experiment(name), time.monotonic()
+    evaluation = chosen.evaluation(scale, overrides)
     folders, complete = {}, True
-    for label, line in chosen.lines(scale, overrides).items():
+    for label, line in chosen.lines(scale, [o for o in overrides if not o.startswith(_OF_EVALUATE)]).items():
         say(f"{label}: python -m robust_erm.train -m {' '.join(line)}", console)
         jobs = train.sweep([*line, "report=false"])
         folders[label] = [Path(job.working_dir) for job in jobs if job.status.name == "COMPLETED"]
         complete = complete and len(folders[label]) == len(jobs)
-    evaluation = None
-    if scale in chosen.evaluate and any(folders.values()):
-        evaluation, failed = _evaluated(chosen.evaluate[scale], [path for some in folders.values() for path in some])
+    name_of_evaluation = None
+    if evaluation and any(folders.values()):
+        name_of_evaluation, failed = _evaluated(evaluation, [path for some in folders.values() for path in some])
         complete = complete and not failed
-    frame = read(folders, evaluation)
+    frame = read(folders, name_of_evaluation)
     if frame.empty:
         say("no run has a result: nothing to show", console)
         raise SystemExit(1)

@@ -7,7 +7,7 @@ a run that has ended is frozen at once and leaves the computation at the next ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from robust_erm import kernels
 from robust_erm.attacks.attack import Attack
+from robust_erm.attacks.none import NoAttack
 from robust_erm.fields import substituted
 from robust_erm.kernels import plan as kernel_plan
 from robust_erm.margins import margin
@@ -51,6 +52,20 @@ class Points:
     def bound(self) -> Tensor:
         """B (R,): the largest l_inf norm of a point of each run's set."""
         return self.x.abs().amax((-2, -1))[self.of_run]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Some of the running runs, at these places among them, and the recipe that gives their loss."""
+
+    at: Tensor | slice
+    batch: Batch
+    recipe: Recipe
+
+    def loss_and_grad(self, theta: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Log losses (R',) and gradients (R', P)."""
+        found: tuple[Tensor, Tensor] = vmap(lambda *a: loss_and_grad(self.recipe, *a))(theta, self.batch, noise)
+        return found
 
 
 @dataclass
@@ -117,11 +132,23 @@ class Runs:
         numbers = {path: value[rows] for path, value in self.numbers.items()}
         return Batch(*self.train.of(rows), self.eps[rows], self.bound[rows], numbers)
 
-    def _loss_and_grad(self, theta: Tensor, batch: Batch, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def _groups(self, rows: Tensor) -> list[_Group]:
+        """The rows whose radius is 0, which need no attack, and the others."""
+        recipe = self.recipe
+        zero = self.eps[rows] == 0
+        if recipe.attack.closed_form or self.net is not None or not bool(zero.any()):
+            return [_Group(slice(None), self._batch(rows), recipe)]
+        calm = replace(recipe, attack=NoAttack(recipe.attack.p))
+        if bool(zero.all()):
+            return [_Group(slice(None), self._batch(rows), calm)]
+        parts = [(zero.nonzero().squeeze(-1), calm), ((~zero).nonzero().squeeze(-1), recipe)]
+        return [_Group(at, self._batch(rows[at]), own) for at, own in parts]
+
+    def _loss_and_grad(self, theta: Tensor, groups: list[_Group], noise: Tensor) -> tuple[Tensor, Tensor]:
         if self.net is not None:
-            found: tuple[Tensor, Tensor] = self.net.loss_and_grad(theta, batch)
+            found: tuple[Tensor, Tensor] = self.net.loss_and_grad(theta, groups[0].batch)
             return found
-        return vmap(lambda *a: loss_and_grad(self.recipe, *a))(theta, batch, noise)
+        return _mapped(theta, groups, noise)
 
     def _noise(self, attack: Attack, rows: list[int], n: int, generators: list[torch.Generator]) -> Tensor:
         """(len(rows), k, n, d): drawn on the CPU from every run's own generator."""
@@ -138,7 +165,7 @@ class Runs:
         if self.kernel is not None:
             self._advance_compiled(rows, n)
             return
-        recipe, batch = self.recipe, self._batch(rows)
+        recipe, batch, groups = self.recipe, self._batch(rows), self._groups(rows)
         moved = vmap(lambda t, *rest: move(recipe, t, *rest), in_dims=(None, 0, 0, 0))
 
         theta, best, best_loss = self.theta[rows], self.best_theta[rows], self.best_log_loss[rows]
@@ -146,7 +173,7 @@ class Runs:
         status, stopped_at, target = self.status[rows], self.stopped_at[rows], self.target[rows]
         for t in range(self.t, self.t + n):
             noise = self._noise(recipe.attack, index, batch.x.shape[-2], self.generators)
-            found = Point(theta, *self._loss_and_grad(theta, batch, noise))
+            found = Point(theta, *self._loss_and_grad(theta, groups, noise))
             point, after, state = moved(theta.new_tensor(t), found, state, batch)
             alive = status == RUNNING
             status, stopped_at = _judge(point.log_loss, point.grad, target, t, status, stopped_at)
@@ -158,7 +185,7 @@ class Runs:
         self.t += n
         if self.t == self.steps:
             noise = self._noise(recipe.attack, index, batch.x.shape[-2], self.generators)
-            log_loss, grad = self._loss_and_grad(theta, batch, noise)
+            log_loss, grad = self._loss_and_grad(theta, groups, noise)
             status, stopped_at = _judge(log_loss, grad, target, self.t, status, stopped_at)
             stopped_at = torch.where(status == RUNNING, self.t, stopped_at)
             status = torch.where(status == RUNNING, MAX_STEPS, status)
@@ -249,6 +276,16 @@ class Runs:
         if kernel:
             found: Tensor = kernel.margins(theta, x, y, eps)
             return found
+        zero = eps == 0
+        if not attack.closed_form and not isinstance(attack, NoAttack) and bool(zero.any()):
+            calm = NoAttack(attack.p)
+            if bool(zero.all()):
+                return self._attacked(calm, None, theta, eps, x, y, noise)
+            margins = torch.empty_like(y, dtype=theta.dtype)
+            for at, own in ((zero, calm), (~zero, attack)):
+                some = None if noise is None else noise[at]
+                margins[at] = self._attacked(own, None, theta[at], eps[at], x[at], y[at], some)
+            return margins
 
         def one(theta: Tensor, eps: Tensor, x: Tensor, y: Tensor, noise: Any) -> Tensor:
             return attacked_margin(self.recipe, attack, theta, Batch(x, y, eps, eps, {}), noise)
@@ -258,11 +295,9 @@ class Runs:
 
     def log_losses(self, rows: Tensor) -> Tensor:
         """Worst-case training log losses (len(rows),), with noise from the stream "eval"."""
-        recipe, batch = self.recipe, self._batch(rows)
         generators = [torch_stream(seed, "eval") for seed in self.seeds]
-        noise = self._noise(recipe.attack, rows.tolist(), batch.x.shape[-2], generators)
-        log_loss: Tensor = vmap(lambda *a: loss_and_grad(recipe, *a)[0])(self.theta[rows], batch, noise)
-        return log_loss
+        noise = self._noise(self.recipe.attack, rows.tolist(), self.train.x.shape[-2], generators)
+        return _mapped(self.theta[rows], self._groups(rows), noise)[0]
 
     def predictors(self, rows: Tensor) -> Tensor | None:
         """The weights (len(rows), d) or (len(rows), C, d) of models linear in their input, else None."""
@@ -296,6 +331,16 @@ class Runs:
             pytree.tree_map(lambda whole, part: whole[i].copy_(part), self.state, kept["state"])
         else:
             self.stopped_at[i] = kept["t"]
+
+
+def _mapped(theta: Tensor, groups: list[_Group], noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Log losses (R,) and gradients (R, P) of theta (R, P)."""
+    if len(groups) == 1:
+        return groups[0].loss_and_grad(theta, noise)
+    log_loss, grad = torch.empty_like(theta[:, 0]), torch.empty_like(theta)
+    for group in groups:
+        log_loss[group.at], grad[group.at] = group.loss_and_grad(theta[group.at], noise[group.at])
+    return log_loss, grad
 
 
 def _chosen(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:

@@ -103,9 +103,26 @@ def test_claims_that_strong_attacks_decide() -> None:
     close, edge, fitted = nets._trusted(evaluated(0.005, 0.04), 0.2)
     assert [c.verdict for c in (close, edge, fitted)] == [HOLDS] * 3
     assert "SD 0.5 of [10.0, 84.1]" in close.measured
+    assert "GD 0.0 of [10.0, 80.1]" in close.measured
     far, worse, _ = nets._trusted(evaluated(0.03, -0.04, warnings=1), 0.2)
     assert [c.verdict for c in (far, worse)] == [FAILS] * 2
     assert "6 of 6 runs with a sign" in far.measured
+
+
+def test_strong_attacks_count_where_the_last_step_is_reported() -> None:
+    rows = [
+        {"algorithm": name, "m": m, "eps": 0.1, "seed": k, "threshold": last, "test_after_train": 0.5,
+         "test_attacked": 0.5 - (0.2 if (name, last) == ("SD", 1e-3) else 0.0) - 0.001 * k, "test_certified": math.nan,
+         "train_attacked": 1.0, "warnings": 0}
+        for name in ("GD", "SD") for m, last in ((10, 1e-3), (20, 0.1)) for k in range(3)
+    ]  # fmt: skip
+    close, edge = cnn._trusted(pd.DataFrame(rows), 1e-3)
+    assert edge.verdict == HOLDS
+    assert edge.measured.startswith("GD - SD: 20.0 ")
+    assert close.verdict == FAILS
+    assert "SD 10.1 of [-, 39.9]" in close.measured
+    unknown = pd.DataFrame(rows).assign(test_attacked=math.nan)
+    assert cnn._trusted(unknown, 1e-3) == []
 
 
 def choice(fits: list[float], mean_fits: float = math.nan) -> pd.DataFrame:

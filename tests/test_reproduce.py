@@ -158,6 +158,22 @@ def test_strong_attacks_of_a_figure_are_evaluate_s(place: Path, capsys: pytest.C
     assert table["test_attacked"].notna().sum() == len(last)
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "said"),
+    [
+        ("fig3_left", "evaluate.points=0", "points = 0: must be 1 or more"),
+        ("fig3_left", "evaluate.attack=apdg", "did you mean apgd?"),
+        ("lemma_c4", "evaluate.points=5", "evaluates nothing"),
+    ],
+)
+def test_options_of_the_evaluation_are_checked_first(
+    name: str, option: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(name, tmp_path, option) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "outputs").exists(), "nothing was trained"
+
+
 def test_gallery(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("lemma_c4", place) == 0
     reproduced = place / "outputs" / "reproduced"

@@ -11,7 +11,10 @@ import pytest
 import torch
 from conftest import make_runs, separable, train
 
+from robust_erm.attacks.apgd import APGD
 from robust_erm.attacks.exact import Exact
+from robust_erm.attacks.fab import FAB
+from robust_erm.attacks.fgm import FGM
 from robust_erm.attacks.pgd import PGD
 from robust_erm.data.digits import Digits
 from robust_erm.measure import Evaluation, log_spaced, measure
@@ -26,6 +29,7 @@ from robust_erm.runs import CONVERGED, MAX_STEPS, RUNNING, Runs
 from robust_erm.schedules.bounded_loss import BoundedLoss
 from robust_erm.schedules.constant import Constant
 from robust_erm.schedules.inverse_loss import InverseLoss
+from robust_erm.step import Batch, perturbed
 
 EPS, SEEDS = [0.0, 0.1, 0.2, 0.05], [0, 1, 2, 3]
 
@@ -70,6 +74,36 @@ def test_a_run_in_a_pack_is_the_run_alone(case: str, shared: bool) -> None:
         assert int(alone.status[0]) == int(together.status[k])
         assert int(alone.stopped_at[0]) == int(together.stopped_at[k])
         assert torch.equal(alone.theta[0], together.theta[k]), "on the CPU not even the rounding differs"
+
+
+ATTACKS = [PGD(), PGD(2.0), PGD(1.0), PGD(random_start=True, restarts=2), FGM(2.0), APGD(steps=5), FAB(steps=3)]
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=str)
+def test_a_radius_of_zero_is_not_attacked(attack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It changes no bit, and costs no attack."""
+    x, y = digits([0])
+    model = {"model": MLP(depth=3, width=8), "optimizer": Steepest(Constant(1e-2)), "steps": 20, "seeds": [0, 1]}
+    runs = train(make_runs(x[0], y[0], [0.0, 0.0], attack=attack, **model))
+    rows = torch.arange(2)
+    batch = Batch(runs.train.x[0], runs.train.y[0], runs.eps[0], runs.bound[0], {})
+    noise = attack.draw(12, x.shape[-1], torch.Generator())
+    assert torch.equal(perturbed(runs.recipe, attack, runs.theta[0], batch, noise), batch.x)
+    asked: list[int] = []
+    perturb = type(attack).perturb
+
+    def counted(self, victim, eps, noise):  # type: ignore[no-untyped-def]
+        asked.append(1)
+        return perturb(self, victim, eps, noise)
+
+    monkeypatch.setattr(type(attack), "perturb", counted)
+    again = train(make_runs(x[0], y[0], [0.0, 0.0], attack=attack, **model))
+    again.attacked(attack, again.train, again.eps, rows)
+    again.log_losses(rows)
+    assert not asked
+    mixed = train(make_runs(x[0], y[0], [0.0, 0.1], attack=attack, **model))
+    assert asked
+    assert torch.equal(mixed.theta[0], again.theta[0])
 
 
 def test_runs_end_at_their_own_steps_and_stay_there() -> None:

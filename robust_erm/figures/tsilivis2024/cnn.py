@@ -10,6 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from robust_erm.claims import Claim, above, stated
+from robust_erm.figures import strong
 from robust_erm.figures.style import COLUMN, style
 from robust_erm.results import read_curves
 
@@ -21,7 +22,8 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a run: algorithm, m, eps, seed, and its accuracies at the first step at or below ``threshold``.
 
     The threshold is the loss at which training stops where all runs of that m and eps get there, else
-    :data:`LOOSE` for all of them (to within the schedule of measurements); nan for a run above that too.
+    :data:`LOOSE` for all of them (to within the schedule of measurements); nan for a run above that too. Beside these
+    what strong attacks found after the last step, see :func:`robust_erm.figures.strong.of`.
     """
     runs = runs.drop_duplicates("folder").set_index("folder")
     cells = runs.groupby(["data.m", "eps"])["status"].agg(lambda words: bool((words == "converged").all()))
@@ -37,12 +39,13 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
         for column in ("step", "train_robust_acc", "test_robust_acc", "test_clean_acc"):
             row[column] = below[column].iloc[0] if reached else np.nan
         rows.append({**row, "log_loss": curve["log_loss"].min(), "folder": folder})
-    return pd.DataFrame(rows).sort_values(["algorithm", *KEYS]).reset_index(drop=True)
+    found = pd.DataFrame(rows).sort_values(["algorithm", *KEYS]).reset_index(drop=True)
+    return found.join(strong.of(found["folder"], runs.reset_index()))
 
 
-def edges(table: pd.DataFrame) -> pd.Series:
+def edges(table: pd.DataFrame, column: str = "test_robust_acc") -> pd.Series:
     """GD - SD of robust test accuracy, draw by draw; index m, eps, seed. Both must have been reported."""
-    gd, sd = (table[table["algorithm"] == name].set_index(KEYS)["test_robust_acc"] for name in ("GD", "SD"))
+    gd, sd = (table[table["algorithm"] == name].set_index(KEYS)[column] for name in ("GD", "SD"))
     return (gd - sd).dropna()
 
 
@@ -77,6 +80,7 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     found = [above("the CNN generalizes better with GD than with SD", where, per_seed.mean(), 0.0, "GD - SD: ")]
     found.append(_ends(edge[edge.index.get_level_values("eps") > 0], "m", sizes[0], sizes[-1], "as m shrinks"))
     found.append(_ends(edge, "eps", radii[-1], radii[0], "with eps"))
+    found += _trusted(table[(table["eps"] > 0)], float(runs["stop.loss"].min()))
     left = table[table["threshold"].isna()]
     loose = table[(table["threshold"] == LOOSE)]
     kinds = left.groupby(["algorithm", "m", "eps"]).size()
@@ -85,6 +89,15 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     text += f" ({', '.join(names)})" if names else ""
     claim = "all runs come down to the loss at which the paper reports"
     return [*found, stated(claim, "App. F.2", text, not len(left))]
+
+
+def _trusted(attacked: pd.DataFrame, last: float) -> list[Claim]:
+    """What strong attacks leave; of GD - SD where the last step is the one that is reported."""
+    if attacked["test_attacked"].isna().all():
+        return []
+    edge = edges(attacked[attacked["threshold"] == last], "test_attacked").groupby(level="seed").mean()
+    claim = "the CNN generalizes better with GD than with SD under the strong attacks too"
+    return [strong.close("", attacked, {}), above(claim, "ours", edge, 0.0, "GD - SD: ")]
 
 
 def _ends(edge: pd.Series, name: str, one: float, other: float, how: str) -> Claim:
