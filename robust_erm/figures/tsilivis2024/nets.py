@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +17,6 @@ from robust_erm.attacks.pgd import PGD
 from robust_erm.claims import Claim, above, every, stated, within
 from robust_erm.figures import strong
 from robust_erm.figures.style import COLOURS, PAGE, style
-from robust_erm.margins import name_of
 from robust_erm.oracles.kkt import kkt
 from robust_erm.params import Params
 from robust_erm.problem import draw
@@ -27,7 +25,19 @@ from robust_erm.results import read_curves
 from robust_erm.streams import torch_stream
 
 UNIT = "GD, unit steps"  # steps of constant length: GD's path, faster where the loss is small
-STEEPEST = {1.0: "CD", 1.5: r"$\ell_{1.5}$", 3.0: r"$\ell_3$"}
+LONG = "SD, longer"  # SD's path, further on
+ALGORITHMS = {  # by the label of the sweep: name, and the norm of its geometry
+    "gd": ("GD", "l2"),
+    "sd": ("SD", "linf"),
+    "gd_unit": (UNIT, "l2"),
+    "sd_long": (LONG, "linf"),
+    "cd": ("CD", "l1"),
+    "l1_5": (r"$\ell_{1.5}$", "l1_5"),
+    "l3": (r"$\ell_3$", "l3"),
+    "spectral": ("spectral", "spectral"),
+    "adam": ("Adam", "linf"),
+}
+PAPER = ("GD", "SD", UNIT, LONG)  # what Sec. 5.2 is about
 PLAIN = {r"$\ell_{1.5}$": "l_1.5", r"$\ell_3$": "l_3"}  # without formulas
 STARTS = 20  # random starts of PGD that the KKT residual's attacked points come from
 SHOWN = 0.2  # the eps of Fig. 3
@@ -44,15 +54,12 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     """
     curves = read_curves(runs.reset_index(drop=True))
     kept = curves[["folder", "seed", "eps", "step", "log_loss"]].copy()
-    kept.insert(
-        0,
-        "algorithm",
-        [algorithm(row) for row in curves[["optimizer", "optimizer.r", "optimizer.normalized"]].to_dict("records")],
-    )
+    labels = [ALGORITHMS[sweep.rpartition(".")[2]] for sweep in curves["sweep"]]
+    kept.insert(0, "algorithm", [name for name, _ in labels])
     accuracies = [f"{part}_{kind}_acc" for part in ("train", "test") for kind in ("robust", "clean")]
     kept[accuracies] = curves[accuracies]
-    own = {name: own_margin(name) for name in kept["algorithm"].unique()}
-    kept["margin"] = [row[own[name]] for name, row in zip(kept["algorithm"], curves.to_dict("records"), strict=True)]
+    rows = curves[[f"margin_robust_{norm}" for norm in {norm for _, norm in labels}]].to_dict("records")
+    kept["margin"] = [row[f"margin_robust_{norm}"] for row, (_, norm) in zip(rows, labels, strict=True)]
     kept = kept.drop_duplicates(["folder", "step"]).sort_values([*KEYS, "step"]).reset_index(drop=True)
     kept["best"] = kept.groupby("folder")["test_robust_acc"].cummax()
     last = kept.groupby("folder").tail(1)
@@ -60,22 +67,6 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     found = strong.of(last["folder"], runs)
     kept[found.columns] = found
     return kept
-
-
-def algorithm(run: dict[Hashable, object]) -> str:
-    """GD, SD, CD, l_1.5, l_3, spectral, Adam."""
-    optimizer, r = str(run["optimizer"]), run["optimizer.r"]
-    if optimizer == "gd" and run.get("optimizer.normalized") is True:
-        return UNIT
-    known = {"spectral": "spectral", "adam": "Adam", "gd": "GD", "sd": "SD", "cd": "CD"}
-    return known[optimizer] if optimizer in known else STEEPEST.get(float(str(r)), f"l_{r}")
-
-
-def own_margin(name: str) -> str:
-    """The column of the robust margin over the norm of the geometry."""
-    own = {"GD": "l2", UNIT: "l2", "SD": "linf", "Adam": "linf", "spectral": "spectral"}
-    r = next((r for r, label in STEEPEST.items() if label == name), None)
-    return f"margin_robust_{name_of(r) if r is not None else own[name]}"
 
 
 def residual(folder: str | Path) -> float:
@@ -120,9 +111,10 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """
     radii = sorted(table["eps"].unique())
     names = list(table["algorithm"].unique())
-    order = [name for name in ("GD", "SD", UNIT, *STEEPEST.values(), "spectral", "Adam") if name in names]
+    order = [name for name, _ in ALGORITHMS.values() if name in names and name != LONG]
     colours = dict(zip(order, COLOURS, strict=False))
-    papers = [name for name in order if name in ("GD", "SD", UNIT)]
+    colours[LONG] = colours.get("SD", "0.5")  # one path
+    papers = [name for name in PAPER if name in names]
     others = [name for name in order if name not in papers]
     with style():
         columns = 3 if others else 2
@@ -215,22 +207,28 @@ def _at_zero(final: pd.DataFrame) -> list[Claim]:
 def _robust(some: pd.DataFrame, final: pd.DataFrame, eps: float) -> list[Claim]:
     """SD against GD, and what either loses after its best step; ``some`` and ``final`` are those of the last step."""
     found = []
-    for name in (n for n in ("GD", UNIT) if n in final):
-        where = "ours" if name == UNIT else "Sec. 5.2, Fig. 3 left" if eps == SHOWN else "Fig. 7"
-        number = "(paper: 4.11) " if eps == SHOWN and name == "GD" else ""
-        claim, edge = f"eps = {eps:g}: SD significantly outperforms {name}", (final["SD"] - final[name]).dropna()
-        found.append(above(claim, where, edge, 0.0, f"SD - {name} at the last step: {number}"))
+    after = some.groupby("algorithm")["step"].max()
+    for one, other in (("SD", "GD"), (LONG, "GD"), ("SD", UNIT)):
+        if {one, other} <= set(final):
+            where = "ours" if other == UNIT else "Sec. 5.2, Fig. 3 left" if eps == SHOWN else "Fig. 7"
+            number = "(paper: 4.11) " if eps == SHOWN and other == "GD" else ""
+            claim, edge = (
+                f"eps = {eps:g}: {one} significantly outperforms {other}",
+                (final[one] - final[other]).dropna(),
+            )
+            text = f"{one} after {after[one]:,} steps - {other} after {after[other]:,}: {number}"
+            found.append(above(claim, where, edge, 0.0, text))
     fits = _by_algorithm(some["train_robust_acc"]).min() == 1
     lost = _by_algorithm(some["best"] - some["test_robust_acc"])
     text = "best along training - last: "
-    for name in (n for n in ("GD", UNIT, "SD") if n in final):
-        where = "ours" if name == UNIT else "Sec. 5.2"
-        says = "avoids" if name == "SD" else "shows"
+    for name in (n for n in PAPER if n in final):
+        where, steepest = "ours" if name == UNIT else "Sec. 5.2", name in ("SD", LONG)
+        says = "avoids" if steepest else "shows"
         claim = f"eps = {eps:g}: {name} {says} robust overfitting"
         if not fits[name]:
             why = "not all runs have reached 100 % robust train accuracy: it is what comes after that counts"
             found.append(stated(claim, where, why, None))
-        elif name == "SD":
+        elif steepest:
             found.append(within(claim, where, lost[name], 0.01, text))
         else:
             found.append(above(claim, where, lost[name], 0.01, text))
@@ -247,7 +245,7 @@ def _fitted(some: pd.DataFrame, eps: float) -> Claim:
 def _easier(trained: pd.Series) -> list[Claim]:
     """How many runs of each algorithm fit; Adam is no steepest descent."""
     fits = (trained == 1).groupby(level="algorithm").agg(["sum", "count"])
-    fits = fits.drop(index=[n for n in ("GD", UNIT, "Adam") if n in fits.index])
+    fits = fits.drop(index=[n for n in ("GD", UNIT, LONG, "Adam") if n in fits.index])
     if "SD" not in fits.index or len(fits) < 2:
         return []
     share = fits["sum"] / fits["count"]
@@ -289,16 +287,16 @@ def _rises(word: str, some: pd.DataFrame) -> Claim:
 def _nearest(residuals: pd.Series) -> list[Claim]:
     """GD's stationarity residual against the least of the others', at each eps and seed where all are feasible.
 
-    The others are neither GD with unit steps nor an algorithm that is feasible in less than half of these.
+    Left out are the further runs of GD and SD, and algorithms that are feasible in less than half of these.
     """
     values = residuals.rename("value").reset_index()
     each = values.pivot_table(index=["eps", "seed"], columns="algorithm", values="value", dropna=False)
-    each = each.dropna(axis=1, thresh=-(-len(each) // 2))
+    each = each.drop(columns=[UNIT, LONG], errors="ignore").dropna(axis=1, thresh=-(-len(each) // 2))
     if "GD" not in each or each.shape[1] < 2:
         return []
     paired = each.dropna()
     means = ", ".join(f"{PLAIN.get(str(n), n)} {v:.2f}" for n, v in paired.mean().sort_values().items())
     text = f"mean residuals {means}, of {len(paired)} of {len(each)} pairs of eps and seed where all are robust; "
-    edge = (paired.drop(columns=["GD", UNIT], errors="ignore").min(axis=1) - paired["GD"]).groupby(level="seed").mean()
+    edge = (paired.drop(columns="GD").min(axis=1) - paired["GD"]).groupby(level="seed").mean()
     claim = "of all algorithms GD ends nearest to stationarity in the l_2 robust max-margin problem"
     return [above(claim, "ours; lyu2022 Thm 5", edge, 0.0, f"{text}least of the others - GD, in hundredths: ")]
