@@ -53,7 +53,9 @@ def evaluations(folder: Path) -> dict[str, Any]:
     for path in sorted((folder / EVALUATIONS).glob("*.json")):
         one = json.loads(path.read_text())
         numbers = {k: v for k, v in one.items() if isinstance(v, float) and k.split("_")[0] in ("train", "test")}
-        found |= {f"evaluated.{path.stem}.{k}": v for k, v in {**numbers, "warnings": len(one["warnings"])}.items()}
+        if "masking" in one:  # it was looked for
+            numbers["warnings"] = len(one["warnings"])
+        found |= {f"evaluated.{path.stem}.{k}": v for k, v in numbers.items()}
     return found
 
 

@@ -121,6 +121,9 @@ def test_strong_attacks_count_where_the_last_step_is_reported() -> None:
     assert edge.measured.startswith("GD - SD: 20.0 ")
     assert close.verdict == FAILS
     assert "SD 10.1 of [-, 39.9]" in close.measured
+    assert "0 of 12 runs with a sign" in close.measured
+    unchecked, _ = cnn._trusted(pd.DataFrame(rows).assign(warnings=math.nan), 1e-3)
+    assert "a sign" not in unchecked.measured
     unknown = pd.DataFrame(rows).assign(test_attacked=math.nan)
     assert cnn._trusted(unknown, 1e-3) == []
 

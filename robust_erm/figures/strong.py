@@ -17,7 +17,7 @@ def of(folders: pd.Series, runs: pd.DataFrame) -> pd.DataFrame:
 
     ``train_attacked`` and ``test_attacked`` are the shares that all attacks leave, ``test_after_train`` what the attack
     of training leaves of the same points, ``test_certified`` the share that certainly stands, ``warnings`` how many
-    signs of masked gradients there are.
+    signs of masked gradients there are, where they were looked for.
     """
     by_folder = runs.drop_duplicates("folder").set_index("folder")
     known = by_folder.reindex(columns=[f"strong.{column}" for column in COLUMNS]).set_axis(COLUMNS, axis=1)
@@ -44,8 +44,10 @@ def close(prefix: str, last: pd.DataFrame, plain: Mapping[str, str]) -> Claim:
     for name, share in missed.groupby(level="algorithm").mean().items():
         low = "-" if math.isnan(lows[name]) else lows[name]
         each.append(f"{plain.get(str(name), name)} {100 * share:.1f} of [{low}, {highs[name]}]")
-    warned = int((known["warnings"] > 0).sum())
-    text = f"points that it misses, of [certified, attacked] in %: {', '.join(each)}; "
-    text += f"{warned} of {len(known)} runs with a sign of masked gradients; the most of all algorithms: "
+    looked = known["warnings"].dropna()
+    signs = f"{int((looked > 0).sum())} of {len(looked)} runs with a sign of masked gradients; " if len(looked) else ""
+    text = (
+        f"points that it misses, of [certified, attacked] in %: {', '.join(each)}; {signs}the most of all algorithms: "
+    )
     claim = f"{prefix}the attack of training is close to the strong ones"
     return within(claim, "ours", missed.groupby(level="seed").max(), 0.01, text)
