@@ -92,7 +92,8 @@ def test_the_price_is_compared_where_both_ends_are_known() -> None:
 def evaluated(missed: float, edge: float, warnings: int = 0) -> pd.DataFrame:
     rows = [
         {"algorithm": name, "seed": k, "train_attacked": 1.0, "test_attacked": 0.8 + own + 0.001 * k,
-         "test_after_train": 0.8 + own + 0.001 * k + miss, "test_certified": 0.1, "warnings": warnings}
+         "test_after_train": 0.8 + own + 0.001 * k + miss, "test_certified": 0.1, "warnings": warnings,
+         "train_robust_acc": 1.0}
         for name, own, miss in (("GD", 0.0, 0.0), ("SD", edge, missed))
         for k in range(3)
     ]  # fmt: skip
@@ -107,6 +108,8 @@ def test_claims_that_strong_attacks_decide() -> None:
     far, worse, _ = nets._trusted(evaluated(0.03, -0.04, warnings=1), 0.2)
     assert [c.verdict for c in (far, worse)] == [FAILS] * 2
     assert "6 of 6 runs with a sign" in far.measured
+    _, unfit, _ = nets._trusted(evaluated(0.005, 0.04).assign(train_robust_acc=0.9), 0.2)
+    assert unfit.verdict == UNDECIDED, "an algorithm that has not fitted yet is not outperformed"
 
 
 def test_strong_attacks_count_where_the_last_step_is_reported() -> None:
