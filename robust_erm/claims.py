@@ -72,15 +72,19 @@ def within(claim: str, where: str, values: Iterable[float], tolerance: float, wh
 def every(claim: str, where: str, values: Iterable[float], least: float, what: str = "", limit: bool = False) -> Claim:
     """Holds where no case is below ``least``: for theorems, which allow no exception.
 
-    With ``limit``, a case below leaves it undecided: what is reached in the limit may not have been reached yet.
+    With ``limit``, a case below leaves it undecided: what is reached in the limit may not have been reached yet. So
+    does a case that was not measured, nan, where no other refutes.
     """
-    x = np.asarray(list(values), dtype=float)
-    if not len(x) or not np.isfinite(x).all():
-        return Claim(claim, where, "nothing was measured", UNDECIDED)
+    given = np.asarray(list(values), dtype=float)
+    x = given[np.isfinite(given)]
+    missing = f", {len(given) - len(x)} not measured" if len(x) < len(given) else ""
+    if not len(x):
+        return Claim(claim, where, f"nothing was measured{missing}", UNDECIDED)
     below = int((x < least).sum())
-    verdict = HOLDS if not below else UNDECIDED if limit else FAILS
+    verdict = (UNDECIDED if limit else FAILS) if below else UNDECIDED if missing else HOLDS
     exceptions = f", {below} of them {'not there yet' if limit else 'below'}" if below else ""
-    text = f"{what}least {x.min():.5g}, median {np.median(x):.5g} of {len(x)} cases{exceptions} (asked: {least:g})"
+    text = f"{what}least {x.min():.5g}, median {np.median(x):.5g} of {len(x)} cases{exceptions}{missing}"
+    text += f" (asked: {least:g})"
     return Claim(claim, where, text, verdict)
 
 

@@ -29,7 +29,7 @@ attack=auto          the training attack, then an ensemble in the manner of Auto
                      attack=apgd,square; each attacks what those before it have left
 eps=0.1,0.2          radii; default: each run's own radius of evaluation
 parts=train,test     which points
-points=10000         at most so many of each part, the first ones
+points=10000         at most so many of each part: a random sample, another one for each seed
 certify=true         lower bounds, for models linear in their input (exact) and one hidden ReLU layer
 exact=0              seconds for each point that bounds leave open, by a mixed-integer program; 0: none
 checks=true          look for masked gradients
@@ -134,18 +134,13 @@ def _attack_names() -> list[str]:
 
 def attacks_of(run: Any, options: Options) -> dict[str, Any]:
     """The attacks on ``run`` by name, its training attack first; all keep to the box where that one does."""
-    from omegaconf import OmegaConf
-
-    from robust_erm.config import component, word
+    from robust_erm.config import word
     from robust_erm.errors import ConfigError, require
 
     names = [name for given in options.attack for name in (_auto(run) if given == "auto" else [given])]
     found = {} if word(run.attack) == "noattack" else {"train": run.attack}
     for name in names:
-        node = OmegaConf.create({"p": run.p, "attack": OmegaConf.load(_conf() / f"{name}.yaml")})
-        plain: Any = OmegaConf.to_container(node, resolve=True)
-        given = {**plain["attack"], **options.of_attacks.get(name, {})}
-        attack = component(given, name)
+        attack = _attack(name, run.p, options)
         fits = hasattr(run.model, "weight") or not attack.closed_form
         require(fits, "attack", name, f"needs a model linear in its input, model={word(run.model)} is not")
         require(attack.p == run.p, f"{name}.p", attack.p, f"is another threat than p = {run.p:g} of {run.name}")
@@ -157,6 +152,28 @@ def attacks_of(run: Any, options: Options) -> dict[str, Any]:
             raise error.under(name) from None
         found[name] = attack
     return found
+
+
+def _attack(name: str, p: float, options: Options) -> Any:
+    """The attack of conf/attack/<name>.yaml, with the options given; raises ConfigError."""
+    from omegaconf import OmegaConf
+
+    from robust_erm.config import component
+
+    node = OmegaConf.create({"p": p, "attack": OmegaConf.load(_conf() / f"{name}.yaml")})
+    plain: Any = OmegaConf.to_container(node, resolve=True)
+    return component({**plain["attack"], **options.of_attacks.get(name, {})}, name)
+
+
+def check(options: Options) -> None:
+    """Raise ConfigError where ``options`` would be refused for every l_inf-trained net, before there is one."""
+    from robust_erm.config import Trainer
+    from robust_erm.errors import require
+
+    Trainer(options.device, inner_steps=1, checkpoint_seconds=0, threads=None, progress=False).check()
+    for name in {*options.attack, *options.of_attacks} - {"auto"}:
+        attack = _attack(name, float("inf"), options)
+        require(not attack.closed_form, "attack", name, "needs a model linear in its input")
 
 
 def boxed(run: Any) -> bool:
@@ -231,20 +248,24 @@ def _in_halves(
     """
     from robust_erm.files import write_whole
 
+    text = ""
     try:
         evaluate_pack(members, name, options, device, tick)
     except Exception as error:  # the others go on
-        if len(members) > 1:
-            half = len(members) // 2
-            both = (members[:half], members[half:])
-            return [line for some in both for line in _in_halves(some, name, options, device, tick)]
-        ((path, *_),) = members
-        _log(path, name).parent.mkdir(exist_ok=True)
-        write_whole(_log(path, name), traceback.format_exc().encode())
-        return [f"failed: {path}: {type(error).__name__}: {error} (traceback: {_log(path, name)})"]
-    for path, *_ in members:
-        _log(path, name).unlink(missing_ok=True)
-    return []
+        cause, text = f"{type(error).__name__}: {error}", traceback.format_exc()
+    # out of the except: the traceback would keep the tensors of the pack that failed, perhaps for want of memory
+    if not text:
+        for path, *_ in members:
+            _log(path, name).unlink(missing_ok=True)
+        return []
+    if len(members) > 1:
+        half = len(members) // 2
+        both = (members[:half], members[half:])
+        return [line for some in both for line in _in_halves(some, name, options, device, tick)]
+    ((path, *_),) = members
+    _log(path, name).parent.mkdir(exist_ok=True)
+    write_whole(_log(path, name), text.encode())
+    return [f"failed: {path}: {cause} (traceback: {_log(path, name)})"]
 
 
 def _log(path: Path, name: str) -> Path:
@@ -269,8 +290,8 @@ def evaluate_pack(
 ) -> None:
     """Evaluate runs that share their code, and leave ``<run>/evaluations/<name>.json`` and ``.npz``.
 
-    The npz holds, for each part, ``<part>_attacked`` and, where there are certificates, ``<part>_certified``: the
-    least margin found and the lower bound, of every point.
+    The npz holds, for each part, ``<part>_index``, the points, ``<part>_attacked`` and, where there are certificates,
+    ``<part>_certified``: the least margin found and the lower bound, of every point.
     """
     import numpy as np
     import torch
@@ -310,8 +331,17 @@ def evaluate_pack(
     arrays: list[dict[str, Any]] = [{} for _ in members]
     for part in options.parts:
         datasets = [draw(run.data, run.seed) for _, run, _ in members]
-        xs, ys = ([getattr(dataset, f"{kind}_{part}")[: options.points] for dataset in datasets] for kind in "xy")
+        which = [
+            _sample(len(getattr(dataset, f"y_{part}")), options.points, run.seed, part)
+            for dataset, (_, run, _) in zip(datasets, members, strict=True)
+        ]
+        xs, ys = (
+            [getattr(dataset, f"{kind}_{part}")[index] for dataset, index in zip(datasets, which, strict=True)]
+            for kind in "xy"
+        )
         x, y = (torch.as_tensor(np.stack(a)).to(pack.theta, copy=True) for a in (xs, ys))
+        for i, index in enumerate(which):
+            arrays[i][f"{part}_index"] = index
         points = Points(x, y, rows)
         left = robustness.attacked(pack, attacks, points, eps, rows, tick)
         for i, one in enumerate(left):
@@ -344,6 +374,17 @@ def evaluate_pack(
         _file(path, name).parent.mkdir(exist_ok=True)
         write_whole(_file(path, name).with_suffix(".npz"), buffer.getvalue())
         write_json(_file(path, name), {**row, **provenance()})
+
+
+def _sample(n: int, points: int, seed: int, part: str) -> Any:
+    """Which points: all, or a sample of the run's own, for data sets are not in random order."""
+    import numpy as np
+
+    from robust_erm.streams import numpy_stream
+
+    if points >= n:
+        return np.arange(n)
+    return np.sort(numpy_stream(seed, f"evaluated {part}").choice(n, points, replace=False))
 
 
 def _device(device: Any) -> str:

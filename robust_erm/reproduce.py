@@ -78,7 +78,12 @@ class Experiment:
         where = f"is no option of {self.name}, which evaluates nothing"
         require(scale in self.evaluate or not given, "evaluate", " ".join(given), where)
         line = _last([*self.evaluate.get(scale, []), *given])
-        evaluate.parsed(line)
+        _, options = evaluate.parsed(line)
+        evaluate.check(options)
+        own = "is each run's own here: evaluate other radii with robust_erm.evaluate"
+        require(not options.eps, "evaluate.eps", ",".join(map(str, options.eps)), own)
+        needed = "must have test: it is what the figure shows"
+        require("test" in options.parts, "evaluate.parts", ",".join(options.parts), needed)
         return line
 
 
@@ -151,9 +156,9 @@ def reproduce(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[Any
     folder = Path(output) / "reproduced" / f"{name}-{scale}"
     folder.mkdir(parents=True, exist_ok=True)
     table = module.table(frame)
+    claims = module.claims(table, frame)
     write_whole(folder / f"{stem}.csv", table.to_csv(index=False).encode())
     save(module.figure(table, frame), folder / stem)
-    claims = module.claims(table, frame)
     command = f"python -m robust_erm.reproduce {' '.join([name, f'scale={scale}', *overrides])}"
     write(claims, facts(chosen.title, command, frame, time.monotonic() - began, folder), folder)
     return claims, folder, complete

@@ -37,9 +37,10 @@ def read(folders: Mapping[str, Sequence[Path]], evaluation: str | None = None) -
 
 
 def run_of(folder: str | Path) -> Run:
-    """The config of a run, checked."""
+    """The config of a run, checked; what it has left is to be read, whether or not it was trained afresh."""
     content = read_config(Path(folder))
-    return resolve({key: value for key, value in content.items() if key not in ("id", "names")})
+    kept = {key: value for key, value in content.items() if key not in ("id", "names")}
+    return resolve({**kept, "fresh": False})
 
 
 def parameters(folder: str | Path) -> Params:

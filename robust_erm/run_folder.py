@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,10 @@ class RunFolder:
         write_whole(self.path / CONFIG, yaml.dump(content, Dumper=_Dumper, sort_keys=False).encode())
 
     def clear(self) -> None:
-        """Remove what an earlier training left."""
+        """Remove what an earlier training left, and what was found of it."""
         for name in (SUMMARY, CHECKPOINT, METRICS, LOG):
             (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / EVALUATIONS, ignore_errors=True)
 
     def log(self, line: str) -> None:
         """Add a line to run.log."""

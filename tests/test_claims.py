@@ -58,6 +58,10 @@ def test_every() -> None:
     assert below.verdict == FAILS
     assert "1 of them below" in below.measured
     assert every("c", "w", [0.98, 1.0], 0.99, limit=True).verdict == UNDECIDED
+    assert every("c", "w", [0.98, math.nan], 0.99).verdict == FAILS, "what is missing does not hide a counterexample"
+    missing = every("c", "w", [1.0, math.nan], 0.99)
+    assert missing.verdict == UNDECIDED
+    assert "1 not measured" in missing.measured
     assert every("c", "w", [], 0.99).verdict == UNDECIDED
     assert every("c", "w", [math.nan], 0.99).verdict == UNDECIDED
     assert [stated("c", "w", "m", v).verdict for v in (True, False, None)] == [HOLDS, FAILS, UNDECIDED]

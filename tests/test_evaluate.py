@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -92,6 +93,37 @@ def test_goes_on_where_it_was(trained: Callable[..., list[Run]], monkeypatch: py
     assert asked[1:] == [run.id for run in runs]
     assert evaluate.main([*line, "eps=0.05,0.1"]) == 0
     assert len(list(folder_of(runs[0]).glob("evaluations/*.json"))) == 3
+
+
+def test_training_afresh_takes_what_was_found_along(resolved: Callable[..., Run]) -> None:
+    """What was found of an earlier checkpoint must not stand beside a new one, which can be evaluated in its turn."""
+    run = resolved("model.width=4", "stop.steps=5", "seed=0")
+    line = ["attack=square", "square.queries=5", "checks=false"]
+    train_pack([run])
+    assert evaluate.main([str(folder_of(run)), *line]) == 0
+    train_pack([dataclasses.replace(run, fresh=True)])
+    assert not (folder_of(run) / "evaluations").exists()
+    assert evaluate.main([str(folder_of(run)), *line]) == 0
+    assert found(run)["test_points"] == 316
+
+
+def test_some_points_are_a_sample(trained: Callable[..., list[Run]]) -> None:
+    """Data sets are not in random order; every seed has a sample of its own, and says which."""
+    runs = trained("model.width=4", "stop.steps=20", "eps=0.1")
+    folder = str(folder_of(runs[0]).parent)
+    assert evaluate.main([folder, "points=30", "attack=pgd", "checks=false"]) == 0
+    assert evaluate.main([folder, "attack=pgd", "checks=false"]) == 0
+    samples = []
+    for run in runs:
+        loaded = [np.load(path) for path in folder_of(run).glob("evaluations/*.npz")]
+        few, all_ = sorted(loaded, key=lambda arrays: len(arrays["test_index"]))
+        index = few["test_index"]
+        assert len(set(index)) == 30
+        assert max(index) > 200, "not the first ones"
+        assert few["test_attacked"] == pytest.approx(all_["test_attacked"][index], rel=1e-12)
+        assert list(all_["test_index"]) == list(range(316))
+        samples.append(tuple(index))
+    assert samples[0] != samples[1]
 
 
 def test_alone_or_in_a_pack_is_the_same(trained: Callable[..., list[Run]]) -> None:

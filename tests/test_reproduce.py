@@ -163,6 +163,12 @@ def test_strong_attacks_of_a_figure_are_evaluate_s(place: Path, capsys: pytest.C
     [
         ("fig3_left", "evaluate.points=0", "points = 0: must be 1 or more"),
         ("fig3_left", "evaluate.attack=apdg", "did you mean apgd?"),
+        ("fig3_left", "evaluate.apgd.steps=-4", "apgd.steps = -4: must be 1 or more"),
+        ("fig3_left", "evaluate.apgd.stepz=4", "stepz"),
+        ("fig3_left", "evaluate.attack=exact", "needs a model linear in its input"),
+        ("fig3_left", "evaluate.device=qpu", "device = qpu"),
+        ("fig3_left", "evaluate.eps=0.1", "is each run's own here"),
+        ("fig3_left", "evaluate.parts=train", "must have test"),
         ("lemma_c4", "evaluate.points=5", "evaluates nothing"),
     ],
 )
