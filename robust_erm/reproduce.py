@@ -71,7 +71,7 @@ class Experiment:
         Raises:
             ConfigError: an unknown option, or options where nothing is evaluated.
         """
-        from robust_erm import evaluate
+        from robust_erm import evaluate, evaluation
         from robust_erm.errors import require
 
         given = [o.removeprefix(_OF_EVALUATE) for o in overrides if o.startswith(_OF_EVALUATE)]
@@ -79,7 +79,7 @@ class Experiment:
         require(scale in self.evaluate or not given, "evaluate", " ".join(given), where)
         line = _last([*self.evaluate.get(scale, []), *given])
         _, options = evaluate.parsed(line)
-        evaluate.check(options)
+        evaluation.check(options)
         own = "is each run's own here: evaluate other radii with robust_erm.evaluate"
         require(not options.eps, "evaluate.eps", ",".join(map(str, options.eps)), own)
         needed = "must have test: it is what the figure shows"

@@ -14,7 +14,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from robust_erm import evaluate, robustness
+from robust_erm import evaluate, evaluation, robustness
 from robust_erm.config import Run, resolve
 from robust_erm.oracles.certified import Region
 from robust_erm.pack import train_pack
@@ -80,13 +80,13 @@ def test_goes_on_where_it_was(trained: Callable[..., list[Run]], monkeypatch: py
     line = [folder, "attack=square", "square.queries=5", "checks=false"]
     assert evaluate.main([str(folder_of(runs[0])), *line[1:]]) == 0
     asked: list[str] = []
-    real = evaluate.evaluate_pack
+    real = evaluation.evaluate_pack
 
     def counted(members, *rest):  # type: ignore[no-untyped-def]
         asked.extend(run.id for _, run, _ in members)
         return real(members, *rest)
 
-    monkeypatch.setattr(evaluate, "evaluate_pack", counted)
+    monkeypatch.setattr(evaluation, "evaluate_pack", counted)
     assert evaluate.main(line) == 0
     assert asked == [runs[1].id], "the first had been evaluated"
     assert evaluate.main([*line, "fresh=true"]) == 0
@@ -340,7 +340,7 @@ def test_every_margin_is_at_most_the_bound(trained: Callable[..., list[Run]]) ->
     data = draw(run.data, run.seed)
     x, y = torch.from_numpy(data.x_test), torch.from_numpy(data.y_test)
     low, size = robustness.certified(pack.recipe, pack.theta[0], x, y, 0.5, (0.0, 1.0))
-    attacks = evaluate.attacks_of(run, evaluate.Options())
+    attacks = evaluation.attacks_of(run, evaluation.Options())
     assert list(attacks) == ["train", "apgd", "fab"], "Square is for l_inf"
     points = Points(x.unsqueeze(0), y.unsqueeze(0), torch.tensor([0]))
     (left,) = robustness.attacked(pack, attacks, points, torch.tensor([0.5]).double(), torch.tensor([0]))
