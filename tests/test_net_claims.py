@@ -107,6 +107,15 @@ def test_claims_that_strong_attacks_decide() -> None:
     assert "6 of 6 runs with a sign" in far.measured
 
 
+def test_other_geometries_do_not_decide_for_gd_and_sd() -> None:
+    table = last({"GD": 0.8, "SD": 0.8, "CD": 0.5})
+    table.loc[table["algorithm"] == "CD", "test_after_train"] += 0.2
+    assert said(table, "close to the strong ones on other geometries").verdict == FAILS
+    near, other, *_ = nets_claims._trusted(table, 0.2)
+    assert (near.verdict, other.verdict) == (HOLDS, FAILS)
+    assert "CD" not in near.measured
+
+
 def test_evaluations_that_failed_cost_their_claims_only() -> None:
     table = last({"GD": 0.8, "SD": 0.84})
     table.loc[table["algorithm"] == "SD", ["test_attacked", "test_after_train", "test_certified"]] = math.nan

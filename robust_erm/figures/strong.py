@@ -24,13 +24,13 @@ def of(folders: pd.Series, runs: pd.DataFrame) -> pd.DataFrame:
     return known.astype(float).reindex(folders).set_axis(folders.index)
 
 
-def close(prefix: str, last: pd.DataFrame, plain: Mapping[str, str]) -> Claim:
-    """Whether the attack of training finds all but a point in a hundred of what the strong ones find.
+def close(claim: str, last: pd.DataFrame, plain: Mapping[str, str]) -> Claim:
+    """Whether the attack of training finds what the strong ones find, but for a point in a hundred at most.
 
     Judged where it misses most on average over the draws: algorithm, and m and eps where these vary.
 
     Args:
-        prefix: of the claim.
+        claim: what to call it.
         last: a row a run: algorithm, seed, perhaps m and eps, and :data:`COLUMNS`.
         plain: names of algorithms without formulas.
     """
@@ -50,4 +50,4 @@ def close(prefix: str, last: pd.DataFrame, plain: Mapping[str, str]) -> Claim:
     looked = known["warnings"].dropna()
     signs = f"{int((looked > 0).sum())} of {len(looked)} runs with a sign of masked gradients; " if len(looked) else ""
     text = f"points that it misses, of [certified, attacked] in %: {', '.join(each)}; {signs}most for {worst}: "
-    return within(f"{prefix}the attack of training is close to the strong ones", "ours", values, 0.01, text)
+    return within(claim, "ours", values, 0.01, text)

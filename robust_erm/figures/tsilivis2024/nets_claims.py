@@ -153,7 +153,11 @@ def _trusted(some: pd.DataFrame, eps: float) -> list[Claim]:
     known = some.dropna(subset=["test_attacked"])
     if known.empty:
         return []
-    found = [strong.close(f"eps = {eps:g}: ", known, PLAIN)]
+    near = f"eps = {eps:g}: the attack of training is close to the strong ones"
+    found = []
+    for whose, own in (("", known["algorithm"].isin(PAPER)), (" on other geometries", ~known["algorithm"].isin(PAPER))):
+        if own.any():
+            found.append(strong.close(near + whose, known[own], PLAIN))
     if not {"GD", "SD"} <= set(known["algorithm"]):
         return found
     final = by_algorithm(known, "test_attacked")
