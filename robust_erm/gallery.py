@@ -32,6 +32,9 @@ _FIRST = (
 )  # others by name
 
 
+_SAME = ("scale=", "output_dir=", "hydra", "trainer.")  # overrides that change no result
+
+
 def page(folders: Sequence[Path], out: Path) -> str:
     """Copy the pictures to ``out``, and return the page in Markdown."""
     parts = []
@@ -43,9 +46,13 @@ def page(folders: Sequence[Path], out: Path) -> str:
         counts = Counter(claim["verdict"] for claim in facts["claims"])
         verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in (HOLDS, FAILS, UNDECIDED) if counts[verdict])
         where = f"{duration(facts['seconds'])}, {facts['device']}"
-        overview.append(f"| [{_cell(facts['title'])}](#{name}) | {verdicts} | {where} |")
+        own = [o for o in facts["command"].split() if "=" in o and not o.startswith(_SAME)]
+        other = ", with other settings than the scale's" if own else ""
+        overview.append(f"| [{_cell(facts['title'])}](#{name}){other} | {verdicts} | {where} |")
         parts += [f'<a id="{name}"></a>', f"## {facts['title']}", "", f"![{facts['title']}]({name}.png)", ""]
         parts += [f"`{facts['command']}`: {facts['runs']} runs ({facts['status']}), {facts['dtype']}; {where}.", ""]
+        if own:
+            parts += [f"**With settings of its own instead of the scale's**: `{' '.join(own)}`.", ""]
         parts += ["| claim | where | measured | verdict |", "|---|---|---|---|", *map(_row, facts["claims"]), ""]
     return "\n".join([*overview, "", *parts])
 

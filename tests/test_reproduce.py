@@ -189,6 +189,11 @@ def test_gallery(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert f"`{facts['command']}`" in text
     assert text.count("**holds**") >= 4
     assert (tmp_path / "gallery" / "lemma_c4.png").read_bytes().startswith(b"\x89PNG")
+    assert "instead of the scale's" not in text
+    assert run("lemma_c4", place, f"output_dir={tmp_path}", "data.m=5") == 0
+    assert gallery.main([str(tmp_path / "reproduced"), "--scale", "smoke", "--out", str(tmp_path / "other")]) == 0
+    text = (tmp_path / "other" / "README.md").read_text()
+    assert "**With settings of its own instead of the scale's**: `data.m=5`." in text
     assert gallery.main([str(reproduced), "--scale", "huge", "--out", str(tmp_path)]) == 2
     assert "nothing has been reproduced there at scale=huge" in capsys.readouterr().err
 
