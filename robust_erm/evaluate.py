@@ -5,7 +5,6 @@ python -m robust_erm.evaluate outputs attack=auto eps=0.1,0.2
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import signal
 import sys
@@ -100,7 +99,7 @@ def evaluate(folders: Sequence[str | Path], options: Options) -> tuple[list[dict
     """
     from robust_erm import plan
     from robust_erm.errors import ConfigError, require
-    from robust_erm.evaluation import AT_ONCE, attacks_of, file_of, in_halves
+    from robust_erm.evaluation import AT_ONCE, attacks_of, device_of, file_of, in_halves
     from robust_erm.problem import radii
     from robust_erm.reproduced import run_of
     from robust_erm.run_folder import SUMMARY, RunFolder
@@ -114,8 +113,7 @@ def evaluate(folders: Sequence[str | Path], options: Options) -> tuple[list[dict
     runs = {path: run_of(path) for path in dict.fromkeys(paths)}
     for run in runs.values():
         attacks_of(run, options)  # refused before anything is computed
-    trainer = next(iter(runs.values())).trainer
-    device = dataclasses.replace(trainer, device=options.device).torch_device
+    device = device_of(options)
     jobs: dict[str, list[tuple[Path, Any, float]]] = {}  # by the evaluation's name
     failed: list[str] = []
     for path, run in runs.items():

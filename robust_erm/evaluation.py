@@ -101,9 +101,16 @@ def _attack(name: str, p: float, options: Options) -> Any:
     return component({**plain["attack"], **options.of_attacks.get(name, {})}, name)
 
 
+def device_of(options: Options) -> torch.device:
+    """Where to compute; raises ConfigError where this machine lacks it."""
+    trainer = Trainer(options.device, inner_steps=1, checkpoint_seconds=0, threads=None, progress=False)
+    trainer.check()
+    return trainer.torch_device
+
+
 def check(options: Options) -> None:
     """Raise ConfigError where ``options`` would be refused for every l_inf-trained net, before there is one."""
-    Trainer(options.device, inner_steps=1, checkpoint_seconds=0, threads=None, progress=False).check()
+    device_of(options)
     for name in {*options.attack, *options.of_attacks} - {"auto"}:
         attack = _attack(name, float("inf"), options)
         require(not attack.closed_form, "attack", name, "needs a model linear in its input")
@@ -186,8 +193,8 @@ def evaluate_pack(members: Sequence[Member], name: str, options: Options, device
         for _, run, radius in members
     ]
     arrays: list[dict[str, Any]] = [{} for _ in members]
+    datasets = [draw(run.data, run.seed) for _, run, _ in members]
     for part in options.parts:
-        datasets = [draw(run.data, run.seed) for _, run, _ in members]
         which = [
             _sample(len(getattr(dataset, f"y_{part}")), options.points, run.seed, part)
             for dataset, (_, run, _) in zip(datasets, members, strict=True)

@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from robust_erm.evaluation import Options
 
 _OF_EVALUATE = "evaluate."
 SCALES = ("smoke", "small", "paper")
@@ -69,22 +72,28 @@ class Experiment:
         """The options of ``python -m robust_erm.evaluate`` at ``scale``, those in ``overrides`` last; none: no such.
 
         Raises:
-            ConfigError: an unknown option, or options where nothing is evaluated.
+            ConfigError: options where nothing is evaluated.
         """
-        from robust_erm import evaluate, evaluation
         from robust_erm.errors import require
 
         given = [o.removeprefix(_OF_EVALUATE) for o in overrides if o.startswith(_OF_EVALUATE)]
         where = f"is no option of {self.name}, which evaluates nothing"
         require(scale in self.evaluate or not given, "evaluate", " ".join(given), where)
-        line = _last([*self.evaluate.get(scale, []), *given])
-        _, options = evaluate.parsed(line)
-        evaluation.check(options)
-        own = "is each run's own here: evaluate other radii with robust_erm.evaluate"
-        require(not options.eps, "evaluate.eps", ",".join(map(str, options.eps)), own)
-        needed = "must have test: it is what the figure shows"
-        require("test" in options.parts, "evaluate.parts", ",".join(options.parts), needed)
-        return line
+        return _last([*self.evaluate.get(scale, []), *given])
+
+
+def _checked(line: Sequence[str]) -> Options:
+    """What ``line`` asks of an evaluation that a figure can show; raises ConfigError before there is a run."""
+    from robust_erm import evaluate, evaluation
+    from robust_erm.errors import require
+
+    _, options = evaluate.parsed(line)
+    evaluation.check(options)
+    own = "is each run's own here: evaluate other radii with robust_erm.evaluate"
+    require(not options.eps, "evaluate.eps", ",".join(map(str, options.eps)), own)
+    needed = "must have test: it is what the figure shows"
+    require("test" in options.parts, "evaluate.parts", ",".join(options.parts), needed)
+    return options
 
 
 def _folder() -> Path:
@@ -129,6 +138,7 @@ def reproduce(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[Any
     """
     from robust_erm import train
     from robust_erm.claims import write
+    from robust_erm.evaluate import evaluate
     from robust_erm.figures.style import save
     from robust_erm.files import write_whole
     from robust_erm.reproduced import facts, read
@@ -136,17 +146,21 @@ def reproduce(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[Any
 
     chosen, began = experiment(name), time.monotonic()
     evaluation = chosen.evaluation(scale, overrides)
+    options = _checked(evaluation) if evaluation else None
     folders, complete = {}, True
     for label, line in chosen.lines(scale, [o for o in overrides if not o.startswith(_OF_EVALUATE)]).items():
         say(f"{label}: python -m robust_erm.train -m {' '.join(line)}", console)
         jobs = train.sweep([*line, "report=false"])
         folders[label] = [Path(job.working_dir) for job in jobs if job.status.name == "COMPLETED"]
         complete = complete and len(folders[label]) == len(jobs)
-    name_of_evaluation = None
-    if evaluation and any(folders.values()):
-        name_of_evaluation, failed = _evaluated(evaluation, [path for some in folders.values() for path in some])
+    paths = [path for some in folders.values() for path in some]
+    if options and paths:
+        say(f"python -m robust_erm.evaluate <these runs> {' '.join(evaluation)}", console)
+        _, failed = evaluate(paths, options)
+        for cause in failed:
+            say(cause, console)
         complete = complete and not failed
-    frame = read(folders, name_of_evaluation)
+    frame = read(folders, options.name(None) if options else None)
     if frame.empty:
         say("no run has a result: nothing to show", console)
         raise SystemExit(1)
@@ -162,19 +176,6 @@ def reproduce(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[Any
     command = f"python -m robust_erm.reproduce {' '.join([name, f'scale={scale}', *overrides])}"
     write(claims, facts(chosen.title, command, frame, time.monotonic() - began, folder), folder)
     return claims, folder, complete
-
-
-def _evaluated(line: Sequence[str], runs: Sequence[Path]) -> tuple[str, bool]:
-    """The name of the evaluation that ``line`` asks for, done of all ``runs``; and whether any failed."""
-    from robust_erm import evaluate
-    from robust_erm.terminal import console, say
-
-    say(f"python -m robust_erm.evaluate <these runs> {' '.join(line)}", console)
-    _, options = evaluate.parsed(line)
-    _, failed = evaluate.evaluate(runs, options)
-    for cause in failed:
-        say(cause, console)
-    return options.name(None), bool(failed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

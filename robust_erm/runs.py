@@ -133,16 +133,10 @@ class Runs:
         return Batch(*self.train.of(rows), self.eps[rows], self.bound[rows], numbers)
 
     def _groups(self, rows: Tensor) -> list[_Group]:
-        """The rows whose radius is 0, which need no attack, and the others."""
+        """The rows by the attack that they need; one batch for all where that is one."""
         recipe = self.recipe
-        zero = self.eps[rows] == 0
-        if recipe.attack.closed_form or self.net is not None or not bool(zero.any()):
-            return [_Group(slice(None), self._batch(rows), recipe)]
-        calm = replace(recipe, attack=NoAttack(recipe.attack.p))
-        if bool(zero.all()):
-            return [_Group(slice(None), self._batch(rows), calm)]
-        parts = [(zero.nonzero().squeeze(-1), calm), ((~zero).nonzero().squeeze(-1), recipe)]
-        return [_Group(at, self._batch(rows[at]), own) for at, own in parts]
+        parts = [(slice(None), recipe.attack)] if self.net is not None else _parts(recipe.attack, self.eps[rows])
+        return [_Group(at, self._batch(rows[at]), replace(recipe, attack=attack)) for at, attack in parts]
 
     def _loss_and_grad(self, theta: Tensor, groups: list[_Group], noise: Tensor) -> tuple[Tensor, Tensor]:
         if self.net is not None:
@@ -165,7 +159,8 @@ class Runs:
         if self.kernel is not None:
             self._advance_compiled(rows, n)
             return
-        recipe, batch, groups = self.recipe, self._batch(rows), self._groups(rows)
+        recipe, groups = self.recipe, self._groups(rows)
+        batch = groups[0].batch if len(groups) == 1 else self._batch(rows)
         moved = vmap(lambda t, *rest: move(recipe, t, *rest), in_dims=(None, 0, 0, 0))
 
         theta, best, best_loss = self.theta[rows], self.best_theta[rows], self.best_log_loss[rows]
@@ -276,22 +271,22 @@ class Runs:
         if kernel:
             found: Tensor = kernel.margins(theta, x, y, eps)
             return found
-        zero = eps == 0
-        if not attack.closed_form and not isinstance(attack, NoAttack) and bool(zero.any()):
-            calm = NoAttack(attack.p)
-            if bool(zero.all()):
-                return self._attacked(calm, None, theta, eps, x, y, noise)
-            margins = torch.empty_like(y, dtype=theta.dtype)
-            for at, own in ((zero, calm), (~zero, attack)):
-                some = None if noise is None else noise[at]
-                margins[at] = self._attacked(own, None, theta[at], eps[at], x[at], y[at], some)
-            return margins
+        assert noise is not None, "drawn where there is no kernel"
 
-        def one(theta: Tensor, eps: Tensor, x: Tensor, y: Tensor, noise: Any) -> Tensor:
-            return attacked_margin(self.recipe, attack, theta, Batch(x, y, eps, eps, {}), noise)
+        def under(attack: Attack, *some: Any) -> Tensor:
+            def one(theta: Tensor, eps: Tensor, x: Tensor, y: Tensor, noise: Any) -> Tensor:
+                return attacked_margin(self.recipe, attack, theta, Batch(x, y, eps, eps, {}), noise)
 
-        mapped: Tensor = vmap(one)(theta, eps, x, y, noise)
-        return mapped
+            mapped: Tensor = vmap(one)(*some)
+            return mapped
+
+        parts = _parts(attack, eps)
+        if len(parts) == 1:
+            return under(parts[0][1], theta, eps, x, y, noise)
+        margins = torch.empty_like(y, dtype=theta.dtype)
+        for at, own in parts:
+            margins[at] = under(own, theta[at], eps[at], x[at], y[at], noise[at])
+        return margins
 
     def log_losses(self, rows: Tensor) -> Tensor:
         """Worst-case training log losses (len(rows),), with noise from the stream "eval"."""
@@ -331,6 +326,17 @@ class Runs:
             pytree.tree_map(lambda whole, part: whole[i].copy_(part), self.state, kept["state"])
         else:
             self.stopped_at[i] = kept["t"]
+
+
+def _parts(attack: Attack, eps: Tensor) -> list[tuple[Tensor | slice, Attack]]:
+    """Places in eps (R,), and the attack there: a radius of 0 needs none."""
+    zero = eps == 0
+    if attack.closed_form or isinstance(attack, NoAttack) or not bool(zero.any()):
+        return [(slice(None), attack)]
+    calm = NoAttack(attack.p)
+    if bool(zero.all()):
+        return [(slice(None), calm)]
+    return [(zero.nonzero().squeeze(-1), calm), ((~zero).nonzero().squeeze(-1), attack)]
 
 
 def _mapped(theta: Tensor, groups: list[_Group], noise: Tensor) -> tuple[Tensor, Tensor]:
