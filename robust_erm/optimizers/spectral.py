@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robust_erm.linalg import polar
 from robust_erm.optimizers.optimizer import State
 from robust_erm.params import Layout
 
 
 @dataclass(frozen=True)
 class Spectral:
-    """Steepest descent for ``max_l ||W_l||_spectral``, Muon's geometry with an exact SVD.
+    """Steepest descent for ``max_l ||W_l||_spectral``, Muon's geometry with exact polar factors.
 
     For ``grad_{W_l} = U S V'`` the direction is ``U V'`` over the non-zero singular values; the
     dual norm is the sum of the nuclear norms. Vectors count as one column (their spectral norm is
@@ -42,9 +43,8 @@ class Spectral:
         direction, nuclear = {}, torch.zeros_like(log_loss)
         for name, g in layout.unflatten(grad).items():
             matrix = g.reshape(g.shape[0], -1) if g.ndim > 1 else g.unsqueeze(-1)
-            u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-            kept = (s > s[..., :1] * max(matrix.shape) * torch.finfo(s.dtype).eps).to(s.dtype)
-            direction[name] = ((u * kept) @ vh).reshape(g.shape)
-            nuclear = nuclear + s.sum()
+            factor, own = polar(matrix)
+            direction[name] = factor.reshape(g.shape)
+            nuclear = nuclear + own
         flat = layout.flatten(direction)
         return (flat, torch.zeros_like(log_loss), state) if self.normalized else (nuclear * flat, log_loss, state)
