@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from robust_erm.config import Run
+from robust_erm.linalg import polar
 from robust_erm.pack import train_pack
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: the GPU path is not tested here")
@@ -37,3 +38,11 @@ def test_cuda_is_the_cpu(case: str, resolved: Callable[..., Run]) -> None:
         for key, value in cpu.items():
             if isinstance(value, float) and math.isfinite(value) and key != "seconds":
                 assert cuda[key] == pytest.approx(value, rel=1e-8, abs=1e-10), key
+
+
+def test_the_polar_factor_of_a_sketched_matrix() -> None:
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(2, n, 20, generator=generator).double() for n in (600, 700))
+    cpu, cuda = (torch.func.vmap(polar)((left @ right.mT).to(device)) for device in ("cpu", "cuda"))
+    for known, found in zip(cpu, cuda, strict=True):
+        torch.testing.assert_close(found.cpu(), known, rtol=1e-9, atol=1e-10)
