@@ -69,6 +69,17 @@ def test_robust_overfitting() -> None:
     assert said(table, "SD avoids robust overfitting").verdict == FAILS
 
 
+def test_robust_overfitting_of_other_geometries() -> None:
+    table = last({"GD": 0.7, "SD": 0.7, "spectral": 0.7, r"$\ell_3$": 0.7})
+    table.loc[table["algorithm"] == "spectral", "best"] += 0.04
+    shows = said(table, "spectral shows robust overfitting")
+    assert (shows.verdict, shows.where) == (HOLDS, "ours")
+    assert "spectral after 100 steps of 0.01: best along training - last: 4.0 " in shows.measured
+    other = said(table, "l_3 shows robust overfitting")
+    assert other.verdict == FAILS
+    assert other.measured.startswith("l_3 after")
+
+
 def test_the_gap_is_wider_than_in_erm() -> None:
     table = pd.concat([last({"GD": 0.96, "SD": 0.97}, 0.0), last({"GD": 0.7, "SD": 0.66}, 0.2)])
     claim = said(table, "the gap between the algorithms is larger")

@@ -61,7 +61,7 @@ def _where(some: pd.DataFrame, eps: float) -> str:
 def _after(some: pd.DataFrame, name: str) -> str:
     """``SD after 15,000 steps of 3e-05``: GD and SD differ in these."""
     own = some[some["algorithm"] == name]
-    return f"{name} after {own['step'].max():,} steps of {own['eta'].max():g}"
+    return f"{PLAIN.get(name, name)} after {own['step'].max():,} steps of {own['eta'].max():g}"
 
 
 def _standard(some: pd.DataFrame) -> list[Claim]:
@@ -83,7 +83,7 @@ def _outperforms(some: pd.DataFrame, column: str, one: str, other: str, claim: s
 
 
 def _robust(some: pd.DataFrame, eps: float) -> list[Claim]:
-    """SD against GD, and what either loses after its best step."""
+    """SD against GD, and what each algorithm loses after its best step."""
     found, names, where = [], set(some["algorithm"]), _where(some, eps)
     for one, other in (("SD", "GD"), (LONG, "GD"), ("SD", UNIT)):
         if {one, other} <= names:
@@ -92,10 +92,12 @@ def _robust(some: pd.DataFrame, eps: float) -> list[Claim]:
             place, text = "ours" if other == UNIT else where, f"{_after(some, one)} - {_after(some, other)}: {number}"
             found.append(_outperforms(some, "test_robust_acc", one, other, claim, place, text))
     lost = by_algorithm(some.assign(lost=some["best"] - some["test_robust_acc"]), "lost")
-    for name in (n for n in PAPER if n in names):
+    others = [n for n in some["algorithm"].unique() if n not in PAPER]
+    for name in [*(n for n in PAPER if n in names), *others]:
         steepest = name in ("SD", LONG)
-        claim = f"eps = {eps:g}: {name} {'avoids' if steepest else 'shows'} robust overfitting"
-        place, text = "ours" if name == UNIT else where, f"{_after(some, name)}: best along training - last: "
+        claim = f"eps = {eps:g}: {PLAIN.get(name, name)} {'avoids' if steepest else 'shows'} robust overfitting"
+        place = "ours" if name == UNIT or name in others else where
+        text = f"{_after(some, name)}: best along training - last: "
         if not _all_fit(some, name):
             found.append(stated(claim, place, UNFIT, None))
         elif steepest:
