@@ -291,7 +291,7 @@ def test_ctrl_c_detaches_and_cancel_cancels(quiet: Cluster, tmp_path: Path) -> N
     assert done.returncode == 130, done.stderr
     assert "detached: 0 of 4 runs have ended, the tasks go on" in done.stderr
     assert f"python -m robust_erm.slurm collect {sweep_of(tmp_path)}" in done.stdout
-    assert len(running(quiet)) == 2
+    until(lambda: len(running(quiet)) == 2)  # the second may not have started yet
     again = quiet.train(*SWEEP, *ONE, "hydra.launcher.detach=true", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "has been submitted before, and is under way" in again.stderr
