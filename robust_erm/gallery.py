@@ -6,64 +6,13 @@ python -m robust_erm.gallery outputs/reproduced --scale paper --out outputs/gall
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from robust_erm.claims import FAILS, HOLDS, UNDECIDED
-from robust_erm.errors import ConfigError, require
-from robust_erm.files import write_whole
-from robust_erm.live import duration
-
-_FIRST = (
-    "fig1",
-    "fig2_left",
-    "fig2_right",
-    "fig3_left",
-    "fig3_right",
-    "fig5",
-    "fig6",
-    "fig7",
-    "fig8",
-    "table1",
-)  # others by name
-
-
-_SAME = ("scale=", "output_dir=", "hydra", "trainer.")  # overrides that change no result
-
-
-def page(folders: Sequence[Path], out: Path) -> str:
-    """Copy the pictures to ``out``, and return the page in Markdown."""
-    parts = []
-    overview = ["| experiment | verdicts | time, device |", "|---|---|---|"]
-    for folder in folders:
-        facts = json.loads((folder / "claims.json").read_text())
-        name = folder.name.rpartition("-")[0]
-        write_whole(out / f"{name}.png", (folder / f"{name}.png").read_bytes())
-        counts = Counter(claim["verdict"] for claim in facts["claims"])
-        verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in (HOLDS, FAILS, UNDECIDED) if counts[verdict])
-        where = f"{duration(facts['seconds'])}, {facts['device']}"
-        own = [o for o in facts["command"].split() if "=" in o and not o.startswith(_SAME)]
-        other = ", with other settings than the scale's" if own else ""
-        overview.append(f"| [{_cell(facts['title'])}](#{name}){other} | {verdicts} | {where} |")
-        parts += [f'<a id="{name}"></a>', f"## {facts['title']}", "", f"![{facts['title']}]({name}.png)", ""]
-        parts += [f"`{facts['command']}`: {facts['runs']} runs ({facts['status']}), {facts['dtype']}; {where}.", ""]
-        if own:
-            parts += [f"**With settings of its own instead of the scale's**: `{' '.join(own)}`.", ""]
-        parts += ["| claim | where | measured | verdict |", "|---|---|---|---|", *map(_row, facts["claims"]), ""]
-    return "\n".join([*overview, "", *parts])
-
-
-def _row(claim: dict[str, Any]) -> str:
-    cells = (claim["claim"], claim["where"], claim["measured"], f"**{claim['verdict']}**")
-    return "| " + " | ".join(map(_cell, cells)) + " |"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+from robust_erm.core.errors import ConfigError, require
+from robust_erm.papers.gallery import FIRST, page, refresh
+from robust_erm.store.files import write_whole
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,11 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"robust_erm: {error}", file=sys.stderr)
         return 2
-    names = [*_FIRST, *sorted(p.name.rpartition("-")[0] for p in found)]
+    names = [*FIRST, *sorted(p.name.rpartition("-")[0] for p in found)]
     found.sort(key=lambda p: names.index(p.name.rpartition("-")[0]))
     options.out.mkdir(parents=True, exist_ok=True)
     write_whole(options.out / "README.md", (page(found, options.out) + "\n").encode())
-    print(f"{options.out / 'README.md'}: {len(found)} experiments")
+    also = " and the table over all papers" if refresh(options.out.parent) else ""
+    print(f"{options.out / 'README.md'}: {len(found)} experiments{also}")
     return 0
 
 

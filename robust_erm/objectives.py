@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robust_erm.errors import ConfigError, one_of
-from robust_erm.linalg import own_class
+from robust_erm.core.errors import ConfigError, one_of
+from robust_erm.core.linalg import own_class
 
 
 def scores(f: Tensor, y: Tensor) -> Tensor:
     """Scores ``s`` (n,) of outputs: f (n,) with y (n,) in {-1, +1}, or f (n, C) with classes y."""
     if f.ndim == 1:
         return -y * f
-    own = own_class(f, y)
+    own = own_class(f.shape[-1], y)
     true = torch.where(own, f, torch.zeros_like(f)).sum(-1)
     return torch.where(own, torch.full_like(f, -math.inf), f).logsumexp(-1) - true
 

@@ -6,134 +6,15 @@ python -m robust_erm.page outputs --where optimizer=sd --out page.html
 from __future__ import annotations
 
 import argparse
-import html
-import json
-import math
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from robust_erm.errors import ConfigError, require
-from robust_erm.files import write_whole
-from robust_erm.results import load, read_curves, varying, where
-from robust_erm.run_folder import CONFIG, METRICS, SUMMARY
-from robust_erm.terminal import SHOWN
-
-TEMPLATE = Path(__file__).with_suffix(".html")
-
-# the metrics that the menus list first
-_FIRST = (
-    *("test_robust_acc", "train_robust_acc", "test_clean_acc", "train_clean_acc", "gap_robust", "gap_clean"),
-    *("log_loss", "margin_robust_l1", "margin_robust_l2", "margin_robust_linf"),
-)
-_NUMBERS = 1_200_000  # of all curves together, each 8 bytes of the page or so
-_LEAST = 8  # measurements that a thinned curve keeps
-
-
-def expand(paths: Sequence[str | Path]) -> list[Path]:
-    """Run folders, and folders of them, as they are; a sweep's folder as the run folders that its table names.
-
-    These are looked for where the sweep wrote them (from the working directory), then beside its ``sweeps`` folder.
-    """
-    found = []
-    for path in map(Path, paths):
-        table = path / "table.csv"
-        if not table.is_file() or (path / SUMMARY).is_file():
-            found.append(path)
-            continue
-        runs = pd.read_csv(table)
-        require("folder" in runs, "paths", table, "is no table of a sweep: it has no column folder")
-        for run in map(Path, runs["folder"]):
-            moved = path.resolve().parents[1] / run.name
-            found.append(moved if moved.exists() and not run.exists() else run)
-    return found
-
-
-def not_ended(paths: Sequence[Path]) -> int:
-    """The number of run folders below ``paths`` without a summary: under way, cut off or failed."""
-    configs = {c.resolve() for path in paths for c in path.rglob(CONFIG) if not (c.parent / SUMMARY).is_file()}
-    return sum(c.read_text().startswith("id:") for c in configs)  # W&B leaves a config.yaml of another kind
-
-
-def thinned(frame: pd.DataFrame, numbers: int = _NUMBERS) -> tuple[dict[str, list[Any]], int]:
-    """The curves to draw, to 6 significant digits, with null for what is not finite.
-
-    Args:
-        frame: the runs.
-        numbers: about how many to keep of all curves together; a run keeps its first and last measurement.
-
-    Returns:
-        ``{metric: [values of run 0, values of run 1, ...]}``, ``step`` first (null: the run has no such
-        metric), and how many runs are thinned.
-    """
-    table = read_curves(frame[["folder"]])
-    metrics = [str(c) for c in table if c != "folder"]
-    most = max(_LEAST, numbers // (len(frame) * len(metrics)))
-    curves: dict[str, list[Any]] = {metric: [] for metric in metrics}
-    thin = 0
-    for _, run in table.groupby("folder", sort=False):
-        thin += len(run) > most
-        index = np.linspace(0, len(run) - 1, min(most, len(run))).round().astype(int)
-        for metric, lists in curves.items():
-            values = [_short(v) for v in run[metric].to_numpy(dtype=float)[index].tolist()]
-            lists.append(None if all(v is None for v in values) else values)
-    return curves, thin
-
-
-def _short(value: float) -> float | None:
-    if not math.isfinite(value):
-        return None
-    return int(value) if value.is_integer() and abs(value) < 1e15 else float(f"{value:.6g}")
-
-
-def _plain(value: Any) -> Any:
-    """``value`` as JSON can hold it: NaN as null, an infinity (``p=inf``) as text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
-
-
-def content(frame: pd.DataFrame, title: str, unfinished: int = 0, numbers: int = _NUMBERS) -> dict[str, Any]:
-    """All that the page shows, as JSON; a column that is equal in all runs stands once, in ``constant``.
-
-    ``keys`` are the varying ones, without those that repeat another (``attack.p`` takes its value from ``p``).
-    """
-    keys = [str(key) for key in frame[varying(frame)].map(str).T.drop_duplicates().index]
-    curves, thin = thinned(frame, numbers)
-    metrics = [m for m in dict.fromkeys((*_FIRST, *curves)) if m in curves and m != "step"]
-    columns = {str(c): [_plain(v) for v in frame[c].tolist()] for c in frame}
-    shown = [
-        c
-        for c in (*keys, *SHOWN, "gap_clean", "gap_robust", "folder")
-        if c in columns and any(v is not None for v in columns[c])
-    ]
-    kept = {*shown, *(m for m in metrics if m in columns)}
-    constant = {c: v[0] for c, v in columns.items() if c not in kept and len({*map(str, v)}) == 1}
-    return {
-        "title": title,
-        "made": time.strftime("%Y-%m-%d %H:%M %Z"),
-        "count": len(frame),
-        "not_ended": unfinished,
-        "thinned": thin,
-        "keys": keys,
-        "shown": list(dict.fromkeys(shown)),
-        "metrics": metrics,
-        "constant": constant,
-        "columns": {c: v for c, v in columns.items() if c not in constant},
-        "curves": curves,
-    }
-
-
-def page(data: dict[str, Any]) -> bytes:
-    """The template with ``data`` in it; no text of ``data`` can end the script element."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    before, after = TEMPLATE.read_text(encoding="utf-8").split("{{data}}")
-    return (before.replace("{{title}}", html.escape(data["title"])) + text + after).encode()
+from robust_erm.core.errors import ConfigError, require
+from robust_erm.reports.page import content, expand, not_ended, page
+from robust_erm.reports.tables import load, where
+from robust_erm.store.files import write_whole
+from robust_erm.store.run_folder import METRICS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,17 +25,19 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from robust_erm.attacks.exact import Exact
-from robust_erm.config import Run, resolve
+from robust_erm.core.params import Layout
+from robust_erm.core.streams import torch_stream
 from robust_erm.data import mnist
 from robust_erm.models.linear import Linear
 from robust_erm.objectives import Objective
 from robust_erm.optimizers.steepest import Steepest
-from robust_erm.params import Layout
-from robust_erm.runs import Points, Runs
 from robust_erm.schedules.bounded_loss import BoundedLoss
-from robust_erm.step import Recipe
-from robust_erm.streams import torch_stream
-from robust_erm.train import conf_dir, prepare
+from robust_erm.store.config import Run, resolve
+from robust_erm.store.source import conf_dir
+from robust_erm.sweeps.lines import prepare
+from robust_erm.training.points import Points
+from robust_erm.training.runs import Runs
+from robust_erm.training.step import Recipe
 
 torch.set_num_threads(1)
 prepare()

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
+from robust_erm.core.fields import per_run
 from robust_erm.data.dataset import Dataset
 from robust_erm.data.gaussian import Gaussian
-from robust_erm.fields import per_run
 
 
 @dataclass(frozen=True)

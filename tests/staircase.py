@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robust_erm.core.params import Params
 from robust_erm.models.linear import Linear
-from robust_erm.params import Params
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from robust_erm.errors import ConfigError
+from robust_erm.core.errors import ConfigError
 from robust_erm.objectives import Objective, log_softplus, scores
 
 getcontext().prec = 400

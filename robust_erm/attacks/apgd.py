@@ -20,9 +20,9 @@ from robust_erm.attacks.attack import (
     uniform_in_ball,
     weaker,
 )
-from robust_erm.errors import one_of, require
-from robust_erm.margins import margin
-from robust_erm.norms import Norm
+from robust_erm.core.errors import one_of, require
+from robust_erm.core.margins import margin
+from robust_erm.core.norms import Norm
 
 _MOMENTUM, _ENOUGH = 0.75, 0.75
 

@@ -10,9 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from robust_erm.linalg import own_class
-from robust_erm.margins import margin
-from robust_erm.norms import Norm
+from robust_erm.core.linalg import own_class
+from robust_erm.core.margins import margin
+from robust_erm.core.norms import Norm
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def rivals(outputs: Tensor, y: Tensor, k: int) -> list[Tensor | None]:
     """The k classes (n,) that come nearest to each sample's own, by their logits; [None] for one logit."""
     if outputs.ndim == 1:
         return [None]
-    own = own_class(outputs, y)
+    own = own_class(outputs.shape[-1], y)
     order = torch.where(own, torch.full_like(outputs, -math.inf), outputs).argsort(-1, descending=True)
     return [order[:, j] for j in range(min(k, outputs.shape[-1] - 1))]
 
@@ -168,5 +168,5 @@ def against(outputs: Tensor, y: Tensor, rival: Tensor | None) -> Tensor:
     """``z_y - z_rival`` (n,), or ``y f`` for one logit."""
     if rival is None:
         return y * outputs
-    true = torch.where(own_class(outputs, y), outputs, torch.zeros_like(outputs)).sum(-1)
+    true = torch.where(own_class(outputs.shape[-1], y), outputs, torch.zeros_like(outputs)).sum(-1)
     return true - outputs.gather(-1, rival.unsqueeze(-1)).squeeze(-1)

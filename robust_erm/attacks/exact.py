@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from robust_erm.attacks.attack import Deterministic, Victim
-from robust_erm.linalg import own_class
-from robust_erm.norms import Norm
+from robust_erm.core.linalg import own_class
+from robust_erm.core.norms import Norm
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Exact(Deterministic):
         classes = y.long()
         difference = w.unsqueeze(1) - w.unsqueeze(0)  # (C, C, d): w_y - w_c
         logits = x @ w.mT
-        own = own_class(logits, y)
+        own = own_class(len(w), y)
         true = torch.where(own, logits, torch.zeros_like(logits)).sum(-1, keepdim=True)
         worst = true - logits - eps * norm.dual.value(difference)[classes]
         rival = torch.where(own, torch.full_like(worst, math.inf), worst).argmin(-1)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from robust_erm.attacks.attack import Deterministic, Victim, against, into_box, rivals, weaker
-from robust_erm.errors import require
-from robust_erm.norms import Norm
+from robust_erm.core.errors import require
+from robust_erm.core.norms import Norm
 
 _OVERSHOOT, _BIAS, _BACK = 1.05, 0.1, 0.9  # eta, alpha_max, beta of the paper
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from robust_erm.attacks.attack import Deterministic, Victim, into_box, steepest_step
-from robust_erm.norms import Norm
+from robust_erm.core.norms import Norm
 
 
 @dataclass(frozen=True)

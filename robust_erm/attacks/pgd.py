@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from robust_erm.attacks.attack import Iterative, Victim, into_box, steepest_step, uniform_in_ball, weaker
-from robust_erm.errors import require
-from robust_erm.norms import Norm
+from robust_erm.core.errors import require
+from robust_erm.core.norms import Norm
 
 
 @dataclass(frozen=True)

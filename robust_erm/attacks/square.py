@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.attacks.attack import Iterative, Victim, into_box
-from robust_erm.errors import require
+from robust_erm.core.errors import require
 
 _HALVED_AT = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robust_erm.core.errors import one_of, require
+from robust_erm.core.fields import per_run
+from robust_erm.core.streams import numpy_stream
 from robust_erm.data.dataset import Array, Dataset, Synthetic
-from robust_erm.errors import one_of, require
-from robust_erm.fields import per_run
-from robust_erm.streams import numpy_stream
 
 
 @dataclass(frozen=True)

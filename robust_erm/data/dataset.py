@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from robust_erm.errors import require
+from robust_erm.core.errors import require
 
 Array = npt.NDArray[np.float64]
 Points: TypeAlias = Any  # points by rows: an Array, or a scipy.sparse.csr_array

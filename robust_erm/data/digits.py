@@ -7,9 +7,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from robust_erm.core.errors import require
 from robust_erm.data import images
 from robust_erm.data.dataset import Array, Dataset
-from robust_erm.errors import require
 
 
 @lru_cache(maxsize=1)
@@ -21,7 +21,7 @@ def _load() -> tuple[Array, images.Labels]:
 
 
 @dataclass(frozen=True)
-class Digits:
+class Digits(images.OfClasses):
     """m random training images of 1,797, d = 64, pixels in [0, 1]; all others are the test set.
 
     Args:
@@ -40,11 +40,6 @@ class Digits:
     def dimension(self) -> int:
         """Numbers in one input."""
         return 64
-
-    @property
-    def n_classes(self) -> int:
-        """Number of classes."""
-        return len(self.classes)
 
     def check(self) -> None:
         """M must leave test images."""

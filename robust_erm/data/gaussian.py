@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from robust_erm.core.errors import one_of, require
+from robust_erm.core.fields import per_run
+from robust_erm.core.streams import numpy_stream
 from robust_erm.data.dataset import Array, Dataset, GaussianTeacher, Points, Synthetic
-from robust_erm.errors import one_of, require
-from robust_erm.fields import per_run
-from robust_erm.streams import numpy_stream
 
 _CHUNK = 256  # rows per draw, fixed: then a larger m extends the same sequence of points
 _CHUNK_SPARSE = 4096

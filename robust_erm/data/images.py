@@ -5,11 +5,22 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from robust_erm.core.errors import require
+from robust_erm.core.streams import numpy_stream
 from robust_erm.data.dataset import Array, Dataset
-from robust_erm.errors import require
-from robust_erm.streams import numpy_stream
 
 Labels = npt.NDArray[np.int64]
+
+
+class OfClasses:
+    """What data sets of chosen classes share."""
+
+    classes: tuple[int, ...]
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
 
 
 def check_classes(classes: tuple[int, ...]) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pooch
 
+from robust_erm.core.errors import ConfigError, require
 from robust_erm.data import images
 from robust_erm.data.dataset import Array, Dataset
-from robust_erm.errors import ConfigError, require
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 
@@ -90,7 +90,7 @@ def load(folder: str | None, cache: str, url: str, part: str) -> tuple[Array, im
 
 
 @dataclass(frozen=True)
-class MNIST:
+class MNIST(images.OfClasses):
     """m random images of MNIST's training set; its whole test set of the same classes.
 
     Args:
@@ -123,11 +123,6 @@ class MNIST:
     def dimension(self) -> int:
         """Numbers in one input."""
         return 784
-
-    @property
-    def n_classes(self) -> int:
-        """Number of classes."""
-        return len(self.classes)
 
     def check(self) -> None:
         """The files must be there and whole, and m at most what they hold."""

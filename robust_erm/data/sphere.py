@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robust_erm.core.streams import numpy_stream
 from robust_erm.data.dataset import Array, Dataset, Synthetic
-from robust_erm.streams import numpy_stream
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robust_erm.errors import ConfigError, require
-from robust_erm.fields import per_run
-from robust_erm.linalg import linear
+from robust_erm.core.errors import ConfigError, require
+from robust_erm.core.fields import per_run
+from robust_erm.core.linalg import linear
+from robust_erm.core.params import Params
 from robust_erm.models.model import squeeze_logit, uniform
-from robust_erm.params import Params
 
 
 @dataclass(frozen=True)

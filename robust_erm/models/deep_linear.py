@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robust_erm.errors import require
-from robust_erm.fields import per_run
-from robust_erm.linalg import linear
+from robust_erm.core.errors import require
+from robust_erm.core.fields import per_run
+from robust_erm.core.linalg import linear
+from robust_erm.core.params import Params
 from robust_erm.models.model import squeeze_logit, uniform
-from robust_erm.params import Params
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robust_erm.errors import ConfigError, require
-from robust_erm.fields import per_run
-from robust_erm.linalg import matvec
-from robust_erm.params import Params
+from robust_erm.core.errors import ConfigError, require
+from robust_erm.core.fields import per_run
+from robust_erm.core.linalg import matvec
+from robust_erm.core.params import Params
 
 
 @dataclass(frozen=True)

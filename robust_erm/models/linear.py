@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robust_erm.errors import require
-from robust_erm.fields import per_run
-from robust_erm.linalg import linear, matvec
-from robust_erm.params import Params
+from robust_erm.core.errors import require
+from robust_erm.core.fields import per_run
+from robust_erm.core.linalg import linear, matvec
+from robust_erm.core.params import Params
 
 
 @dataclass(frozen=True)

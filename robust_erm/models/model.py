@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from robust_erm.params import Params
+from robust_erm.core.params import Params
 
 
 class Model(Protocol):

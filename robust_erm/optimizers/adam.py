@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robust_erm.errors import require
-from robust_erm.fields import per_run
+from robust_erm.core.errors import require
+from robust_erm.core.fields import per_run
+from robust_erm.core.params import Layout
 from robust_erm.optimizers.optimizer import State
-from robust_erm.params import Layout
 from robust_erm.schedules.schedule import log
 
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from robust_erm.params import Layout
+from robust_erm.core.params import Layout
 
 State = dict[str, Tensor]
 
@@ -34,3 +34,22 @@ class Optimizer(Protocol):
     def update(self, grad: Tensor, log_loss: Tensor, state: State, layout: Layout) -> tuple[Tensor, Tensor, State]:
         """(direction (P,), log_scale (), next state) from grad = grad log L (P,)."""
         ...
+
+
+class Stateless:
+    """What an optimizer without a memory shares."""
+
+    def init(self, theta: Tensor) -> State:
+        """No state."""
+        return {}
+
+
+class Normalizable(Stateless):
+    """What steepest descent in any norm shares: the factor of the dual norm, which ``normalized`` leaves out."""
+
+    normalized: bool
+
+    @property
+    def scales_with_loss(self) -> bool:
+        """Unless normalized."""
+        return not self.normalized

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robust_erm.errors import require
-from robust_erm.optimizers.optimizer import State
-from robust_erm.params import Layout
+from robust_erm.core.errors import require
+from robust_erm.core.params import Layout
+from robust_erm.optimizers.optimizer import State, Stateless
 
 
 @dataclass(frozen=True)
-class Oracle:
+class Oracle(Stateless):
     """What steepest descent with respect to l_r converges to in direction: the robust max-margin separator.
 
     Nothing is trained: the run begins and ends, at step 0, with the solution of
@@ -51,10 +51,6 @@ class Oracle:
     def scales_with_loss(self) -> bool:
         """Of no meaning here; suits every schedule."""
         return True
-
-    def init(self, theta: Tensor) -> State:
-        """No state."""
-        return {}
 
     def update(self, grad: Tensor, log_loss: Tensor, state: State, layout: Layout) -> tuple[Tensor, Tensor, State]:
         """No move."""

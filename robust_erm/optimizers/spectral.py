@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robust_erm.linalg import polar
-from robust_erm.optimizers.optimizer import State
-from robust_erm.params import Layout
+from robust_erm.core.linalg import polar
+from robust_erm.core.params import Layout
+from robust_erm.optimizers.optimizer import Normalizable, State
 
 
 @dataclass(frozen=True)
-class Spectral:
+class Spectral(Normalizable):
     """Steepest descent for ``max_l ||W_l||_spectral``, Muon's geometry with exact polar factors.
 
     For ``grad_{W_l} = U S V'`` the direction is ``U V'`` over the non-zero singular values; the
@@ -28,15 +28,6 @@ class Spectral:
 
     schedule: Any
     normalized: bool = False
-
-    @property
-    def scales_with_loss(self) -> bool:
-        """Unless normalized."""
-        return not self.normalized
-
-    def init(self, theta: Tensor) -> State:
-        """No state."""
-        return {}
 
     def update(self, grad: Tensor, log_loss: Tensor, state: State, layout: Layout) -> tuple[Tensor, Tensor, State]:
         """See :class:`robust_erm.optimizers.optimizer.Optimizer`."""

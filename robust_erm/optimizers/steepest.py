@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robust_erm.errors import require
-from robust_erm.norms import Norm
-from robust_erm.optimizers.optimizer import State
-from robust_erm.params import Layout
+from robust_erm.core.errors import require
+from robust_erm.core.norms import Norm
+from robust_erm.core.params import Layout
+from robust_erm.optimizers.optimizer import Normalizable, State
 
 
 @dataclass(frozen=True)
-class Steepest:
+class Steepest(Normalizable):
     """``theta - eta u``, ``u = argmax_{||u||_r <= 1} <u, grad L>``, times ``||grad L||_{r*}``.
 
     r = 2 is gradient descent, r = 1 coordinate descent (one coordinate of all parameters),
@@ -42,15 +42,6 @@ class Steepest:
     def nickname(self) -> str:
         """gd, cd, sd, or steepest<r>: for names of folders."""
         return {1.0: "cd", 2.0: "gd", math.inf: "sd"}.get(self.r, f"steepest{self.r:g}")
-
-    @property
-    def scales_with_loss(self) -> bool:
-        """Unless normalized."""
-        return not self.normalized
-
-    def init(self, theta: Tensor) -> State:
-        """No state."""
-        return {}
 
     def update(self, grad: Tensor, log_loss: Tensor, state: State, layout: Layout) -> tuple[Tensor, Tensor, State]:
         """See :class:`robust_erm.optimizers.optimizer.Optimizer`."""

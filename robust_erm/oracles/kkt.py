@@ -16,12 +16,12 @@ from scipy.optimize import nnls
 from torch import Tensor
 from torch.func import grad, vmap
 
-from robust_erm.errors import require
-from robust_erm.linalg import linear
-from robust_erm.margins import margin
+from robust_erm.core.errors import require
+from robust_erm.core.linalg import linear
+from robust_erm.core.margins import margin
+from robust_erm.core.params import Layout, Params
 from robust_erm.models.mlp import MLP
 from robust_erm.models.model import Model
-from robust_erm.params import Layout, Params
 
 Array = npt.NDArray[np.float64]
 

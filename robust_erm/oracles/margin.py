@@ -13,7 +13,7 @@ import torch
 from scipy import sparse
 from scipy.optimize import linprog, nnls
 
-from robust_erm.norms import Norm
+from robust_erm.core.norms import Norm
 from robust_erm.oracles.cones import ConeProgram
 
 Array = npt.NDArray[np.float64]

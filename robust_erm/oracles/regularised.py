@@ -6,7 +6,7 @@ import clarabel
 import numpy as np
 import numpy.typing as npt
 
-from robust_erm.errors import require
+from robust_erm.core.errors import require
 from robust_erm.oracles.cones import ConeProgram
 
 Array = npt.NDArray[np.float64]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from scipy.special import ndtr, owens_t
 
-from robust_erm.norms import Norm
+from robust_erm.core.norms import Norm
 
 Array = npt.NDArray[np.float64]
 

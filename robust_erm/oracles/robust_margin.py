@@ -11,8 +11,8 @@ import numpy.typing as npt
 import piqp
 import torch
 
-from robust_erm.errors import require
-from robust_erm.norms import Norm
+from robust_erm.core.errors import require
+from robust_erm.core.norms import Norm
 from robust_erm.oracles.cones import ConeProgram
 from robust_erm.oracles.margin import MaxMargin, accepted, max_margin, norm
 

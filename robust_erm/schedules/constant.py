@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robust_erm.errors import require
-from robust_erm.fields import per_run
+from robust_erm.core.errors import require
+from robust_erm.core.fields import per_run
 from robust_erm.schedules.schedule import Memoryless, Point, State, log
 
 

@@ -14,17 +14,17 @@ from pathlib import Path
 
 from rich.table import Table
 
-from robust_erm import source
-from robust_erm.config import resolve
-from robust_erm.errors import ConfigError, require
-from robust_erm.files import write_json
-from robust_erm.report import Failure
+from robust_erm.core.errors import ConfigError, require
+from robust_erm.reports.report import Failure
+from robust_erm.reports.terminal import console, output, say, set_up_logging
 from robust_erm.slurm import sbatch, submit
 from robust_erm.slurm.folder import SlurmSweep, found, opened, read, states
 from robust_erm.slurm.launch import announce, follow, leave
 from robust_erm.slurm.settings import changed, settings
 from robust_erm.slurm.watch import Watch, command, conclude
-from robust_erm.terminal import console, output, say, set_up_logging
+from robust_erm.store import source
+from robust_erm.store.config import resolve
+from robust_erm.store.files import write_json
 
 
 def status(sweep: SlurmSweep) -> int:

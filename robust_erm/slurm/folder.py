@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robust_erm import queue
-from robust_erm.errors import ConfigError
-from robust_erm.files import read_text, write_json
-from robust_erm.queue import Seen
+from robust_erm.core.errors import ConfigError
+from robust_erm.store import queue
+from robust_erm.store.files import read_text, write_json
+from robust_erm.store.queue import Seen
 
 _LINES = 8  # of a log, in a report
 

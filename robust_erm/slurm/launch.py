@@ -10,24 +10,25 @@ from typing import Any
 
 from rich.table import Table
 
-from robust_erm import source
-from robust_erm.config import Run, title
-from robust_erm.errors import ConfigError, require
-from robust_erm.files import write_json
-from robust_erm.report import Result
-from robust_erm.run_folder import RunFolder, folder_of
+from robust_erm.core.errors import ConfigError, require
+from robust_erm.reports.report import Result
+from robust_erm.reports.terminal import console, output, say
 from robust_erm.slurm import sbatch, submit
 from robust_erm.slurm.folder import SlurmSweep
 from robust_erm.slurm.settings import Settings, settings, snapshots
 from robust_erm.slurm.watch import Watch, command, conclude, wait
-from robust_erm.sweep import Config, checked, leave_nothing
-from robust_erm.terminal import console, output, say
+from robust_erm.store import source
+from robust_erm.store.config import Run
+from robust_erm.store.files import write_json
+from robust_erm.store.identity import title
+from robust_erm.store.run_folder import RunFolder, folder_of
+from robust_erm.sweeps.check import Config, checked, leave_nothing
 
 
 def launch(
     configs: Iterable[Config], overrides: Sequence[Sequence[str]], folder: Path, given: dict[str, Any]
 ) -> list[tuple[Path, Result]]:
-    """Check, submit, wait and report; see :func:`robust_erm.sweep.run_sweep`."""
+    """Check, submit, wait and report; see :func:`robust_erm.sweeps.run.run_sweep`."""
     kept: list[Settings] = []
 
     def fits() -> None:
@@ -138,8 +139,9 @@ def _dry_run(sweep: SlurmSweep, runs: Sequence[Run], todo: Sequence[Run], chosen
         output.print(table)
         try:
             sbatch.require_slurm()
-        except ConfigError as error:
+            said = sbatch.test(text, chosen)
+        except sbatch.NoCluster as error:
             say(f"not asked whether it would be accepted: {error}")
         else:
-            say(f"sbatch: {sbatch.test(text, chosen)}")
+            say(f"sbatch: {said}")
     leave_nothing(sweep.folder)

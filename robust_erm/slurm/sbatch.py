@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from robust_erm import queue
-from robust_erm.errors import ConfigError, hint, require
+from robust_erm.core.errors import ConfigError, hint, require
 from robust_erm.slurm.settings import KEY, Settings
 from robust_erm.slurm.task import AGAIN
+from robust_erm.store import queue
 
 _DEATHS = 2  # times that a task which was killed goes on
 # what sbatch says, and what is to be done
@@ -39,16 +39,20 @@ _ADVICE = {
         "",
         "no node has what a task asks for ({asked}); sinfo -o '%P %c %m %G' shows what there is",
     ),
-    r"configuration source": ("", "SLURM is installed but not configured here; run it on a login node of the cluster"),
     r"Unable to contact|Connection refused|timed out": ("", "the SLURM controller does not answer: try again later"),
 }
 
 
+class NoCluster(ConfigError):
+    """This machine cannot submit: it has no SLURM, or one that is not configured."""
+
+
 def require_slurm() -> None:
-    """Raise :class:`ConfigError` where this machine cannot submit."""
+    """Raise :class:`NoCluster` where this machine cannot submit."""
     missing = [tool for tool in ("sbatch", "srun", "squeue", "scontrol") if shutil.which(tool) is None]
-    advice = f"there is no {missing[0] if missing else ''} on this machine; run it on a login node of the cluster, "
-    require(not missing, "hydra/launcher", "slurm", advice + "or train here with hydra/launcher=packed")
+    if missing:
+        advice = f"there is no {missing[0]} on this machine; run it on a login node of the cluster, or train here with "
+        raise NoCluster("hydra/launcher", "slurm", f"{advice}hydra/launcher=packed")
 
 
 def script(chosen: Settings, folder: Path, code: Path, name: str, tasks: int) -> str:
@@ -125,6 +129,9 @@ def refusal(said: str, chosen: Settings) -> ConfigError:
     lines = [re.sub(r"^(sbatch|allocation failure): (error: )?", "", line.strip()) for line in said.splitlines()]
     lines = [line for line in lines if line and "Batch job submission failed" not in line] or lines
     text = "; ".join(dict.fromkeys(line.removeprefix("error: ") for line in lines)) or "no reason"
+    if "configuration source" in said:
+        advice = "SLURM is installed but not configured here; run it on a login node of the cluster"
+        return NoCluster("hydra/launcher", "slurm", f"{advice} (sbatch: {text})")
     for pattern, (option, advice) in _ADVICE.items():
         if re.search(pattern, said):
             asked = {"memory": chosen.memory, "cpus": chosen.cpus, "gpus": chosen.gpus, "partition": chosen.partition}

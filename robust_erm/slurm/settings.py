@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from robust_erm.config import typed
-from robust_erm.errors import ConfigError, require
+from robust_erm.core.errors import ConfigError, require
+from robust_erm.store.typed import typed
 
 KEY = "hydra.launcher"
 

@@ -15,16 +15,18 @@ from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from robust_erm import locks, plan, queue, source
-from robust_erm.config import Run, as_data
-from robust_erm.errors import ConfigError, require
-from robust_erm.files import write_json
-from robust_erm.problem import MARGINS
-from robust_erm.run_folder import RunFolder
+from robust_erm.core.errors import ConfigError, require
 from robust_erm.slurm import sbatch
 from robust_erm.slurm.folder import SlurmSweep, Submission
 from robust_erm.slurm.settings import Settings, snapshots
 from robust_erm.slurm.task import Share
+from robust_erm.store import locks, queue, source
+from robust_erm.store.config import Run
+from robust_erm.store.files import write_json
+from robust_erm.store.identity import as_data
+from robust_erm.store.run_folder import RunFolder
+from robust_erm.sweeps import plan
+from robust_erm.training.problem import MARGINS
 
 _WORTH = 8  # runs that train together about as fast as one, and are not worth several GPUs
 

@@ -16,9 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from robust_erm.files import write_json
-from robust_erm.queue import this_job
 from robust_erm.slurm.folder import Submission, read
+from robust_erm.store.files import write_json
+from robust_erm.store.queue import this_job
 
 AGAIN = 75  # exit status of a task that was told to end and wants to go on later (EX_TEMPFAIL)
 
@@ -95,12 +95,12 @@ class Work:
         return state
 
     def _train(self) -> None:
-        from robust_erm.config import resolve
-        from robust_erm.problem import MARGINS
-        from robust_erm.report import Failure
-        from robust_erm.source import fingerprint
-        from robust_erm.sweep import Sweep
-        from robust_erm.terminal import set_up_logging
+        from robust_erm.reports.report import Failure
+        from robust_erm.reports.terminal import set_up_logging
+        from robust_erm.store.config import resolve
+        from robust_erm.store.source import fingerprint
+        from robust_erm.sweeps.sweep import Sweep
+        from robust_erm.training.problem import MARGINS
 
         set_up_logging()
         given = self.given
@@ -148,7 +148,7 @@ class Work:
         self._fail_all(f"was requeued {often}; checkpoints are kept", "")
 
     def _failed(self, error: Exception) -> None:
-        from robust_erm.workers import described
+        from robust_erm.sweeps.workers import described
 
         said = described(error)
         print(said["traceback"], file=sys.stderr, flush=True)
@@ -168,7 +168,7 @@ class Work:
 
 def _told(work: Work, seconds: float, *args: Any) -> Any:
     """A view that also tells the submission's folder."""
-    from robust_erm.live import View
+    from robust_erm.reports.live import View
 
     class Told(View):
         said_at = 0.0

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robust_erm import locks
-from robust_erm.live import View
-from robust_erm.report import Failure, Point, Result, report
-from robust_erm.run_folder import SUMMARY, read_config, read_summary
+from robust_erm.reports.live import View
+from robust_erm.reports.report import Failure, Point, Result, report
+from robust_erm.reports.terminal import console, say
 from robust_erm.slurm.folder import SlurmSweep, Task, states
-from robust_erm.terminal import console, say
+from robust_erm.store import locks
+from robust_erm.store.run_folder import SUMMARY, read_config, read_summary
 
 _PATIENCE = 15.0  # seconds after the end of a task within which a network file system shows its last word
 _VISIBLE = 90.0  # the same for the results that it names: a directory may be seen as it was a minute ago

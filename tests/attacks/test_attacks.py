@@ -14,9 +14,9 @@ from robust_erm.attacks.exact import Exact
 from robust_erm.attacks.fgm import FGM
 from robust_erm.attacks.none import NoAttack
 from robust_erm.attacks.pgd import PGD
-from robust_erm.errors import ConfigError
+from robust_erm.core.errors import ConfigError
+from robust_erm.core.norms import Norm
 from robust_erm.models.mlp import MLP
-from robust_erm.norms import Norm
 
 PS = [1.0, 2.0, math.inf]
 

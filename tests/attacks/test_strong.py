@@ -19,7 +19,7 @@ from robust_erm.attacks.exact import Exact
 from robust_erm.attacks.fab import FAB, nearest_zero
 from robust_erm.attacks.pgd import PGD
 from robust_erm.attacks.square import Square
-from robust_erm.norms import Norm
+from robust_erm.core.norms import Norm
 
 PS = [1.0, 2.0, math.inf]
 

@@ -30,13 +30,13 @@ from conftest import MNIST_FOLDER, make_runs
 
 from robust_erm.attacks.exact import Exact
 from robust_erm.attacks.pgd import PGD
+from robust_erm.core.linalg import polar
 from robust_erm.data.gaussian import Gaussian
 from robust_erm.data.mnist import MNIST
-from robust_erm.linalg import polar
 from robust_erm.models.mlp import MLP
 from robust_erm.optimizers.steepest import Steepest
-from robust_erm.runs import Runs
 from robust_erm.schedules.constant import Constant
+from robust_erm.training.runs import Runs
 
 ROOT = Path(__file__).resolve().parents[2]
 D = 512
@@ -203,9 +203,9 @@ def factor(sizes: Sizes) -> Iterator[Row]:
 def sweep(sizes: Sizes, folder: Path, *overrides: str, files: int | None = None) -> float:
     """Seconds of a whole command."""
     if not sizes.commands:
-        from robust_erm import train
+        from robust_erm.sweeps.lines import sweep
 
-        train.sweep([*overrides, f"output_dir={folder}", "trainer.progress=false", "hydra.launcher.workers=0"])
+        sweep([*overrides, f"output_dir={folder}", "trainer.progress=false", "hydra.launcher.workers=0"])
         return 1.0
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
     start = time.perf_counter()
@@ -225,7 +225,7 @@ def sweep(sizes: Sizes, folder: Path, *overrides: str, files: int | None = None)
 
 def end_to_end(sizes: Sizes) -> Iterator[Row]:
     """3 draws x 3 eps x GD, CD and diagonal net, to the paper's stopping rule."""
-    from robust_erm.results import load
+    from robust_erm.reports.tables import load
 
     m = sizes.ms[len(sizes.ms) // 2]
     common = [
@@ -262,7 +262,7 @@ def end_to_end(sizes: Sizes) -> Iterator[Row]:
 
 def heatmap(sizes: Sizes) -> Iterator[Row]:
     """A sample of tsilivis2024 Fig. 2 right: k_W, k_X in {12, 512}, 3 eps, one draw, to the paper's stopping rule."""
-    from robust_erm.results import load
+    from robust_erm.reports.tables import load
 
     ms = sizes.ms[:2]
     line = ["experiment=tsilivis2024/linear", "measure_per_decade=1", "logger=none", "eps=0,0.25,0.5", "seed=0"]
@@ -289,10 +289,11 @@ def overhead(sizes: Sizes) -> Iterator[Row]:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from robust_erm.config import resolve
-    from robust_erm.pack import train_pack
-    from robust_erm.problem import build
-    from robust_erm.train import conf_dir, prepare
+    from robust_erm.store.config import resolve
+    from robust_erm.store.source import conf_dir
+    from robust_erm.sweeps.lines import prepare
+    from robust_erm.training.pack import train_pack
+    from robust_erm.training.problem import build
 
     prepare()
     GlobalHydra.instance().clear()  # a sweep in this process leaves its own

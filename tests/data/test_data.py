@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from conftest import MNIST_FOLDER
 
+from robust_erm.core.errors import ConfigError
 from robust_erm.data import mnist
 from robust_erm.data.clusters import Clusters
 from robust_erm.data.digits import Digits
 from robust_erm.data.gaussian import Gaussian
 from robust_erm.data.mnist import MNIST
 from robust_erm.data.sphere import Sphere
-from robust_erm.errors import ConfigError
 
 ALL: list[Any] = [
     Gaussian(d=20, m=30, k_w=4, k_x=20, m_test=50),
@@ -235,8 +235,8 @@ def test_sparse_test_points_are_evaluated_as_dense_ones(resolved: Any) -> None:
     """Accuracies from one sparse product against y <w, x> > eps ||w||_1, point by point."""
     import torch
 
-    from robust_erm.pack import train_pack
-    from robust_erm.run_folder import folder_of
+    from robust_erm.store.run_folder import folder_of
+    from robust_erm.training.pack import train_pack
 
     line = ["experiment=tsilivis2024/linear", "data.d=40", "data.m=20", "data.k_x=6", "data.m_test=3000", "eps=0.3"]
     runs = [resolved(*line, f"seed={s}", "logger=none", "stop.steps=50") for s in (0, 1)]

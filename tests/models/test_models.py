@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from robust_erm.errors import ConfigError
+from robust_erm.core.errors import ConfigError
+from robust_erm.core.params import Layout
 from robust_erm.models.cnn import CNN
 from robust_erm.models.deep_linear import DeepLinear
 from robust_erm.models.diagonal import Diagonal
 from robust_erm.models.linear import Linear
 from robust_erm.models.mlp import MLP
-from robust_erm.params import Layout
 
 HOMOGENEOUS: list[Any] = [
     Linear(init_scale=1.0),

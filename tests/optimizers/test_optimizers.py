@@ -8,12 +8,12 @@ import torch
 from conftest import make_runs, separable, train
 
 from robust_erm.attacks.none import NoAttack
+from robust_erm.core.params import Layout
 from robust_erm.models.mlp import MLP
 from robust_erm.optimizers.adam import Adam
 from robust_erm.optimizers.momentum import Momentum
 from robust_erm.optimizers.spectral import Spectral
 from robust_erm.optimizers.steepest import Steepest
-from robust_erm.params import Layout
 from robust_erm.schedules.constant import Constant
 
 LAYOUT = Layout((("W1", (4, 3)), ("b1", (4,)), ("W2", (1, 4))))

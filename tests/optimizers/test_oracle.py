@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from robust_erm.config import Run
 from robust_erm.oracles.robust_margin import robust_max_margin
-from robust_erm.pack import train_pack
-from robust_erm.plan import pack_key
-from robust_erm.problem import find_margins, radii
-from robust_erm.run_folder import folder_of
-from robust_erm.sweep import train_all
+from robust_erm.store.config import Run
+from robust_erm.store.run_folder import folder_of
+from robust_erm.sweeps.margins import find_margins
+from robust_erm.sweeps.plan import pack_key
+from robust_erm.sweeps.sweep import train_all
+from robust_erm.training.pack import train_pack
+from robust_erm.training.problem import radii
 
 SMALL = ["experiment=tsilivis2024/linear", "data.d=30", "data.m=12", "eps=0.5", "logger=none"]
 
@@ -75,7 +76,7 @@ def test_the_same_result_from_a_finished_folder(resolved: Callable[..., Run]) ->
 
 
 def test_margins_found_by_several_processes(resolved: Callable[..., Run], tmp_path: Path) -> None:
-    from robust_erm.problem import MARGINS
+    from robust_erm.training.problem import MARGINS
 
     runs = [resolved(*SMALL, f"seed={seed}") for seed in range(50, 56)]
     told: list[tuple[int, int]] = []

@@ -12,15 +12,8 @@ from hypothesis import strategies as st
 
 from robust_erm.attacks.apgd import APGD
 from robust_erm.attacks.attack import Victim
-from robust_erm.oracles.certified import (
-    Hidden,
-    Region,
-    certified_margin,
-    crown_bound,
-    exact,
-    interval_bound,
-    pre_activations,
-)
+from robust_erm.oracles.certified import Hidden, Region, certified_margin, crown_bound, interval_bound, pre_activations
+from robust_erm.oracles.milp import exact
 
 PS = [1.0, 2.0, math.inf]
 

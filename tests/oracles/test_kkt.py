@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import separable
 
-from robust_erm.errors import ConfigError
+from robust_erm.core.errors import ConfigError
 from robust_erm.models.cnn import CNN
 from robust_erm.models.deep_linear import DeepLinear
 from robust_erm.models.diagonal import Diagonal

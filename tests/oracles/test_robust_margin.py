@@ -8,7 +8,7 @@ import pytest
 from conftest import separable
 from scipy.optimize import linprog
 
-from robust_erm.errors import ConfigError
+from robust_erm.core.errors import ConfigError
 from robust_erm.oracles.margin import max_margin
 from robust_erm.oracles.robust_margin import robust_max_margin
 

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from test_cli import ROOT
-from test_sweep import until as patient
+from shell import ROOT
+from shell import until as patient
 
 until = partial(patient, seconds=120.0)
 

@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, attempts, ended, sweep_of, until
-from test_cli import ROOT
-from test_sweep import has_checkpoint, same_results
+from shell import ROOT, has_checkpoint, same_results
 
 pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, one process
 Reference = Callable[..., Path]

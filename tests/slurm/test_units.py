@@ -14,19 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli import ROOT
+from shell import ROOT
 
-from robust_erm import files, locks, memory, plan, queue, source
-from robust_erm.config import Run, as_data, resolve
-from robust_erm.errors import ConfigError
-from robust_erm.queue import Seen
-from robust_erm.run_folder import RunFolder
+from robust_erm.core.errors import ConfigError
 from robust_erm.slurm import __main__ as slurm
 from robust_erm.slurm import folder as folders
 from robust_erm.slurm import sbatch, submit
 from robust_erm.slurm.settings import changed, settings
 from robust_erm.slurm.task import AGAIN
 from robust_erm.slurm.watch import Watch, ending
+from robust_erm.store import files, locks, queue, source
+from robust_erm.store.config import Run, resolve
+from robust_erm.store.identity import as_data
+from robust_erm.store.queue import Seen
+from robust_erm.store.run_folder import RunFolder
+from robust_erm.training import resources
 
 
 def fake(path: Path, name: str, script: str) -> None:
@@ -171,13 +173,13 @@ def test_a_task_uses_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
-    assert plan.cores() == 1
+    assert resources.cores() == 1
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "100")
-    assert memory.available(torch.device("cpu")) <= 100 * 2**20
+    assert resources.available(torch.device("cpu")) <= 100 * 2**20
     monkeypatch.delenv("SLURM_MEM_PER_NODE")
     monkeypatch.setenv("SLURM_MEM_PER_CPU", "30")
     monkeypatch.setenv("SLURM_CPUS_ON_NODE", "2")
-    assert memory.available(torch.device("cpu")) <= 60 * 2**20
+    assert resources.available(torch.device("cpu")) <= 60 * 2**20
 
 
 # ---- what SLURM says ------------------------------------------------------------------------------
@@ -277,16 +279,16 @@ def test_snapshot(tmp_path: Path) -> None:
     assert source.snapshot(tmp_path / "code") == place
     assert [p.name for p in (tmp_path / "code").iterdir()] == [source.fingerprint()]
     script = (
-        "import robust_erm.train, robust_erm.page, robust_erm.pack, robust_erm.slurm.task; "
-        "from robust_erm import source; print(robust_erm.__file__); print(source.revision())"
+        "import robust_erm.train, robust_erm.page, robust_erm.training.pack, robust_erm.slurm.task; "
+        "from robust_erm.store import source; print(robust_erm.__file__); print(source.revision())"
     )
     environment = {**os.environ, "PYTHONPATH": str(place), "PYTHONSAFEPATH": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split("\n")[:2] == [str(place / "robust_erm" / "__init__.py"), str(source.revision())]
-    assert (place / "robust_erm" / "page.html").is_file()
-    (place / "robust_erm" / "step.py").unlink()  # a scratch disk that is cleared of what is old
+    assert (place / "robust_erm" / "reports" / "page.html").is_file()
+    (place / "robust_erm" / "training" / "step.py").unlink()  # a scratch disk that is cleared of what is old
     assert source.snapshot(tmp_path / "code") == place
-    assert (place / "robust_erm" / "step.py").is_file()
+    assert (place / "robust_erm" / "training" / "step.py").is_file()
 
 
 # ---- a sweep on disk ------------------------------------------------------------------------------

@@ -36,15 +36,16 @@ class PackedLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """One JobReturn for each point, in order: its folder, and as value its final ``returns``."""
-        from robust_erm.workers import warm_up
+        from robust_erm.sweeps.workers import warm_up
 
         if self.workers is None or (isinstance(self.workers, int) and self.workers > 0):
             mirror = ["wandb"] if self.config.logger.get("enabled") else []
-            warm_up(["robust_erm.pack", "robust_erm.kernels.sparse", "robust_erm.kernels.dense", *mirror])
+            needed = ("pack", "kernels.sparse", "kernels.dense")
+            warm_up([*(f"robust_erm.training.{name}" for name in needed), *mirror])
         return self._launched(job_overrides)
 
     def _launched(self, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
-        from robust_erm.compose import composed
+        from robust_erm.sweeps.compose import composed
 
         state = Singleton.get_state()
         HydraConfig.instance().set_config(self.config)
@@ -62,7 +63,7 @@ class PackedLauncher(Launcher):
         return returns
 
     def _results(self, configs: Any, job_overrides: Sequence[Sequence[str]], folder: Path) -> list[Any]:
-        from robust_erm.sweep import run_sweep
+        from robust_erm.sweeps.run import run_sweep
 
         return run_sweep(configs, job_overrides, folder, self.workers, self.pack_size)
 

@@ -1,0 +1,98 @@
+"""Matrix products whose rounding does not depend on how many runs are computed together, and the polar factor.
+
+Under vmap over R runs a product becomes one batched matrix product. Libraries take another kernel
+for a batch of one when the right factor is a single column, and none when the left factor is a
+single row (measured with MKL: 0 against 1e-16 relative). Trainings with kinks amplify any such
+difference, so products with one column are written as products with one row.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SKETCHED = 128  # columns of the sketch that finds the range of a matrix of low rank
+
+
+def matvec(x: Tensor, w: Tensor) -> Tensor:
+    """``<x_i, w>``: x (n, d), w (d,) -> (n,)."""
+    return (w.unsqueeze(0) @ x.mT).squeeze(0)
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """``x W'``: x (n, d), W (k, d) -> (n, k)."""
+    return (weight @ x.mT).mT if weight.shape[0] == 1 else x @ weight.mT
+
+
+def own_class(classes: int, y: Tensor) -> Tensor:
+    """Mask (n, classes) of each sample's own class: y (n,) in 0..classes-1."""
+    return y.unsqueeze(-1) == torch.arange(classes, dtype=y.dtype, device=y.device)
+
+
+def polar(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """``U V'`` (a, b) over the non-zero singular values of ``U S V'`` (a, b), and the nuclear norm ().
+
+    Zero is what lies below ``max(a, b)`` roundings of the largest singular value. A matrix that is
+    not finite has nan. May be mapped by vmap.
+
+    A matrix of low rank, such as a dense layer's gradient over few samples, is first projected on
+    its range, found by a random sketch (Halko, Martinsson & Tropp 2011, Alg. 4.1). That is exact up
+    to rounding where the rest lies below that zero, which is checked; elsewhere the whole matrix is
+    decomposed.
+    """
+    found: tuple[Tensor, Tensor] = _Polar.apply(matrix)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Polar(torch.autograd.Function):
+    """Has all matrices of a pack at hand under vmap, so that each may go its own way."""
+
+    @staticmethod
+    def forward(matrices: Tensor) -> tuple[Tensor, Tensor]:
+        factors, nuclear = _polar(matrices.reshape(-1, *matrices.shape[-2:]))
+        return factors.reshape(matrices.shape), nuclear.reshape(matrices.shape[:-2])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing to keep: there is no derivative."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, matrices: Tensor) -> Any:
+        return _Polar.apply(matrices.movedim(in_dims[0], 0)), (0, 0)  # type: ignore[no-untyped-call]
+
+
+def _polar(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each matrix of (R, a, b): factors (R, a, b), nuclear norms (R,)."""
+    *_, a, b = matrices.shape
+    finite = matrices.isfinite().flatten(1).all(-1)
+    some = torch.where(finite[:, None, None], matrices, 0.0)
+    tiny = max(a, b) * torch.finfo(some.dtype).eps
+    if min(a, b) < 4 * SKETCHED:
+        factors, nuclear, _ = _decomposed(some, tiny)
+    else:
+        q, _ = torch.linalg.qr(some @ _sketch(b, some.dtype, some.device))
+        small = q.mT @ some
+        factors, nuclear, zero = _decomposed(small, tiny)
+        factors = q @ factors
+        missed = torch.linalg.matrix_norm(some - q @ small) > zero
+        if bool(missed.any()):
+            factors[missed], nuclear[missed], _ = _decomposed(some[missed], tiny)
+    bad = torch.where(finite, 0.0, torch.nan).to(some)
+    return factors + bad[:, None, None], nuclear + bad
+
+
+def _decomposed(matrices: Tensor, tiny: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Factors (R, a, b), nuclear norms (R,), and what counts as zero (R,): ``tiny`` times the largest."""
+    u, s, vh = torch.linalg.svd(matrices, full_matrices=False)
+    zero = tiny * s[:, 0]
+    return (u * (s > zero[:, None]).to(s)[:, None]) @ vh, s.sum(-1), zero
+
+
+@cache
+def _sketch(b: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(b, SKETCHED) normal numbers, always the same."""
+    numbers = torch.randn(b, SKETCHED, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return numbers.to(device, dtype)

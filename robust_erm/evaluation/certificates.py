@@ -1,0 +1,101 @@
+"""Lower bounds on the margins of trained runs, and the exact answer where they leave points open."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robust_erm.core.linalg import own_class
+from robust_erm.core.margins import margin
+from robust_erm.core.params import Params
+from robust_erm.evaluation.strong import Tick
+from robust_erm.models.mlp import MLP
+from robust_erm.oracles.certified import Hidden, Region, certified_margin
+from robust_erm.oracles.milp import exact
+from robust_erm.training.step import Recipe, predictor
+
+_ROUNDINGS = 100  # of a number's precision: what sums of so many terms may lose
+
+
+def certifiable(recipe: Recipe) -> bool:
+    """Whether there are lower bounds: models linear in their input, and nets with one hidden ReLU layer."""
+    return hasattr(recipe.model, "weight") or (isinstance(recipe.model, MLP) and recipe.model.depth == 2)
+
+
+def certified(
+    recipe: Recipe, theta: Tensor, x: Tensor, y: Tensor, eps: float, box: tuple[float, float] | None
+) -> tuple[Tensor, Tensor]:
+    """Lower bounds (n,) on the worst-case margins of x (n, d), and the size (n,) that rounding is in proportion to.
+
+    In float64, less 100 times its rounding. Exact for models linear in their input where p = inf or there is no box.
+    """
+    theta, x, y = theta.double(), x.double(), y.double()
+    region = Region(x, eps, recipe.attack.p, box)
+    w = predictor(recipe, theta)
+    if w is None:
+        net = hidden(recipe.layout.unflatten(theta), y)
+        bound, size = certified_margin(net, region), net.size(x)
+    elif w.ndim == 1:
+        bound, size = region.least(y.unsqueeze(-1) * w), x.abs() @ w.abs()
+    else:
+        differences = w[y.long()].unsqueeze(1) - w  # (n, C, d): w_y - w_c
+        bound = region.least(differences).masked_fill(own_class(len(w), y), torch.inf).amin(-1)
+        size = (differences.abs() * x.abs().unsqueeze(1)).sum(-1).amax(-1)
+    return bound - _ROUNDINGS * torch.finfo(bound.dtype).eps * size, size
+
+
+def contradictions(low: Tensor, high: Tensor, size: Tensor) -> Tensor:
+    """Points (n,) certified and broken, by more than the rounding of ``high``'s numbers: a fault of ours."""
+    return (low > 0) & (high < -_ROUNDINGS * torch.finfo(high.dtype).eps * size.to(high))
+
+
+def hidden(params: Params, y: Tensor) -> Hidden:
+    """The margins of labels y (n,) as :mod:`robust_erm.oracles.certified` takes them."""
+    w1, w2 = params["W1"], params["W2"]
+    b1, b2 = params.get("b1", w1.new_zeros(len(w1))), params.get("b2", w2.new_zeros(len(w2)))
+    if len(w2) == 1:
+        return Hidden(w1, b1, y.view(-1, 1, 1) * w2, y.view(-1, 1) * b2)
+    rivals = (~own_class(len(w2), y)).nonzero()[:, 1].view(len(y), -1)
+    own = y.long()
+    return Hidden(w1, b1, w2[own].unsqueeze(1) - w2[rivals], b2[own].unsqueeze(1) - b2[rivals])
+
+
+def settle(
+    recipe: Recipe,
+    theta: Tensor,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    box: tuple[float, float] | None,
+    bounds: tuple[Tensor, Tensor],
+    seconds: float,
+    tick: Tick = lambda _: None,
+) -> tuple[Tensor, Tensor]:
+    """Both bounds again, after a mixed-integer program for each point that they leave open (p = inf).
+
+    Args:
+        recipe: of a net with one hidden ReLU layer.
+        theta: (P,).
+        x: (n, d).
+        y: (n,).
+        eps: radius.
+        box: or None.
+        bounds: certified and attacked margins (n,).
+        seconds: for each program at most.
+        tick: told how far it is.
+
+    Returns:
+        As ``bounds``; 0 stands for a certified margin above 0 that is not known better.
+    """
+    low, high = (bound.clone() for bound in bounds)
+    net, region = hidden(recipe.layout.unflatten(theta), y), Region(x, eps, recipe.attack.p, box)
+    left = ((low <= 0) & (high > 0)).nonzero().squeeze(-1).tolist()
+    for k, i in enumerate(left):
+        tick(f"exact {k + 1}/{len(left)}")
+        answer = exact(net, region, i, seconds)
+        if answer.verdict == "robust":
+            low[i] = torch.finfo(low.dtype).tiny
+        elif answer.x is not None:  # by hand: rounding in the run's own precision may not see it
+            found = margin(recipe.model.apply(recipe.layout.unflatten(theta), answer.x.unsqueeze(0)), y[i : i + 1])
+            high[i] = torch.minimum(high[i], found[0]).clamp_max(0)
+    return low, high

@@ -1,0 +1,162 @@
+"""What ``python -m robust_erm.evaluate`` is asked for, and the attacks that follow from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from omegaconf import OmegaConf
+
+from robust_erm.attacks.attack import Attack
+from robust_erm.core.errors import ConfigError, one_of, require
+from robust_erm.store.config import Run, Trainer
+from robust_erm.store.identity import word
+from robust_erm.store.source import conf_dir
+from robust_erm.store.typed import component
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked for; ``python -m robust_erm.evaluate --help`` explains each."""
+
+    attack: tuple[str, ...] = ("auto",)
+    eps: tuple[float, ...] = ()
+    parts: tuple[str, ...] = ("train", "test")
+    points: int = 10_000
+    certify: bool = True
+    exact: float = 0.0
+    checks: bool = True
+    fresh: bool = False
+    device: str = "auto"
+    of_attacks: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def what(self) -> dict[str, Any]:
+        """All that may change the result, eps aside."""
+        kept = ("attack", "parts", "points", "certify", "exact", "checks", "of_attacks")
+        return {key: _plain(getattr(self, key)) for key in kept}
+
+    def name(self, eps: float | None) -> str:
+        """Of the evaluation: ``auto-eps0.1``, and six digits where further options were given."""
+        default = {**Options().what, "attack": self.what["attack"]}
+        text = json.dumps(self.what, sort_keys=True)
+        digits = [] if self.what == default else [hashlib.sha256(text.encode()).hexdigest()[:6]]
+        return "-".join(["+".join(self.attack), *([] if eps is None else [f"eps{eps!r}"]), *digits])
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _conf() -> Path:
+    return conf_dir() / "attack"
+
+
+def attack_names() -> list[str]:
+    """Those of conf/attack."""
+    return sorted(p.stem for p in _conf().glob("*.yaml"))
+
+
+def attacks_of(run: Run, options: Options) -> dict[str, Attack]:
+    """The attacks on ``run`` by name, its training attack first; all keep to the box where that one does."""
+    names = [name for given in options.attack for name in (_auto(run) if given == "auto" else [given])]
+    found = {} if word(run.attack) == "noattack" else {"train": run.attack}
+    for name in names:
+        attack = _attack(name, run.p, options)
+        fits = hasattr(run.model, "weight") or not attack.closed_form
+        require(fits, "attack", name, f"needs a model linear in its input, model={word(run.model)} is not")
+        require(attack.p == run.p, f"{name}.p", attack.p, f"is another threat than p = {run.p:g} of {run.name}")
+        if hasattr(attack, "box"):
+            attack = dataclasses.replace(attack, box=boxed(run))
+        try:
+            attack.check_fits(run.outputs)
+        except ConfigError as error:
+            raise error.under(name) from None
+        found[name] = attack
+    return found
+
+
+def _attack(name: str, p: float, options: Options) -> Any:
+    """The attack of conf/attack/<name>.yaml, with the options given; raises ConfigError."""
+    node = OmegaConf.create({"p": p, "attack": OmegaConf.load(_conf() / f"{name}.yaml")})
+    plain: Any = OmegaConf.to_container(node, resolve=True)
+    return component({**plain["attack"], **options.of_attacks.get(name, {})}, name)
+
+
+def device_of(options: Options) -> torch.device:
+    """Where to compute; raises ConfigError where this machine lacks it."""
+    trainer = Trainer(options.device, inner_steps=1, checkpoint_seconds=0, threads=None, progress=False)
+    trainer.check()
+    return trainer.torch_device
+
+
+def check(options: Options) -> None:
+    """Raise ConfigError where ``options`` would be refused for every l_inf-trained net, before there is one."""
+    device_of(options)
+    for name in {*options.attack, *options.of_attacks} - {"auto"}:
+        attack = _attack(name, float("inf"), options)
+        require(not attack.closed_form, "attack", name, "needs a model linear in its input")
+
+
+def boxed(run: Run) -> bool:
+    """Whether x' must stay in the data's domain: as the training attack has it."""
+    box: bool = getattr(run.attack, "box", not run.attack.closed_form)
+    return box
+
+
+def _auto(run: Run) -> list[str]:
+    several = [] if run.outputs < 3 else ["apgd_dlr", "apgd_targeted"] if run.outputs > 3 else ["apgd_dlr"]
+    return ["apgd", *several, "fab", *(["square"] if run.p == float("inf") else [])]
+
+
+def parsed(arguments: Sequence[str]) -> tuple[list[str], Options]:
+    """Folders, and options; raises ConfigError."""
+    folders = [a for a in arguments if "=" not in a]
+    found: dict[str, Any] = {}
+    of_attacks: dict[str, dict[str, Any]] = {}
+    known = [name for name in Options.__dataclass_fields__ if name != "of_attacks"]
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals:
+            continue
+        attack, dot, option = key.partition(".")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        if dot:
+            one_of("attack", attack, attack_names())
+            require(option not in ("p", "box"), key, text, "is the threat that the run was trained for")
+            of_attacks.setdefault(attack, {})[option] = value
+            continue
+        one_of("option", key, known)
+        if key in ("attack", "parts"):
+            found[key] = tuple(text.split(","))
+            for name in found[key]:
+                one_of(key, name, ["auto", *attack_names()] if key == "attack" else ["train", "test"])
+        elif key == "eps":
+            try:
+                found[key] = tuple(float(part) for part in text.split(","))
+            except ValueError:
+                raise ConfigError(key, text, "must be numbers with commas between them") from None
+            require(all(0 <= e < float("inf") for e in found[key]), key, text, "must be finite and 0 or more")
+        elif key == "points":
+            require(isinstance(value, int) and value is not True and value >= 1, key, text, "must be 1 or more")
+            found[key] = value
+        elif key == "exact":
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            require(number and 0 <= value < float("inf"), key, text, "must be seconds, 0 or more")
+            found[key] = float(value)
+        elif key == "device":
+            found[key] = text
+        else:
+            require(isinstance(value, bool), key, text, "must be true or false")
+            found[key] = value
+    return folders or ["outputs"], Options(**found, of_attacks=of_attacks)

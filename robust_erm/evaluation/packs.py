@@ -1,0 +1,152 @@
+"""The evaluation of runs that share their code, and the files that it leaves."""
+
+from __future__ import annotations
+
+import io
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from robust_erm.core.streams import numpy_stream
+from robust_erm.evaluation import certificates, strong
+from robust_erm.evaluation.masking import masking
+from robust_erm.evaluation.options import Options, attacks_of, boxed
+from robust_erm.store.config import Run
+from robust_erm.store.files import write_json, write_whole
+from robust_erm.store.run_folder import EVALUATIONS, RunFolder
+from robust_erm.training.pack import provenance, threads_for
+from robust_erm.training.points import Points
+from robust_erm.training.problem import build, draw
+from robust_erm.training.resources import cores
+
+Member = tuple[Path, Run, float]  # folder, config, radius
+AT_ONCE = 32  # runs whose results come together
+
+
+def in_halves(members: Sequence[Member], name: str, options: Options, device: Any, tick: Any) -> list[str]:
+    """Evaluate a pack, or where that raises its halves; a line for each run that cannot be evaluated.
+
+    The traceback goes to ``<run>/evaluations/<name>.failed.log``.
+    """
+    text = ""
+    try:
+        evaluate_pack(members, name, options, device, tick)
+    except Exception as error:  # the others go on
+        cause, text = f"{type(error).__name__}: {error}", traceback.format_exc()
+    # out of the except: the traceback would keep the tensors of the pack that failed, perhaps for want of memory
+    if not text:
+        for path, *_ in members:
+            _log(path, name).unlink(missing_ok=True)
+        return []
+    if len(members) > 1:
+        half = len(members) // 2
+        both = (members[:half], members[half:])
+        return [line for some in both for line in in_halves(some, name, options, device, tick)]
+    ((path, *_),) = members
+    _log(path, name).parent.mkdir(exist_ok=True)
+    write_whole(_log(path, name), text.encode())
+    return [f"failed: {path}: {cause} (traceback: {_log(path, name)})"]
+
+
+def _log(path: Path, name: str) -> Path:
+    return file_of(path, name).with_suffix(".failed.log")
+
+
+def file_of(path: Path, name: str) -> Path:
+    """What an evaluation of that name leaves in the folder of a run."""
+    return path / EVALUATIONS / f"{name}.json"
+
+
+def evaluate_pack(members: Sequence[Member], name: str, options: Options, device: Any, tick: Any) -> None:
+    """Evaluate runs that share their code, and leave ``<run>/evaluations/<name>.json`` and ``.npz``.
+
+    The npz holds, for each part, ``<part>_index``, the points, ``<part>_attacked`` and, where there are certificates,
+    ``<part>_certified``: the least margin found and the lower bound, of every point.
+    """
+    began = time.monotonic()
+    first = members[0][1]
+    torch.set_num_threads(threads_for(first, cores()))
+    pack, _, _ = build([run for _, run, _ in members], device)
+    for i, (path, run, _) in enumerate(members):
+        kept = RunFolder(run, path).read_checkpoint()
+        assert kept is not None, "looked for before"
+        pack.load(i, kept["run"])
+    rows = torch.arange(len(members), device=device)
+    eps = torch.tensor([radius for *_, radius in members], dtype=pack.eps.dtype, device=device)
+    attacks, box = attacks_of(first, options), boxed(first)
+    domain = pack.recipe.domain if box else None
+    found: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "run": run.name,
+            "id": run.id,
+            "eps": radius,
+            "p": str(run.p),
+            "box": list(domain) if domain else None,
+            "settings": options.what,
+            "warnings": [],
+        }
+        for _, run, radius in members
+    ]
+    arrays: list[dict[str, Any]] = [{} for _ in members]
+    datasets = [draw(run.data, run.seed) for _, run, _ in members]
+    for part in options.parts:
+        which = [
+            _sample(len(getattr(dataset, f"y_{part}")), options.points, run.seed, part)
+            for dataset, (_, run, _) in zip(datasets, members, strict=True)
+        ]
+        xs, ys = (
+            [getattr(dataset, f"{kind}_{part}")[index] for dataset, index in zip(datasets, which, strict=True)]
+            for kind in "xy"
+        )
+        x, y = (torch.as_tensor(np.stack(a)).to(pack.theta, copy=True) for a in (xs, ys))
+        for i, index in enumerate(which):
+            arrays[i][f"{part}_index"] = index
+        points = Points(x, y, rows)
+        left = strong.attacked(pack, attacks, points, eps, rows, tick)
+        for i, one in enumerate(left):
+            found[i] |= {f"{part}_points": len(y[i]), f"{part}_clean": one.after["clean"]}
+            found[i] |= {f"{part}_after_{k}": v for k, v in one.after.items() if k != "clean"}
+            high, low = one.least, None
+            if options.certify and certificates.certifiable(pack.recipe):
+                tick(f"{part}, certificates")
+                radius = float(eps[i])
+                low, size = certificates.certified(pack.recipe, pack.theta[i], x[i], y[i], radius, domain)
+                if options.exact and first.p == float("inf") and not hasattr(first.model, "weight"):
+                    low, high = certificates.settle(
+                        pack.recipe, pack.theta[i], x[i], y[i], radius, domain, (low, high), options.exact, tick
+                    )
+                if bool(certificates.contradictions(low, high, size).any()):
+                    raise ArithmeticError("a certified point has been broken: a certificate or an attack is wrong")
+                low = torch.where(high > 0, low, low.clamp_max(0))  # broken by rounding alone
+                found[i][f"{part}_certified"] = float((low > 0).double().mean())
+                arrays[i][f"{part}_certified"] = low.cpu().numpy()
+            found[i][f"{part}_attacked"] = float((high > 0).double().mean())
+            arrays[i][f"{part}_attacked"] = high.cpu().numpy()
+        if options.checks and part == options.parts[-1] and first.p in (1, 2, float("inf")):
+            tick("signs of masked gradients")
+            for i, signs in enumerate(masking(pack, points, eps, rows, box, left)):
+                found[i] |= {"masking": signs.numbers, "warnings": signs.warnings}
+    for (path, _, _), row, own in zip(members, found, arrays, strict=True):
+        row |= {"seconds": time.monotonic() - began, "pack_size": len(members), "device": _device(device)}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **own)
+        file_of(path, name).parent.mkdir(exist_ok=True)
+        write_whole(file_of(path, name).with_suffix(".npz"), buffer.getvalue())
+        write_json(file_of(path, name), {**row, **provenance()})
+
+
+def _sample(n: int, points: int, seed: int, part: str) -> Any:
+    """Which points: all, or a sample of the run's own, for data sets are not in random order."""
+    if points >= n:
+        return np.arange(n)
+    return np.sort(numpy_stream(seed, f"evaluated {part}").choice(n, points, replace=False))
+
+
+def _device(device: Any) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)

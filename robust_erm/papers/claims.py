@@ -1,0 +1,114 @@
+"""Claims of papers, each with what was measured and a verdict that follows from it by rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from robust_erm.store.files import write_json, write_whole
+
+HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim.
+
+    Args:
+        claim: in one sentence.
+        where: the paper says it, or "ours".
+        measured: what was found, with its spread, and the rule of the verdict where it is not obvious.
+        verdict: holds, does not hold, or undecided.
+    """
+
+    claim: str
+    where: str
+    measured: str
+    verdict: str
+
+
+def interval(values: Iterable[float]) -> tuple[float, float]:
+    """Mean, and half the width of the 95 % t-interval of the mean over independent draws; inf for one draw."""
+    x = np.asarray(list(values), dtype=float)
+    if len(x) < 2 or not np.isfinite(x).all():
+        return (float(x.mean()) if len(x) else math.nan), math.inf
+    return float(x.mean()), float(stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
+
+
+def spread(values: Iterable[float], percent: bool = True) -> str:
+    """``17.1 ± 1.2 points`` : mean and sample standard deviation over the draws."""
+    x = np.asarray(list(values), dtype=float)
+    if not len(x):
+        return "nothing"
+    deviation = f" ± {(100 if percent else 1) * x.std(ddof=1):.2g}" if len(x) > 1 else ""
+    return f"{100 * x.mean():.1f}{deviation} points" if percent else f"{x.mean():.3g}{deviation}"
+
+
+def above(claim: str, where: str, values: Iterable[float], least: float = 0.0, what: str = "") -> Claim:
+    """Holds where the 95 % interval of the mean over draws lies above ``least``, and not where it lies below."""
+    x = list(values)
+    mean, half = interval(x)
+    verdict = HOLDS if mean - half > least else FAILS if mean + half < least else UNDECIDED
+    return Claim(claim, where, f"{what}{spread(x)} over {_draws(x)}{_bar(least)}", verdict)
+
+
+def within(claim: str, where: str, values: Iterable[float], tolerance: float, what: str = "") -> Claim:
+    """Holds where the 95 % interval of the mean over draws lies within ± ``tolerance``, not where it lies outside."""
+    x = list(values)
+    mean, half = interval(x)
+    inside, outside = abs(mean) + half <= tolerance, abs(mean) - half > tolerance
+    verdict = HOLDS if inside else FAILS if outside else UNDECIDED
+    return Claim(
+        claim, where, f"{what}{spread(x)} over {_draws(x)} (similar: within {100 * tolerance:g} points)", verdict
+    )
+
+
+def every(claim: str, where: str, values: Iterable[float], least: float, what: str = "", limit: bool = False) -> Claim:
+    """Holds where no case is below ``least``: for theorems, which allow no exception.
+
+    With ``limit``, a case below leaves it undecided: what is reached in the limit may not have been reached yet. So
+    does a case that was not measured, nan, where no other refutes.
+    """
+    given = np.asarray(list(values), dtype=float)
+    x = given[np.isfinite(given)]
+    missing = f", {len(given) - len(x)} not measured" if len(x) < len(given) else ""
+    if not len(x):
+        return Claim(claim, where, f"nothing was measured{missing}", UNDECIDED)
+    below = int((x < least).sum())
+    verdict = (UNDECIDED if limit else FAILS) if below else UNDECIDED if missing else HOLDS
+    exceptions = f", {below} of them {'not there yet' if limit else 'below'}" if below else ""
+    text = f"{what}least {x.min():.5g}, median {np.median(x):.5g} of {len(x)} cases{exceptions}{missing}"
+    text += f" (asked: {least:g})"
+    return Claim(claim, where, text, verdict)
+
+
+def stated(claim: str, where: str, measured: str, holds: bool | None) -> Claim:
+    """A claim judged elsewhere; None is undecided."""
+    return Claim(claim, where, measured, UNDECIDED if holds is None else HOLDS if holds else FAILS)
+
+
+def _draws(x: Sequence[float]) -> str:
+    return f"{len(x)} draw{'s' if len(x) != 1 else ''}"
+
+
+def _bar(least: float) -> str:
+    return f" (asked: above {100 * least:g})" if least else ""
+
+
+def write(claims: Sequence[Claim], facts: dict[str, Any], folder: Path) -> None:
+    """``claims.json`` and the readable page ``claims.md``."""
+    write_json(folder / "claims.json", {**facts, "claims": [asdict(claim) for claim in claims]})
+    lines = [f"# {facts['title']}", "", *(f"- {key}: {value}" for key, value in facts.items() if key != "title"), ""]
+    lines += ["| claim | where | measured | verdict |", "|---|---|---|---|"]
+    lines += [f"| {_cell(c.claim)} | {_cell(c.where)} | {_cell(c.measured)} | **{c.verdict}** |" for c in claims]
+    write_whole(folder / "claims.md", ("\n".join(lines) + "\n").encode())
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

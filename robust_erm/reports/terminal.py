@@ -1,0 +1,96 @@
+"""What the terminal shows: warnings, and tables of runs."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.table import Table
+
+console = Console(stderr=True)
+output = Console(width=None if sys.stdout.isatty() else 160)
+SHOWN = {
+    "status": "status",
+    "step": "step",
+    "train_clean_acc": "train\nclean",
+    "train_robust_acc": "train\nrobust",
+    "test_clean_acc": "test\nclean",
+    "test_robust_acc": "test\nrobust",
+    "margin_robust_l1": "margin\n/l1^L",
+    "margin_robust_l2": "margin\n/l2^L",
+    "margin_robust_linf": "margin\n/linf^L",
+}
+
+
+def say(text: str, to: Console = output) -> None:
+    """A line as it is: not folded, not coloured, brackets and all."""
+    to.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def show(frame: pd.DataFrame, keys: list[str]) -> None:
+    """The terminal's table: what differs between the rows, then what was measured."""
+    table = Table(show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold")
+    table.add_column("#", justify="right")
+    for key in keys:
+        table.add_column(key)
+    names = [str(c) for c in frame if str(c).startswith("test_robust_acc_")]
+    attacks = {c: c.replace("_robust_acc_", "\n") for c in names if len(names) > 1}
+    headings = {"runs": "runs", **SHOWN, **attacks}
+    columns = [c for c in headings if c in frame and c not in keys and frame[c].notna().any()]
+    if "cd" not in set(frame["optimizer"]):
+        columns = [c for c in columns if c != "margin_robust_l1"]  # the margin of coordinate descent only
+    for column in columns:
+        table.add_column(headings[column], justify="right")
+    records = frame.to_dict("records")
+    for k, record in enumerate(records, start=1):
+        values = [cell(record[c], record.get(f"{c}_std"), percent="_acc" in c) for c in columns]
+        table.add_row(str(k), *(cell(record[key]) for key in keys), *values)
+    output.print(table)
+    over = "; mean and standard deviation over the seeds" if "runs" in columns else ""
+    output.print(f"accuracies in %, clean and under attack; margin: the least robust one on the training set{over}")
+
+
+def folders(frame: pd.DataFrame) -> None:
+    """The folder of every row, under the number that the table gave it."""
+    for k, folder in enumerate(frame["folder"], start=1):
+        say(f"{k:>3}  {folder}")
+
+
+def cell(value: Any, spread: float | None = None, percent: bool = False) -> str:
+    """A number or word as the table shows it; accuracies in per cent."""
+    if not isinstance(value, float):
+        return str(value)
+    mean = f"{100 * value:.1f}" if percent else f"{value:.3g}"
+    if spread is None or math.isnan(spread):
+        return mean
+    return f"{mean} ± {100 * spread:.1f}" if percent else f"{mean} ± {spread:.2g}"
+
+
+def set_up_logging() -> None:
+    """Warnings to the terminal; everything to each run's own log."""
+    log = logging.getLogger("robust_erm")
+    if not log.handlers:
+        handler = RichHandler(console=console, show_path=False, show_time=False)
+        handler.setLevel(logging.WARNING)
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+
+def show_claims(claims: Sequence[Any]) -> None:
+    """The verdicts, coloured, with what they follow from."""
+    table = Table(show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold", show_lines=True)
+    for name in ("verdict", "claim", "where", "measured"):
+        table.add_column(name, overflow="fold")
+    colours = {"holds": "green", "does not hold": "red"}
+    for claim in claims:
+        verdict = f"[{colours.get(claim.verdict, 'yellow')}]{claim.verdict}[/]"
+        table.add_row(verdict, escape(claim.claim), escape(claim.where), escape(claim.measured))
+    output.print(table)

@@ -1,0 +1,242 @@
+"""The resolved configuration of one run: typed, checked, and with an identity.
+
+Every component in ``conf/<group>/<name>.yaml`` names its class by ``_target_``; the class, a frozen
+dataclass, is its schema: values are converted to the types of its fields (so ``eps=0`` and
+``eps=0.0`` are the same run) and unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
+
+import torch
+from omegaconf import MISSING, DictConfig
+
+from robust_erm.core.errors import ConfigError, one_of, require
+from robust_erm.store.identity import COMPONENTS, Section, as_data, word
+from robust_erm.store.typed import component, contained, section, typed
+
+_RUNTIME: dict[str, Any] = {"identity": False}
+
+
+@dataclass(frozen=True)
+class Stop(Section):
+    """When a run ends: at ``steps``, or once the training loss is at most ``loss`` (null: never)."""
+
+    steps: int = MISSING
+    loss: float | None = MISSING
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 0, "steps", self.steps, "must be 0 or more")
+        require(self.loss is None or self.loss > 0, "loss", self.loss, "must be positive, or null for no target")
+
+
+@dataclass(frozen=True)
+class Trainer(Section):
+    """How runs are computed: no effect on their results beyond rounding."""
+
+    device: str = MISSING
+    inner_steps: int = MISSING
+    checkpoint_seconds: float = MISSING
+    threads: int | None = MISSING
+    progress: bool = MISSING
+
+    def __post_init__(self) -> None:
+        require(self.inner_steps >= 1, "inner_steps", self.inner_steps, "must be 1 or more")
+        require(self.checkpoint_seconds >= 0, "checkpoint_seconds", self.checkpoint_seconds, "must be 0 or more")
+        require(self.threads is None or self.threads >= 1, "threads", self.threads, "must be 1 or more, or null")
+        valid = re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device) is not None
+        require(valid, "device", self.device, "must be auto, cpu, cuda, cuda:<index> or mps")
+
+    def check(self) -> None:
+        """Raise :class:`ConfigError` where this machine lacks the device."""
+        device = self.device
+        if device.startswith("cuda"):
+            index, found = int(device.partition(":")[2] or 0), torch.cuda.device_count()
+            advice = f"this machine has {found} CUDA devices; use trainer.device=cpu"
+            require(index < found, "trainer.device", device, advice)
+        if device == "mps":
+            advice = "is not here; use trainer.device=cpu"
+            require(torch.backends.mps.is_available(), "trainer.device", device, advice)
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device, with ``auto`` resolved to CUDA where there is one."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+
+@dataclass(frozen=True)
+class Wandb(Section):
+    """The mirror in Weights & Biases."""
+
+    enabled: bool = MISSING
+    mode: str = MISSING
+    project: str = MISSING
+    entity: str | None = MISSING
+    group: str | None = MISSING
+    tags: tuple[str, ...] = MISSING
+
+    def __post_init__(self) -> None:
+        one_of("mode", self.mode, ("offline", "online", "shared", "disabled", "dryrun", "run"))
+
+
+@dataclass(frozen=True)
+class Run(Section):
+    """Everything that a run is. See ``conf/train.yaml`` for what each key means."""
+
+    seed: int = MISSING
+    eps: float = MISSING
+    eps_unit: str = MISSING
+    p: float = MISSING
+    eval_eps: float | None = MISSING
+    dtype: str = MISSING
+    data: Any = MISSING
+    model: Any = MISSING
+    objective: Any = MISSING
+    optimizer: Any = MISSING
+    attack: Any = MISSING
+    eval_attacks: Any = MISSING
+    stop: Stop = MISSING
+    measure_per_decade: int = MISSING
+    trainer: Trainer = field(default=MISSING, metadata=_RUNTIME)
+    logger: Wandb = field(default=MISSING, metadata=_RUNTIME)
+    output_dir: str = field(default=MISSING, metadata=_RUNTIME)
+    run_dir: str | None = field(default=MISSING, metadata=_RUNTIME)
+    fresh: bool = field(default=MISSING, metadata=_RUNTIME)
+    returns: str = field(default=MISSING, metadata=_RUNTIME)
+    report: bool = field(default=MISSING, metadata=_RUNTIME)
+
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, "seed", self.seed, "must be 0 or more")
+        require(self.eps >= 0 and math.isfinite(self.eps), "eps", self.eps, "must be finite and 0 or more")
+        eval_eps = self.eval_eps
+        ok = eval_eps is None or (eval_eps >= 0 and math.isfinite(eval_eps))
+        require(ok, "eval_eps", eval_eps, "must be finite and 0 or more, or null for eps")
+        one_of("eps_unit", self.eps_unit, ("absolute", "margin"))
+        require(self.p >= 1, "p", self.p, "the threat needs a norm: 1 <= p <= inf")
+        one_of("dtype", self.dtype, ("float64", "float32"))
+        single = self.trainer.device != "mps" or self.dtype == "float32"
+        require(single, "dtype", self.dtype, "trainer.device=mps has no float64; use dtype=float32")
+        metric = r"log_loss|step|(train|test)_(clean|robust)_acc(_\w+)?|gap_(clean|robust)|(w_)?(margin|norm)_\w+"
+        known = re.fullmatch(metric, self.returns) is not None
+        require(known, "returns", self.returns, "must be a final metric, such as test_robust_acc or margin_robust_l2")
+        require(self.measure_per_decade >= 1, "measure_per_decade", self.measure_per_decade, "must be 1 or more")
+        for check in (
+            self._check_objective,
+            self._check_limit,
+            self._check_attacks,
+            self._check_schedule,
+            self._check_sizes,
+        ):
+            check()
+
+    @property
+    def outputs(self) -> int:
+        """Logits: 1 for two classes."""
+        classes: int = self.data.n_classes
+        return 1 if classes == 2 else classes
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """float64 or float32."""
+        return torch.float64 if self.dtype == "float64" else torch.float32
+
+    @cached_property
+    def id(self) -> str:
+        """Ten hex digits of everything that may change the result."""
+        canonical = json.dumps(as_data(self, "identity"), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+    @cached_property
+    def name(self) -> str:
+        """The run's folder: readable parts, then :attr:`id`."""
+        unit = "margin" if self.eps_unit == "margin" else ""
+        parts = [word(self.data), word(self.model), word(self.optimizer), f"eps{self.eps:g}{unit}", f"s{self.seed}"]
+        return "-".join([*parts, self.id])
+
+    def _check_objective(self) -> None:
+        try:
+            self.objective.check_outputs(self.outputs)
+        except ConfigError as error:
+            raise error.under("objective") from None
+
+    def _check_attacks(self) -> None:
+        linear = hasattr(self.model, "weight")
+        for key, attack in {
+            "attack": self.attack,
+            **{f"eval_attacks.{k}": a for k, a in self.eval_attacks.items()},
+        }.items():
+            advice = f"needs a model linear in its input, model={word(self.model)} is not; use attack=pgd"
+            require(linear or not attack.closed_form, key, "exact", advice)
+            threat = f"is another threat than p = {self.p:g}, whose eps this is; choose an attack for it, or set p"
+            require(attack.p == self.p, f"{key}.p", attack.p, threat)
+            try:
+                attack.check_fits(self.outputs)
+            except ConfigError as error:
+                raise error.under(key) from None
+        advice = "is what the training attack is called; choose another name"
+        require("train" not in self.eval_attacks, "eval_attacks", "train", advice)
+        unit = self.eps_unit
+        require(unit != "margin" or self.outputs == 1, "eps_unit", unit, "needs two classes: use eps_unit=absolute")
+
+    def _check_limit(self) -> None:
+        if getattr(self.optimizer, "limit", False):
+            exact = word(self.model) == "linear" and self.outputs == 1
+            advice = "knows the limit for model=linear and two classes only"
+            require(exact, "optimizer", "oracle", f"{advice}; this is model={word(self.model)}")
+            formula = self.attack.closed_form or word(self.attack) == "noattack"
+            require(formula, "optimizer", "oracle", "knows the limit under attack=exact and attack=none only")
+
+    def _check_schedule(self) -> None:
+        schedule = self.optimizer.schedule
+        built = dataclasses.is_dataclass(schedule)
+        require(built, "optimizer.schedule", schedule, "is a component; write optimizer/schedule=<name>, with a slash")
+        suits = self.optimizer.scales_with_loss or not schedule.divides_by_loss
+        advice = (
+            f"its step grows like 1 / loss, but optimizer={word(self.optimizer)} here does not shrink with the loss; "
+            "use optimizer/schedule=constant, or optimizer.normalized=false where there is that option"
+        )
+        require(suits, "optimizer/schedule", type(schedule).__module__.rpartition(".")[2], advice)
+
+    def _check_sizes(self) -> None:
+        try:
+            self.data.check()
+        except ConfigError as error:
+            raise error.under("data") from None
+        try:
+            _try_init(self.model, self.data.dimension, self.outputs)
+        except ConfigError as error:
+            raise error.under("model") from None
+
+
+@lru_cache(maxsize=32)
+def _try_init(model: Any, d: int, outputs: int) -> None:
+    model.init(d, outputs, torch.Generator())
+
+
+def resolve(cfg: DictConfig | dict[str, Any]) -> Run:
+    """The checked run that a config describes, as Hydra composed it or :func:`robust_erm.store.typed.contained`.
+
+    Raises:
+        ConfigError: naming the key, its value and what would be right.
+    """
+    given = dict(cfg) if isinstance(cfg, dict) else contained(cfg)
+    for key in COMPONENTS:
+        given[key] = component(given.get(key), key)
+    for key in ("eval_attacks", "stop", "trainer", "logger"):
+        example = "+attack@eval_attacks.pgd=pgd" if key == "eval_attacks" else f"{key}.<option>=<value>"
+        require(isinstance(given.get(key), dict), key, given.get(key), f"is a group of options; write {example}")
+    given["eval_attacks"] = {k: component(v, f"eval_attacks.{k}") for k, v in given["eval_attacks"].items()}
+    for key, part in (("stop", Stop), ("trainer", Trainer), ("logger", Wandb)):
+        given[key] = section(part, json.dumps(given[key]), key)
+    run: Run = typed(Run, given, "")
+    return run

@@ -1,0 +1,123 @@
+"""Every point of a sweep is checked before anything is trained."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from robust_erm.core.errors import ConfigError, require
+from robust_erm.reports.live import checking
+from robust_erm.reports.terminal import set_up_logging
+from robust_erm.store.config import Run, resolve
+from robust_erm.store.run_folder import RunFolder, folder_of
+from robust_erm.sweeps.margins import find_margins
+from robust_erm.training.problem import radii
+from robust_erm.training.resources import cores
+
+Config = DictConfig | dict[str, Any] | ConfigError  # the last: a point that does not compose
+
+
+def check_all(configs: Iterable[Config], labels: Sequence[str], elsewhere: bool = False) -> list[Run]:
+    """Resolve and check every config before anything is trained; ``elsewhere``: devices are not looked for.
+
+    Raises:
+        SystemExit: status 2, after one line for each bad point (at most ten are shown).
+    """
+    runs, faults, many = [], [], len(labels) > 1
+    owners: dict[Path, str] = {}
+    places: dict[str, Path] = {}
+    labelled: dict[str, str] = {}
+    with checking() as tick:
+        for config, label in zip(configs, labels, strict=True):
+            try:
+                if isinstance(config, ConfigError):
+                    raise config
+                run = resolve(config)
+                if not elsewhere:
+                    run.trainer.check()
+                path = folder_of(run)
+                if run.id not in places:
+                    RunFolder(run).check()
+                first, owner = places.setdefault(run.id, path), owners.setdefault(path, run.id)
+                require(first == path, "output_dir", path.parent, f"this run goes to {first} too; choose one")
+                require(
+                    owner == run.id, "run_dir", path, "is the folder of several points; leave run_dir out of sweeps"
+                )
+                runs.append(run)
+                labelled.setdefault(run.id, label)
+                tick(f"checked {len(runs)} of {len(labels)} points", run.trainer.progress)
+            except ConfigError as error:
+                faults.append(f"{error}" + (f"   [{label}]" if many else ""))
+        if not faults:
+            todo = [run for run in runs if RunFolder(run).missing]
+            find_margins(todo, cores(), lambda n, of: tick(f"{n} of {of} exact margins", runs[0].trainer.progress))
+            for run in todo:
+                try:
+                    radii(run)
+                except ConfigError as error:
+                    faults.append(f"{error}" + (f"   [{labelled[run.id]}]" if many else ""))
+    for parent in {folder_of(run).parent for run in runs} if not faults else ():
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            faults.append(f"output_dir = {parent}: cannot be made ({error.strerror}); choose another folder")
+    if faults:
+        for line in faults[:10]:
+            print(f"robust_erm: {line}", file=sys.stderr)
+        if len(faults) > 10:
+            print(f"robust_erm: ... and {len(faults) - 10} more", file=sys.stderr)
+        if many:
+            print(
+                f"robust_erm: {len(faults)} of {len(labels)} points are not valid; nothing was trained", file=sys.stderr
+            )
+        raise SystemExit(2)
+    return runs
+
+
+def checked(
+    configs: Iterable[Config],
+    overrides: Sequence[Sequence[str]],
+    folder: Path,
+    fits: Callable[[], None],
+    elsewhere: bool = False,
+) -> list[Run]:
+    """The runs of a sweep that may be trained; a refused sweep leaves nothing behind.
+
+    Args:
+        configs: of the points.
+        overrides: of the points.
+        folder: made by Hydra.
+        fits: checks the launcher's own options; raises :class:`ConfigError`.
+        elsewhere: the runs will be trained on other machines; devices are not looked for.
+
+    Raises:
+        SystemExit: status 2, after saying what is wrong.
+    """
+    set_up_logging()
+    try:
+        fits()
+        common = set(overrides[0]).intersection(*overrides[1:]) if len(overrides) > 1 else set()
+        labels = [" ".join(o for o in point if o not in common) for point in overrides]
+        return check_all(configs, labels, elsewhere)
+    except BaseException as error:
+        leave_nothing(folder)
+        if isinstance(error, ConfigError):
+            print(f"robust_erm: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        raise
+
+
+def leave_nothing(folder: Path) -> None:
+    """Remove the folder that Hydra made for a sweep that was refused, and what it was made in."""
+    if {p.name for p in folder.glob("*")} <= {"multirun.yaml"}:
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in list(folder.parents)[:2]:
+            try:
+                parent.rmdir()
+            except OSError:
+                return

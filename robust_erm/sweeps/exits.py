@@ -1,0 +1,42 @@
+"""How commands end: an interruption or a refusal is one line and an exit status.
+
+Nothing heavy is imported here, so that Ctrl-C is heard from the first moment.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from robust_erm.store.source import conf_dir
+
+
+def interrupted(*_: Any) -> None:
+    """SIGTERM is as Ctrl-C: leave checkpoints."""
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def ended_cleanly() -> Iterator[None]:
+    """An interruption, and what Hydra refuses, in one line and an exit status."""
+    try:
+        os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that what Hydra refuses comes back here
+        yield
+    except KeyboardInterrupt:
+        print("robust_erm: interrupted", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
+    except BrokenPipeError:  # the output of --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except Exception as error:
+        from robust_erm.sweeps.refusals import refused
+
+        line = refused(error, conf_dir())
+        if line is None:
+            raise
+        print(f"robust_erm: {line}", file=sys.stderr)
+        raise SystemExit(2) from None

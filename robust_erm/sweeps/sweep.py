@@ -1,0 +1,247 @@
+"""Runs that have been checked, on their way to results: packs on workers, failures, waiting."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+from robust_erm.reports.live import View
+from robust_erm.reports.report import Failure, Result
+from robust_erm.reports.terminal import console, set_up_logging
+from robust_erm.store.config import Run
+from robust_erm.store.identity import title
+from robust_erm.store.locks import Held
+from robust_erm.store.run_folder import RunFolder, folder_of
+from robust_erm.sweeps import plan
+from robust_erm.sweeps.workers import Event, Pool, described
+from robust_erm.training.problem import MARGINS
+from robust_erm.training.resources import cores
+
+log = logging.getLogger("robust_erm")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_AGAIN = 2.0  # seconds between two looks at runs that another process trains
+
+
+@dataclass(frozen=True)
+class Job:
+    """A pack on its way: number, runs, how often a worker has died of it, exact margins known."""
+
+    number: int
+    runs: list[Run]
+    deaths: int = 0
+    margins: dict[Any, float] = field(default_factory=dict)
+
+
+def work(job: Job, report: Callable[[Any], None], stop: Callable[[], bool], worker: int, cores: int) -> Any:
+    """What a worker does with a job."""
+    from robust_erm.training.pack import train_pack
+
+    set_up_logging()
+    MARGINS.update(job.margins)
+    device = job.runs[0].trainer.torch_device
+    if device == torch.device("cuda"):
+        device = torch.device("cuda", worker % torch.cuda.device_count())
+    return train_pack(job.runs, report, stop, device, cores)
+
+
+class Sweep:
+    """The runs of one sweep on their way to results.
+
+    Args:
+        runs: checked, each id once.
+        workers, size: see :func:`robust_erm.sweeps.plan.packs`; ``workers=0`` trains in this process.
+
+    Attributes:
+        results: by run id, so far.
+        held: runs that another process trains.
+    """
+
+    def __init__(self, runs: Sequence[Run], workers: int | None, size: int | None) -> None:
+        self.results: dict[str, Result] = {}
+        self.held: list[Run] = []
+        self.full = ""
+        todo = []
+        for run in runs:
+            summary = RunFolder(run).read_summary()
+            if summary is None:
+                todo.append(run)
+            else:
+                self.results[run.id] = summary
+        self.found = Counter(str(summary["status"]) for summary in self.results.values() if isinstance(summary, dict))
+        self.size, self.asked, self.todo = size, workers, todo
+        self.jobs: deque[Job] = deque()
+        self.count = 0
+
+    def _plan(self, runs: list[Run]) -> None:
+        for members in plan.packs(runs, self.size, self.asked):
+            self._put([runs[i] for i in members])
+
+    def _put(self, runs: list[Run], deaths: int = 0) -> None:
+        self.count += 1
+        known = {(run.data, run.seed, run.attack.p) for run in runs} & MARGINS.keys()
+        self.jobs.append(Job(self.count, runs, deaths, {key: MARGINS[key] for key in known}))
+
+    def train(self, viewed: Callable[[int, int, bool], View] = View, wait: bool = True) -> dict[str, Result]:
+        """Train what is left to train; the results by run id.
+
+        Args:
+            viewed: what shows how it goes.
+            wait: for runs that another process trains; they are left in ``held`` otherwise.
+        """
+        if not self.todo:
+            return self.results
+        self._plan(self.todo)
+        first = self.todo[0]
+        count = plan.workers_for(len(self.jobs), self.asked, first.trainer.torch_device)
+        steps = sum(run.stop.steps for run in self.todo)
+        with viewed(len(self.todo), steps, not first.trainer.progress) as self.view:
+            pool = Pool(partial(work, cores=max(1, cores() // count)), count) if count else None
+            try:
+                self._drain(pool)
+                while self.held and wait:
+                    self._wait(pool)
+            except KeyboardInterrupt:
+                self._interrupted(pool)
+            finally:
+                if pool:
+                    pool.close()
+        return self.results
+
+    def _drain(self, pool: Pool | None) -> None:
+        """Until every job has ended."""
+        self.view.packs = self.view.packs_done + len(self.jobs)
+        while self.jobs or (pool and pool.jobs):
+            if self.full:
+                for job in self.jobs:
+                    self._fail(job.runs, Failure(f"not started: {self.full}"))
+                self.jobs.clear()
+            if pool is None:
+                self._here(self.jobs.popleft()) if self.jobs else None
+                continue
+            for number in pool.idle:
+                if self.jobs:
+                    job = self.jobs.popleft()
+                    self._announce(job)
+                    pool.give(number, job)
+            for event in pool.events(0.25):
+                self._handle(event)
+            self.view.tick()
+
+    def _announce(self, job: Job) -> None:
+        run = job.runs[0]
+        self.view.start(job.number, f"{title(run)}, {len(job.runs)} runs", len(job.runs), run.stop.steps)
+
+    def _here(self, job: Job) -> None:
+        """Train a job in this process."""
+        from robust_erm.training.pack import train_pack
+
+        self._announce(job)
+
+        def told(value: Any) -> None:
+            self.view.progress(job.number, value)
+            self.view.tick()
+
+        try:
+            outcome: tuple[str, Any] = ("done", train_pack(job.runs, told))
+        except SystemExit:  # Lightning turns Ctrl-C into an exit
+            raise KeyboardInterrupt from None
+        except Exception as error:
+            outcome = ("failed", described(error))
+        self._handle(Event(0, outcome[0], job, outcome[1]))
+
+    def _handle(self, event: Event) -> None:
+        job: Job = event.job
+        if event.kind == "progress":
+            self.view.progress(job.number, event.value)
+            return
+        outcomes: Counter[str] = Counter()
+        if event.kind == "done":
+            for run, result in zip(job.runs, event.value, strict=True):
+                if isinstance(result, Held):
+                    self.held.append(run)
+                else:
+                    self.results[run.id] = result
+                    outcomes[str(result["status"])] += 1
+        elif event.kind == "failed":
+            outcomes = self._failed(job, event.value)
+        elif event.kind == "died":
+            outcomes = self._died(job, event.value)
+        self.view.stop(job.number, outcomes)
+        self.view.packs = self.view.packs_done + len(self.jobs) + len(self.view.running)
+
+    def _failed(self, job: Job, said: dict[str, Any]) -> Counter[str]:
+        """A pack that raised: its halves again, down to the run that is to blame."""
+        if said["errno"] in _FULL or "No space left" in said["cause"]:
+            self.full = said["cause"]
+            return self._fail(job.runs, Failure(said["cause"]))
+        if len(job.runs) == 1:
+            log.error("%s failed: %s", job.runs[0].name, said["cause"])
+            return self._fail(job.runs, Failure(said["cause"], said["traceback"]))
+        log.warning("a pack of %d runs failed (%s); trying its halves", len(job.runs), said["cause"])
+        self._halve(job)
+        return Counter()
+
+    def _died(self, job: Job, code: int | None) -> Counter[str]:
+        """A worker that is gone: its pack in halves, each from its checkpoints; a single run once more."""
+        name = signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"
+        cause = f"the worker died ({name})" + (": out of memory?" if name == "SIGKILL" else "")
+        if len(job.runs) == 1 and job.deaths:
+            return self._fail(job.runs, Failure(cause))
+        log.warning("%s while training %d runs; they go on from their checkpoints", cause, len(job.runs))
+        if len(job.runs) == 1:
+            self._put(job.runs, job.deaths + 1)
+        else:
+            self._halve(job)
+        return Counter()
+
+    def _halve(self, job: Job) -> None:
+        half = len(job.runs) // 2
+        self._put(job.runs[:half])
+        self._put(job.runs[half:])
+
+    def _fail(self, runs: list[Run], failure: Failure) -> Counter[str]:
+        self.results |= {run.id: failure for run in runs}
+        for run in runs:
+            if failure.traceback and folder_of(run).is_dir():
+                RunFolder(run).log(failure.traceback)
+        return Counter(failed=len(runs))
+
+    def _wait(self, pool: Pool | None) -> None:
+        """Runs that another process trains: look again until it has ended them, or has ended itself."""
+        time.sleep(_AGAIN)
+        held, self.held = self.held, []
+        self.view.waiting = len(held)
+        self.view.tick()
+        self._plan(held)
+        self._drain(pool)
+        self.view.waiting = len(self.held)
+
+    def _interrupted(self, pool: Pool | None) -> None:
+        console.print("interrupted: leaving checkpoints ...")
+        if pool:
+            for event in pool.stop():
+                if event.kind == "done":
+                    self._handle(event)
+        ended = len(self.results) - sum(self.found.values())
+        console.print(
+            f"interrupted: {ended} of {len(self.todo)} runs have ended; what has been reached is kept, "
+            "and the same line goes on from there",
+            soft_wrap=True,
+            highlight=False,
+        )
+        raise SystemExit(130)
+
+
+def train_all(runs: Sequence[Run], workers: int | None, size: int | None) -> list[Result]:
+    """The summary of every run, or why it has none; one failure takes no other run along."""
+    results = Sweep(list({run.id: run for run in runs}.values()), workers, size).train()
+    return [results[run.id] for run in runs]

@@ -1,0 +1,109 @@
+"""Margins of a pack's runs on some points, clean and attacked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from robust_erm.attacks.attack import Attack
+from robust_erm.core.margins import margin
+from robust_erm.core.streams import torch_stream
+from robust_erm.training import kernels
+from robust_erm.training.mapped import parts
+from robust_erm.training.points import Points
+from robust_erm.training.runs import Runs
+from robust_erm.training.step import Batch, attacked_margin, outputs
+
+CHUNK = 1024  # points evaluated at once; fixed, so that noise does not depend on the number of runs
+FEW = 256  # the same for strong attacks, some of which need many random numbers for each point
+
+
+def clean(runs: Runs, points: Points, rows: Tensor) -> Tensor:
+    """Clean margins (len(rows), n) of ``points``."""
+    recipe, theta = runs.recipe, runs.theta[rows]
+    one = vmap(lambda theta, x, y: margin(outputs(recipe, theta, x), y))
+    return torch.cat([one(theta, x, y) for x, y in _chunks(*points.of(rows))], dim=-1)
+
+
+def attacked(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows: Tensor) -> Tensor:
+    """Margins (len(rows), n) of ``points`` after ``attack`` of radius eps (R,).
+
+    Its noise is the same at every call: one draw for each run, from its stream "eval".
+    """
+    index, generators = rows.tolist(), [torch_stream(seed, "eval") for seed in runs.seeds]
+    kernel = _net_for(runs, attack)
+    pieces = []
+    for x, y in _chunks(*points.of(rows)):
+        noise = None if kernel else runs.noise(attack, index, x.shape[-2], generators)
+        pieces.append(_attacked(runs, attack, kernel, runs.theta[rows], eps[rows], x, y, noise))
+    return torch.cat(pieces, dim=-1)
+
+
+def attacked_among(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows: Tensor, among: Tensor) -> Tensor:
+    """The same for the points that ``among`` (len(rows), n) marks; the others keep inf.
+
+    Every run's noise depends on its own marks only, not on its neighbours.
+    """
+    kernel, theta, radii = _net_for(runs, attack), runs.theta[rows], eps[rows]
+    x, y = points.of(rows)
+    found = torch.full_like(y, torch.inf)
+    for k in range(0, x.shape[1], FEW):
+        marked = among[:, k : k + FEW]
+        counts = marked.sum(-1).tolist()
+        if not max(counts):
+            continue
+        order = (~marked).to(torch.int8).argsort(dim=-1, stable=True)[:, : max(counts)] + k
+        some_x = x.gather(1, order.unsqueeze(-1).expand(*order.shape, x.shape[-1]))
+        noise = None if kernel else _noise_of_some(runs, attack, rows.tolist(), counts, k)
+        margins = _attacked(runs, attack, kernel, theta, radii, some_x, y.gather(1, order), noise)
+        found.scatter_(1, order, margins)
+    return torch.where(among, found, torch.inf)
+
+
+def _net_for(runs: Runs, attack: Attack) -> Any:
+    return None if runs.net is None else kernels.for_net(runs.recipe, attack, runs.theta.dtype)
+
+
+def _noise_of_some(runs: Runs, attack: Attack, rows: list[int], counts: list[int], first: int) -> Tensor:
+    """(len(rows), k, max(counts), ...): as many random numbers as each run needs, then zeros."""
+    d = runs.train.x.shape[-1]
+    drawn = [
+        attack.draw(max(n, 1), d, torch_stream(runs.seeds[i], f"eval from {first}"))
+        for i, n in zip(rows, counts, strict=True)
+    ]
+    whole = runs.theta.new_zeros(len(rows), drawn[0].shape[0], max(counts), *drawn[0].shape[2:])
+    for noise, own in zip(whole, drawn, strict=True):
+        noise[:, : own.shape[1]] = own.to(noise)
+    return whole
+
+
+def _attacked(
+    runs: Runs, attack: Attack, kernel: Any, theta: Tensor, eps: Tensor, x: Tensor, y: Tensor, noise: Tensor | None
+) -> Tensor:
+    if kernel:
+        found: Tensor = kernel.margins(theta, x, y, eps)
+        return found
+    assert noise is not None, "drawn where there is no kernel"
+
+    def under(attack: Attack, *some: Any) -> Tensor:
+        def one(theta: Tensor, eps: Tensor, x: Tensor, y: Tensor, noise: Any) -> Tensor:
+            return attacked_margin(runs.recipe, attack, theta, Batch(x, y, eps, eps, {}), noise)
+
+        mapped: Tensor = vmap(one)(*some)
+        return mapped
+
+    needed = parts(attack, eps)
+    if len(needed) == 1:
+        return under(needed[0][1], theta, eps, x, y, noise)
+    margins = torch.empty_like(y, dtype=theta.dtype)
+    for at, own in needed:
+        margins[at] = under(own, theta[at], eps[at], x[at], y[at], noise[at])
+    return margins
+
+
+def _chunks(x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """X (R, n, d) and y (R, n), CHUNK points at a time."""
+    return [(x[:, k : k + CHUNK], y[:, k : k + CHUNK]) for k in range(0, x.shape[1], CHUNK)]

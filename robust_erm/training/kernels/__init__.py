@@ -1,0 +1,106 @@
+"""Compiled forms of steps and gradients on a CPU: the numbers of the mapped form, faster.
+
+Where numba finds no folder for its cache, or is missing, there are none, and a warning says so.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robust_erm.training.kernels import plan
+from robust_erm.training.step import Recipe
+
+log = logging.getLogger("robust_erm")
+
+
+def whole_steps(recipe: Recipe, x: Tensor, y: Tensor) -> Any:
+    """The kernel for steps of ``recipe`` on the sets x (D, n, d), y (D, n), or None where there is none."""
+    found = plan.plan(recipe)
+    kernel = None if found is None else _loaded("Sparse" if found.sparse else "Dense", x.dtype)
+    return None if kernel is None else kernel(found, x, y)
+
+
+def for_net(recipe: Recipe, attack: Any, dtype: torch.dtype) -> Any:
+    """What computes loss, gradient and margins under ``attack``, or None where only the mapped form does."""
+    kernel = _loaded("Net", dtype) if plan.known_net(recipe, attack) else None
+    return None if kernel is None else kernel(recipe, attack)
+
+
+def _loaded(name: str, dtype: torch.dtype) -> Any:
+    """The class of that name, ready to be used for numbers of ``dtype``; None where numba refuses."""
+    try:
+        kernel = getattr(import_module(f"robust_erm.training.kernels.{name.lower()}"), name)
+    except (ImportError, RuntimeError) as error:
+        log.warning("no compiled kernels (%s): linear models and nets train more slowly", error)
+        return None
+    _ready(name, dtype)
+    return kernel
+
+
+def _cache_folder() -> Path | None:
+    """The folder of numba's cache, None where it cannot be written to."""
+    from robust_erm.training.kernels import compiled
+
+    shares: Any = compiled.shares
+    folder = Path(shares._cache.cache_path)
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder if os.access(folder, os.W_OK) else None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time, for a moment; ``path`` is a file for this. The kernel forgets it when we die."""
+    with path.open("a") as file:
+        with suppress(OSError):  # some network file systems have none
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _warm_up(name: str, dtype: torch.dtype) -> None:
+    """Have everything compiled, or loaded, that the class of that name calls."""
+    from robust_erm.training.kernels import dense, net, sparse
+
+    if name == "Net":
+        net.warm_up(dtype)
+    else:
+        dense.tiny_run(sparse.Sparse if name == "Sparse" else dense.Dense, dtype)
+
+
+@cache
+def _ready(name: str, dtype: torch.dtype) -> None:
+    """Load everything that the class of that name calls, compiled by a process of its own where it is new.
+
+    In the process that compiles it, a function may call other copies of its helpers than in those
+    that load it, and differ in the last bit. So nobody trains with what they have compiled themselves.
+    """
+    import llvmlite.binding
+    import numba
+
+    here = Path(__file__).resolve().parent
+    stamps = [(f.stat().st_mtime_ns, f.stat().st_size) for f in (here / "compiled.py", here / "compiled_net.py")]
+    made_by = (stamps, sys.version, numba.__version__, llvmlite.binding.get_host_cpu_name())
+    mark = f"{name}-{dtype}-{hashlib.sha256(repr(made_by).encode()).hexdigest()[:16]}.ready"
+    folder = _cache_folder()
+    with nullcontext() if folder is None else _alone(folder / "compiling.lock"):
+        if folder is not None and not (folder / mark).exists():
+            line = f"import torch; from robust_erm.training import kernels; kernels._warm_up({name!r}, {dtype})"
+            paths = os.pathsep.join([str(here.parents[2]), os.environ.get("PYTHONPATH", "")])
+            environment = {**os.environ, "PYTHONPATH": paths}
+            if not subprocess.run([sys.executable, "-c", line], env=environment, capture_output=True).returncode:
+                (folder / mark).touch()
+        _warm_up(name, dtype)

@@ -1,0 +1,48 @@
+"""The functions of one run, mapped over the run axis: the reference for every faster form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from robust_erm.attacks.attack import Attack
+from robust_erm.attacks.none import NoAttack
+from robust_erm.training.step import Batch, Recipe, loss_and_grad
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some of the running runs, at these places among them, and the recipe that gives their loss."""
+
+    at: Tensor | slice
+    batch: Batch
+    recipe: Recipe
+
+    def loss_and_grad(self, theta: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Log losses (R',) and gradients (R', P)."""
+        found: tuple[Tensor, Tensor] = vmap(lambda *a: loss_and_grad(self.recipe, *a))(theta, self.batch, noise)
+        return found
+
+
+def parts(attack: Attack, eps: Tensor) -> list[tuple[Tensor | slice, Attack]]:
+    """Places in eps (R,), and the attack there: a radius of 0 needs none."""
+    zero = eps == 0
+    if attack.closed_form or isinstance(attack, NoAttack) or not bool(zero.any()):
+        return [(slice(None), attack)]
+    calm = NoAttack(attack.p)
+    if bool(zero.all()):
+        return [(slice(None), calm)]
+    return [(zero.nonzero().squeeze(-1), calm), ((~zero).nonzero().squeeze(-1), attack)]
+
+
+def loss_and_grad_of(theta: Tensor, groups: list[Group], noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Log losses (R,) and gradients (R, P) of theta (R, P)."""
+    if len(groups) == 1:
+        return groups[0].loss_and_grad(theta, noise)
+    log_loss, grad = torch.empty_like(theta[:, 0]), torch.empty_like(theta)
+    for group in groups:
+        log_loss[group.at], grad[group.at] = group.loss_and_grad(theta[group.at], noise[group.at])
+    return log_loss, grad

@@ -1,0 +1,237 @@
+"""Train a pack: resolved runs in, run folders and summaries out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+
+from robust_erm.store import locks
+from robust_erm.store.config import Run
+from robust_erm.store.locks import Held
+from robust_erm.store.run_folder import RunFolder
+from robust_erm.store.source import revision
+from robust_erm.training.callbacks import Progress, Recorder
+from robust_erm.training.measure import log_spaced
+from robust_erm.training.module import RobustERM
+from robust_erm.training.problem import build, radii, warn_if_not_separable
+from robust_erm.training.resources import cores as own_cores
+from robust_erm.training.resources import parameters
+from robust_erm.training.status import RUNNING
+
+log = logging.getLogger("robust_erm")
+
+_LARGE = 10_000_000  # parameters times training points from which a product is worth several threads
+
+
+def train_pack(
+    runs: list[Run],
+    report: Callable[[dict[str, Any]], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+    device: torch.device | None = None,
+    cores: int | None = None,
+) -> list[dict[str, Any] | Held]:
+    """Train runs with equal :func:`robust_erm.sweeps.plan.pack_key` together.
+
+    What has ended already is not trained again. Runs that stand at different steps (after an interruption) are
+    trained in turn.
+
+    Args:
+        runs: the pack.
+        report: told how it goes, see :class:`robust_erm.training.callbacks.Progress`.
+        stop: asked now and then whether to leave checkpoints and raise :class:`Interrupted`.
+        device: overrules the one in the config.
+        cores: that this process may use; all of them where None.
+
+    Returns:
+        The summary of each, in order, or who holds it.
+    """
+    folders = [RunFolder(run) for run in runs]
+    results: dict[int, dict[str, Any] | Held] = {}
+    mine: list[int] = []
+    try:
+        for i, folder in enumerate(folders):
+            folder.path.mkdir(parents=True, exist_ok=True)
+            if (other := locks.acquire(folder.path)) is not None:
+                results[i] = Held(other)
+                continue
+            mine.append(i)
+            if (summary := folder.read_summary()) is not None:
+                results[i] = summary
+        resumed = {i: folders[i].read_checkpoint() for i in mine if i not in results}
+        # who stands where: the step, and whether training had ended there
+        places = {i: (kept["run"]["t"], kept["run"]["status"]) if kept else (0, RUNNING) for i, kept in resumed.items()}
+        for place in sorted(set(places.values())):
+            members = [i for i in resumed if places[i] == place]
+            fit = _Fit([folders[i] for i in members], [resumed[i] for i in members], place[0], device, cores)
+            results |= dict(zip(members, fit.run(report, stop), strict=True))
+    finally:
+        for i in mine:
+            locks.release(folders[i].path)
+    return [results[i] for i in range(len(runs))]
+
+
+def threads_for(run: Run, cores: int) -> int:
+    """Torch's own threads: what the config says, else one for small problems, where more only wait."""
+    if run.trainer.threads is not None:
+        return run.trainer.threads
+    work = parameters(run) * getattr(run.data, "m", 1)
+    return cores if work >= _LARGE else 1
+
+
+class _Fit:
+    """One call of Lightning's fit: runs that stand at the same step."""
+
+    def __init__(
+        self,
+        folders: list[RunFolder],
+        resumed: list[dict[str, Any] | None],
+        t: int,
+        device: torch.device | None,
+        cores: int | None,
+    ) -> None:
+        self.folders, self.t, self.began = folders, t, time.monotonic()
+        self.runs = [folder.run for folder in folders]
+        first = self.runs[0]
+        torch.set_num_threads(threads_for(first, cores or own_cores()))
+        self.device = device or first.trainer.torch_device
+        self.pack, self.evaluation, self.sizes = build(self.runs, self.device)
+        schedule = log_spaced(first.stop.steps, first.measure_per_decade)
+        self.pack.t = t
+        self.module = RobustERM(self.pack, self.evaluation, schedule, first.trainer.inner_steps)
+        for i, kept in enumerate(resumed):
+            if kept is not None:
+                self.pack.load(i, kept["run"])
+                self.module.rows[i] = kept["rows"]
+
+    def run(self, report: Callable[[dict[str, Any]], None], stop: Callable[[], bool]) -> list[dict[str, Any]]:
+        """Train; the summaries, in order."""
+        first, t = self.runs[0], self.t
+        recorder = Recorder(self.folders, self._summarise, first.trainer.checkpoint_seconds, stop)
+        callbacks: list[L.Callback] = [recorder, Progress(report)]
+        if first.logger.enabled:
+            from robust_erm.training.wandb_mirror import WandbMirror
+
+            callbacks.append(WandbMirror(self.folders))
+        with _run_logs(self.folders):
+            verb, beside = ("resumed" if t else "started"), len(self.runs) - 1
+            for folder in self.folders:
+                folder.open()
+                tag = {"run": folder.run.name}
+                log.info("%s at step %d, on %s, with %d others", verb, t, self.device, beside, extra=tag)
+                warn_if_not_separable(folder.run)
+            # ended, but killed before the summary was written
+            self.module.just_ended = (self.pack.status != RUNNING).nonzero().squeeze(-1).tolist()
+            if len(self.pack.running):
+                _lightning(self.device, callbacks).fit(self.module, train_dataloaders=_Endless())
+            else:
+                _finish_only(self.module, callbacks)
+        return [recorder.summaries[i] for i in range(len(self.runs))]
+
+    def _summarise(self, i: int, module: RobustERM) -> dict[str, Any]:
+        run, radius = self.runs[i], float(self.evaluation.eps[i])
+        log.info("ended at step %d", int(module.rows[i][-1]["step"]), extra={"run": run.name})
+        sampled, device = self.evaluation.test is not None, self.device
+        kernel = self.pack.kernel or self.pack.net
+        return {
+            "eps": radius if run.eval_eps is None else radii(run)[0],
+            "eval_eps": radius,
+            "test_accuracy": f"sampled, {self.sizes[i]} points" if sampled else "exact, closed form",
+            "parameters": self.pack.theta.shape[1],
+            "degree": run.model.degree,
+            "seconds": time.monotonic() - self.began,
+            "pack_size": len(self.runs),
+            "kernel": type(kernel).__name__.lower() if kernel else "mapped",
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            **provenance(),
+        }
+
+
+def _finish_only(module: RobustERM, callbacks: list[L.Callback]) -> None:
+    """What fit would do for runs that have all ended."""
+    nobody: Any = None
+    for callback in callbacks:
+        callback.on_fit_start(nobody, module)
+        callback.on_train_batch_end(nobody, module, None, None, 0)
+
+
+class _RunLogs(logging.Handler):
+    """run.log gets what is said of this run, and what is said of none in particular."""
+
+    def __init__(self, folders: list[RunFolder]) -> None:
+        super().__init__()
+        self.of = {folder.run.name: folder for folder in folders}
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        name = getattr(record, "run", None)
+        concerned = list(self.of.values()) if name is None else [self.of[name]] if name in self.of else []
+        for folder in concerned:
+            folder.log(self.format(record))
+
+
+@contextmanager
+def _run_logs(folders: list[RunFolder]) -> Iterator[None]:
+    handler = _RunLogs(folders)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+class _Endless:
+    """A loader without data: ``training_step`` has its own."""
+
+    def __iter__(self) -> Any:
+        while True:
+            yield 0
+
+
+def _lightning(device: torch.device, callbacks: list[L.Callback]) -> L.Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+    warnings.filterwarnings("ignore", message=".*`LightningModule.configure_optimizers` returned `None`.*")
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # a login node: that is what we mean
+    return L.Trainer(
+        accelerator={"cuda": "gpu"}.get(device.type, device.type),
+        devices=[device.index or 0] if device.type == "cuda" else 1,
+        plugins=[LightningEnvironment()],
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+    )
+
+
+@lru_cache(maxsize=1)
+def provenance() -> dict[str, Any]:
+    """Versions and the git revision of the code (null outside a checkout; ``+`` when changed)."""
+    packages = ("robust-erm", "torch", "lightning", "numpy", "scipy")
+    return {
+        "git": revision(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in packages},
+        "host_cores": os.cpu_count(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except ModuleNotFoundError:
+        return None

@@ -1,0 +1,220 @@
+"""The run axis: R runs of one recipe, trained together.
+
+Every function of :mod:`robust_erm.training.step` is mapped over the leading axis of R runs. Random numbers
+are drawn outside the map, from one generator per run, so that no run depends on its neighbours;
+a run that has ended is frozen at once and leaves the computation at the next call of ``advance``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+from torch.utils import _pytree as pytree
+
+from robust_erm.attacks.attack import Attack
+from robust_erm.core.fields import substituted
+from robust_erm.core.streams import torch_stream
+from robust_erm.schedules.schedule import Point
+from robust_erm.training import kernels
+from robust_erm.training.kernels import plan as kernel_plan
+from robust_erm.training.mapped import Group, loss_and_grad_of, parts
+from robust_erm.training.points import Points
+from robust_erm.training.status import DIVERGED, MAX_STEPS, RUNNING, judge
+from robust_erm.training.step import Batch, Recipe, move, predictor
+
+
+@dataclass
+class Runs:
+    """State of R runs that are all at step t.
+
+    Args:
+        recipe: their common code.
+        train: training points.
+        eps: (R,) radii.
+        numbers: (R,) each; fields of the optimizer that differ between the runs, by dotted path.
+        theta: (R, P) parameters.
+        seeds: of every run, for its noise.
+        target: (R,) log loss at which a run has converged; -inf for never.
+        steps: the last step.
+        compiled: use a compiled kernel where there is one for the recipe.
+    """
+
+    recipe: Recipe
+    train: Points
+    eps: Tensor
+    theta: Tensor
+    seeds: list[int]
+    target: Tensor
+    steps: int
+    numbers: dict[str, Tensor] = field(default_factory=dict)
+    compiled: bool = True
+    t: int = 0
+    bound: Tensor = field(init=False)
+    state: dict[str, Any] = field(init=False)
+    best_theta: Tensor = field(init=False)
+    best_log_loss: Tensor = field(init=False)
+    status: Tensor = field(init=False)
+    stopped_at: Tensor = field(init=False)
+    generators: list[torch.Generator] = field(init=False)
+    kernel: Any = field(init=False)
+    net: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        def init(theta: Tensor, numbers: dict[str, Tensor]) -> dict[str, Any]:
+            optimizer = substituted(self.recipe.optimizer, numbers)
+            return {"optimizer": optimizer.init(theta), "schedule": optimizer.schedule.init(theta)}
+
+        fresh = vmap(init)(self.theta, self.numbers)
+        self.state = pytree.tree_map(lambda a: a.clone(memory_format=torch.contiguous_format), fresh)
+        compiled = self.compiled and self.theta.device.type == "cpu"
+        self.kernel = kernels.whole_steps(self.recipe, self.train.x, self.train.y) if compiled else None
+        self.net = kernels.for_net(self.recipe, self.recipe.attack, self.theta.dtype) if compiled else None
+        if self.kernel is not None:
+            self.state["kernel"] = self.kernel.init(len(self.eps))
+        self.bound = self.train.bound
+        self.best_theta = self.theta.clone()
+        self.best_log_loss = torch.full_like(self.eps, torch.inf, dtype=torch.float64)
+        self.status = torch.full_like(self.eps, RUNNING, dtype=torch.int8)
+        self.stopped_at = torch.full_like(self.eps, -1, dtype=torch.int64)
+        self.generators = [torch_stream(seed, "attack") for seed in self.seeds]
+
+    @property
+    def running(self) -> Tensor:
+        """Indices of the runs that have not ended."""
+        return (self.status == RUNNING).nonzero().squeeze(-1)
+
+    def _batch(self, rows: Tensor) -> Batch:
+        numbers = {path: value[rows] for path, value in self.numbers.items()}
+        return Batch(*self.train.of(rows), self.eps[rows], self.bound[rows], numbers)
+
+    def _groups(self, rows: Tensor) -> list[Group]:
+        """The rows by the attack that they need; one batch for all where that is one."""
+        recipe = self.recipe
+        whole = [(slice(None), recipe.attack)]
+        needed = whole if self.net is not None else parts(recipe.attack, self.eps[rows])
+        return [Group(at, self._batch(rows[at]), replace(recipe, attack=attack)) for at, attack in needed]
+
+    def _loss_and_grad(self, theta: Tensor, groups: list[Group], noise: Tensor) -> tuple[Tensor, Tensor]:
+        if self.net is not None:
+            found: tuple[Tensor, Tensor] = self.net.loss_and_grad(theta, groups[0].batch)
+            return found
+        return loss_and_grad_of(theta, groups, noise)
+
+    def noise(self, attack: Attack, rows: list[int], n: int, generators: list[torch.Generator]) -> Tensor:
+        """(len(rows), k, n, d): drawn on the CPU from every run's own generator."""
+        d = self.train.x.shape[-1]
+        return torch.stack([attack.draw(n, d, generators[i]) for i in rows]).to(self.theta)
+
+    def advance(self, n: int) -> None:
+        """Take n steps, or fewer where ``steps`` comes first; runs that end are frozen on the way."""
+        rows = self.running
+        index = rows.tolist()
+        if not index:
+            return
+        n = min(n, self.steps - self.t)
+        if self.kernel is not None:
+            self._advance_compiled(rows, n)
+            return
+        recipe, groups = self.recipe, self._groups(rows)
+        batch = groups[0].batch if len(groups) == 1 else self._batch(rows)
+        moved = vmap(lambda t, *rest: move(recipe, t, *rest), in_dims=(None, 0, 0, 0))
+
+        theta, best, best_loss = self.theta[rows], self.best_theta[rows], self.best_log_loss[rows]
+        state = pytree.tree_map(lambda a: a[rows], self.state)
+        status, stopped_at, target = self.status[rows], self.stopped_at[rows], self.target[rows]
+        for t in range(self.t, self.t + n):
+            noise = self.noise(recipe.attack, index, batch.x.shape[-2], self.generators)
+            found = Point(theta, *self._loss_and_grad(theta, groups, noise))
+            point, after, state = moved(theta.new_tensor(t), found, state, batch)
+            alive = status == RUNNING
+            status, stopped_at = judge(point.log_loss, point.grad, target, t, status, stopped_at)
+            better = alive & (point.log_loss < best_loss)
+            best = _chosen(better, point.theta, best)
+            best_loss = torch.where(better, point.log_loss, best_loss)
+            # a step is undone only to a point that had not converged: theta is point.theta where a run ends
+            theta = _chosen(status == RUNNING, after, theta)
+        self.t += n
+        if self.t == self.steps:
+            noise = self.noise(recipe.attack, index, batch.x.shape[-2], self.generators)
+            log_loss, grad = self._loss_and_grad(theta, groups, noise)
+            status, stopped_at = judge(log_loss, grad, target, self.t, status, stopped_at)
+            stopped_at = torch.where(status == RUNNING, self.t, stopped_at)
+            status = torch.where(status == RUNNING, MAX_STEPS, status)
+        theta = torch.where((status == DIVERGED).unsqueeze(-1), best, theta)
+
+        self.theta[rows], self.best_theta[rows], self.best_log_loss[rows] = theta, best, best_loss.double()
+        self.status[rows], self.stopped_at[rows] = status.to(torch.int8), stopped_at
+        pytree.tree_map(lambda whole, part: whole.index_copy_(0, rows, part), self.state, state)
+
+    def _advance_compiled(self, rows: Tensor, n: int) -> None:
+        plan, last = self.kernel.plan, self.t + n == self.steps
+        eps = self.eps[rows] if plan.adversarial else torch.zeros_like(self.eps[rows])
+        numbers = {path: value[rows] for path, value in self.numbers.items()}
+        steps = plan.step_numbers(numbers, self.eps[rows], self.bound[rows])
+        state = {name: value[rows] for name, value in self.state["kernel"].items()}
+        scalars = (eps, self.target[rows], steps, self.best_log_loss[rows])
+        of_run = self.train.of_run[rows].tolist()
+        given = kernel_plan.Rows.of(self.theta[rows], self.best_theta[rows], scalars, state, of_run)
+        self.kernel.run(given, self.t, n, last)
+        self.t += n
+        status, stopped_at = given.info[:, kernel_plan.STATUS], given.info[:, kernel_plan.ENDED]
+        if last:
+            stopped_at = torch.where(status == RUNNING, self.t, stopped_at)
+            status = torch.where(status == RUNNING, MAX_STEPS, status)
+        self.theta[rows] = torch.where((status == DIVERGED).unsqueeze(-1), given.best, given.theta)
+        self.best_theta[rows], self.best_log_loss[rows] = given.best, given.num[:, kernel_plan.BEST]
+        self.status[rows], self.stopped_at[rows] = status.to(torch.int8), stopped_at
+        for name, value in state.items():
+            self.state["kernel"][name][rows] = value
+
+    def log_losses(self, rows: Tensor) -> Tensor:
+        """Worst-case training log losses (len(rows),), with noise from the stream "eval"."""
+        generators = [torch_stream(seed, "eval") for seed in self.seeds]
+        noise = self.noise(self.recipe.attack, rows.tolist(), self.train.x.shape[-2], generators)
+        return loss_and_grad_of(self.theta[rows], self._groups(rows), noise)[0]
+
+    def predictors(self, rows: Tensor) -> Tensor | None:
+        """The weights (len(rows), d) or (len(rows), C, d) of models linear in their input, else None."""
+        if not hasattr(self.recipe.model, "weight"):
+            return None
+        weights: Tensor = vmap(lambda theta: predictor(self.recipe, theta))(self.theta[rows])  # type: ignore[assignment]
+        return weights
+
+    def export(self, i: int) -> dict[str, Any]:
+        """Run i as plain tensors and numbers: all that is needed to go on. Ended runs keep less."""
+        kept: dict[str, Any] = {
+            "t": int(self.stopped_at[i]) if int(self.status[i]) != RUNNING else self.t,
+            "status": int(self.status[i]),
+            "theta": self.theta[i].cpu().clone(),
+            "best_log_loss": self.best_log_loss[i].cpu().clone(),
+        }
+        if kept["status"] == RUNNING:
+            kept["best_theta"] = self.best_theta[i].cpu().clone()
+            kept["generator"] = self.generators[i].get_state()
+            kept["state"] = pytree.tree_map(lambda a: a[i].cpu().clone(), self.state)
+        return kept
+
+    def load(self, i: int, kept: dict[str, Any]) -> None:
+        """Put run i back to where :meth:`export` found it."""
+        self.theta[i] = kept["theta"].to(self.theta)
+        self.best_log_loss[i] = kept["best_log_loss"]
+        self.status[i] = kept["status"]
+        if kept["status"] == RUNNING:
+            self.best_theta[i] = kept["best_theta"].to(self.theta)
+            self.generators[i].set_state(kept["generator"])
+            pytree.tree_map(lambda whole, part: whole[i].copy_(part), self.state, kept["state"])
+        else:
+            self.stopped_at[i] = kept["t"]
+
+
+def _chosen(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """``new`` (R, P) in the rows that are true, else ``old``; on a CPU without a copy where all agree."""
+    if rows.device.type == "cpu" and bool(rows.all()):
+        return new
+    if rows.device.type == "cpu" and not bool(rows.any()):
+        return old
+    return torch.where(rows.unsqueeze(-1), new, old)

@@ -1,0 +1,96 @@
+"""Every example of every README is run, or says why not; every link leads somewhere.
+
+Training lines are cut short (SHORT); everything else is run as it stands, each README in a folder of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    path
+    for path in sorted(ROOT.rglob("README.md"))
+    if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+    and path.parent.parent != ROOT / "outputs" / "gallery"  # made by a command, which has tests
+]
+BLOCK = re.compile(r"(?:<!-- not run: (?P<why>[^>]*) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)\n```", re.DOTALL)
+SHORT = "stop.steps=3"
+ASIDE = {"make run": "tests/commands does", "make test": "is what runs this"}
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(path: Path) -> list[re.Match[str]]:
+    return list(BLOCK.finditer(path.read_text()))
+
+
+def lines(text: str) -> str:
+    """A block of shell as it is run: training lines cut short, what has been run elsewhere left out."""
+    joined = text.replace("\\\n", " ")
+    kept = [line for line in joined.splitlines() if not line.strip().startswith(tuple(ASIDE))]
+    train = re.compile(r"^(python -m robust_erm\.train (?!.*(?:--help|--cfg|dry_run)).*?)( +#.*)?$")
+    return "\n".join(train.sub(rf"\1 {SHORT}\2", line) for line in kept)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_the_examples_run(path: Path, tmp_path: Path) -> None:
+    python = Path(sys.executable).parent
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(python)
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    path_ = f"{python}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path_, "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
+    for block in blocks(path):
+        if block["why"] is not None or block["language"] not in ("sh", "python"):
+            continue
+        if "pytest" in block["text"] or "benchmarks" in block["text"]:
+            continue  # this very suite
+        command = ["bash", "-euo", "pipefail", "-c", lines(block["text"])]
+        if block["language"] == "python":
+            command = [sys.executable, "-c", block["text"]]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{block['text']}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_what_is_not_run_says_why(path: Path) -> None:
+    for block in blocks(path):
+        assert block["why"] is None or len(block["why"]) > 10
+        assert block["language"] in ("sh", "python", ""), "is it an example? then it is run"
+
+
+@pytest.mark.parametrize("path", [*PAGES, *sorted((ROOT / "outputs" / "gallery").glob("*/README.md"))], ids=name)
+def test_links_lead_somewhere(path: Path) -> None:
+    text = path.read_text()
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
+        file, _, anchor = target.partition("#")
+        if "://" in file:
+            continue
+        there = (path.parent / file).resolve() if file else path
+        assert there.exists(), target
+        if anchor:
+            said = (there / "README.md" if there.is_dir() else there).read_text()
+            titles = re.findall(r"^#+ (.*)$", said, re.MULTILINE)
+            headings = [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+            assert anchor in headings or f'<a id="{anchor}"></a>' in said, target
+
+
+def test_every_picture_has_a_caption() -> None:
+    """In the pages that people write: the line below a picture says what is to be seen."""
+    for path in PAGES:
+        for picture in re.finditer(r"^!\[[^\]]*\]\([^)]*\)\n\n(.*)", path.read_text(), re.M):
+            assert picture[1].startswith("*"), f"{name(path)}: {picture[0]}"
+
+
+def test_the_front_page_has_two_screens() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 100

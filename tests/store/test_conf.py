@@ -1,0 +1,168 @@
+"""Every yaml in conf/ composes, resolves and runs two steps: found by themselves, none is listed here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from robust_erm.core.errors import ConfigError
+from robust_erm.store.config import Run, resolve
+from robust_erm.store.identity import as_data
+from robust_erm.store.source import conf_dir
+from robust_erm.sweeps import plan
+from robust_erm.training.pack import train_pack
+
+GROUPS = ("data", "model", "objective", "optimizer", "optimizer/schedule", "attack", "trainer", "logger", "experiment")
+
+
+def files() -> list[tuple[str, str]]:
+    found = []
+    for group in GROUPS:
+        pattern = "*.yaml" if group == "optimizer" else "**/*.yaml"
+        for path in sorted((conf_dir() / group).glob(pattern)):
+            found.append((group, path.relative_to(conf_dir() / group).with_suffix("").as_posix()))
+    return found
+
+
+# what a yaml needs beside itself to be a run, and what keeps two steps small
+NEEDS = {
+    "attack/exact": ["model=linear"],
+    "attack/apgd": ["attack.steps=3"],
+    "attack/apgd_dlr": ["attack.steps=3", "data.classes=[0,1,2]", "objective=cross_entropy"],
+    "attack/apgd_targeted": ["attack.steps=3", "data.classes=[0,1,2,3]", "objective=cross_entropy"],
+    "attack/fab": ["attack.steps=3"],
+    "attack/square": ["attack.queries=3"],
+    "objective/cross_entropy": ["data.classes=[0,1,2,3,4,5,6,7,8,9]"],
+    "optimizer/oracle": ["model=linear", "attack=exact", "data=gaussian", "data.d=30", "data.m=20", "eps=0.01"],
+    "optimizer/schedule/growing": ["optimizer.normalized=true"],
+    "optimizer/schedule/constant": ["optimizer.normalized=true"],
+    "data/clusters": ["data.d=30", "data.m=20"],
+    "data/sphere": ["data.d=30", "data.m=20"],
+    "data/gaussian": ["data.d=30", "data.m=20", "data.m_test=50"],
+    "data/mnist": ["data.m=5"],
+    "model/cnn": ["model.hidden=16"],
+    "model/diagonal": ["model.alpha=0.1"],
+    "experiment/tsilivis2024/linear": ["data.d=60", "data.m=20"],
+    "experiment/tsilivis2024/mnist": ["data.m=5", "model.width=8"],
+}
+
+
+@pytest.mark.parametrize(("group", "name"), files(), ids="/".join)
+def test_every_yaml_runs_two_steps(
+    group: str, name: str, composed: Callable[..., DictConfig], idx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROBUST_ERM_MNIST", str(idx))
+    overrides = [f"{group}={name}", "stop.steps=2", *NEEDS.get(f"{group}/{name}", [])]
+    config = composed(*(o for o in overrides if not (group == "logger" and o.startswith("logger="))))
+    run = resolve(config)
+    summary = train_pack([run])[0]
+    assert summary["step"] == 2 or summary["status"] == "converged"
+    assert 0 <= summary["test_robust_acc"] <= summary["test_clean_acc"] <= 1
+
+
+@pytest.mark.parametrize("name", [name for group, name in files() if group in ("data", "experiment")])
+def test_every_data_set_can_be_planned(
+    name: str, resolved: Callable[..., Run], idx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is in conf: memory is estimated before anything is drawn."""
+    monkeypatch.setenv("ROBUST_ERM_MNIST", str(idx))
+    group = "experiment" if "/" in name else "data"
+    few = ["data.m=5"] if "mnist" in name else []
+    runs = [resolved(f"{group}={name}", f"seed={seed}", *few) for seed in range(3)]
+    assert sorted(i for pack in plan.packs(runs, None, 1) for i in pack) == [0, 1, 2]
+
+
+def test_every_component_says_its_degree(resolved: Callable[..., Run]) -> None:
+    expected = {"linear": 1, "diagonal": 2, "deep_linear": 3, "mlp": 2, "cnn": None}
+    found = {n: resolved(f"model={n}").model.degree for g, n in files() if g == "model"}
+    assert found == expected
+
+
+def test_identity_ignores_how_a_number_is_written(resolved: Callable[..., Run]) -> None:
+    assert resolved("eps=0").id == resolved("eps=0.0").id
+    assert resolved("p=inf").id == resolved().id
+    assert resolved("seed=1").id != resolved("seed=0").id
+    assert resolved("optimizer.schedule.lr=0.1").id != resolved().id
+
+
+def test_identity_ignores_where_and_how(resolved: Callable[..., Run], tmp_path: Path) -> None:
+    base = resolved().id
+    for same in ("trainer.inner_steps=7", f"output_dir={tmp_path}", "logger.project=x", "fresh=true"):
+        assert resolved(same).id == base
+
+
+def test_identity_ignores_where_mnist_lies(resolved: Callable[..., Run], idx: Path) -> None:
+    data = as_data(resolved("data=mnist", "data.m=1", f"data.folder={idx}"), "identity")["data"]
+    assert "folder" not in data
+    assert data["m"] == 1
+
+
+def test_the_stored_config_is_the_whole_config(resolved: Callable[..., Run]) -> None:
+    stored = as_data(resolved("optimizer=sd"))
+    assert stored["optimizer"]["r"] == float("inf")
+    assert stored["optimizer"]["schedule"]["lr"] == 2e-4
+    assert stored["trainer"]["inner_steps"] == 5000
+
+
+BAD = {
+    "eps=-0.1": "eps = -0.1: must be finite and 0 or more",
+    "eps=nan": "eps = nan: must be finite",
+    "eps=inf": "eps = inf: must be finite",
+    "eps=abc": "eps = abc: has the wrong type",
+    "eval_eps=-1": "eval_eps = -1.0: must be finite",
+    "p=0.5": "attack.p = 0.5: PGD knows p = 1, 2 and inf",
+    "p=0.5 attack=fgsm": "p = 0.5: the threat needs a norm",
+    "seed=-1": "seed = -1: must be 0 or more",
+    "seed=1.5": "seed = 1.5: has the wrong type",
+    "attack=fgsm p=2": "attack.p = inf: is another threat than p = 2",
+    "+attack@eval_attacks.l2=pgd eval_attacks.l2.p=2": "eval_attacks.l2.p = 2.0: is another threat than p = inf",
+    "+attack@eval_attacks.train=pgd": "is what the training attack is called; choose another name",
+    "optimizer=momentum optimizer/schedule=inverse_loss": "its step grows like 1 / loss",
+    "eval_attacks=pgd": "eval_attacks = pgd: is a group of options; write +attack@eval_attacks.pgd=pgd",
+    "stop=5": "stop = 5: is a group of options; write stop.<option>=<value>",
+    "optimizer.schedule=constant": "optimizer.schedule = constant: is a component; write optimizer/schedule=<name>",
+    "eps_unit=margins": "did you mean margin?",
+    "dtype=float16": "dtype = float16: must be one of float64, float32",
+    "stop.steps=-1": "stop.steps = -1: must be 0 or more",
+    "stop.loss=0": "stop.loss = 0.0: must be positive",
+    "optimizer=steepest optimizer.r=0.9": "optimizer.r = 0.9: steepest descent needs a norm: 1 <= r <= inf",
+    "optimizer.schedule.lr=0": "optimizer.schedule.lr = 0.0: must be positive",
+    "optimizer=oracle": "optimizer = oracle: knows the limit for model=linear and two classes only; this is model=mlp",
+    "optimizer=oracle model=linear": "optimizer = oracle: knows the limit under attack=exact and attack=none only",
+    "optimizer=oracle model=linear attack=exact optimizer.r=0.5": "optimizer.r = 0.5: needs a norm: 1 <= r <= inf",
+    "data=gaussian data.k_w=600": "data.k_w = 600: must be between 1 and d = 512",
+    "data=gaussian data.k_x=600": "data.k_x = 600: must be between 1 and d = 512",
+    "data.m=400": "data.m = 400: must be below 356",
+    "data.classes=[2,11]": "data.classes = [2, 11]: must be two or more different digits",
+    "attack=exact": "attack = exact: needs a model linear in its input, model=mlp is not; use attack=pgd",
+    "+attack@eval_attacks.best=exact": "eval_attacks.best = exact: needs a model linear in its input",
+    "attack=apgd_dlr": "attack.loss = dlr: with targets = 0 needs 3 logits or more, there is 1: use loss=margin",
+    "attack=square p=2": "attack.p = 2.0: Square knows p = inf",
+    "p=3": "attack.p = 3.0: PGD knows p = 1, 2 and inf",
+    "data.classes=[0,1,2]": "objective.loss = exponential: is a two-class loss, the data has 3 classes",
+    "data.classes=[0,1,2] objective=cross_entropy eps_unit=margin": "eps_unit = margin: needs two classes",
+    "optimizer=sd optimizer/schedule=log_constant": "its step grows like 1 / loss",
+    "optimizer=adam optimizer/schedule=bounded_loss": "its step grows like 1 / loss",
+    "+optimizer.rr=2": "optimizer.rr = 2: unknown option: has schedule, r, normalized; did you mean r?",
+    "+epsilon=1": "epsilon = 1: unknown option",
+    "model=cnn data=gaussian": "model.channels = (32, 64): model=cnn needs square images",
+    "model=mlp model.bias=some": "model.bias = some: must be one of none, first, all",
+    "data=mnist data.folder=/nowhere": "data.folder = /nowhere: is not a folder",
+    "trainer.device=cuda:99": "trainer.device = cuda:99: this machine has",
+    "trainer.device=tpu": "trainer.device = tpu: must be auto, cpu, cuda",
+    "model._target_=robust_erm.models.mlp.MPL": "model._target_ = robust_erm.models.mlp.MPL: cannot be imported",
+    "returns=accuracy": "returns = accuracy: must be a final metric, such as test_robust_acc",
+    "logger.mode=offlin": "logger.mode = offlin: must be one of",
+}
+
+
+@pytest.mark.parametrize("overrides", BAD)
+def test_bad_input_is_refused_in_one_line(overrides: str, composed: Callable[..., DictConfig], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(composed(*overrides.split())).trainer.check()
+    assert BAD[overrides] in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "outputs").exists()
