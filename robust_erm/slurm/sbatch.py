@@ -44,7 +44,7 @@ _ADVICE = {
 
 
 class NoCluster(ConfigError):
-    """This machine cannot submit: it has no SLURM, or one that is not configured."""
+    """Raised where a machine cannot submit: it has no SLURM, or one that is not configured."""
 
 
 def require_slurm() -> None:
