@@ -16,10 +16,12 @@ from torch.nn import functional as F
 
 from robust_erm.core.errors import ConfigError, one_of
 from robust_erm.core.linalg import own_class
+from robust_erm.core.margins import require_outputs
 
 
 def scores(f: Tensor, y: Tensor) -> Tensor:
     """Scores ``s`` (n,) of outputs: f (n,) with y (n,) in {-1, +1}, or f (n, C) with classes y."""
+    require_outputs(f, y)
     if f.ndim == 1:
         return -y * f
     own = own_class(f.shape[-1], y)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class ConfigError(Exception):
@@ -40,3 +41,20 @@ def hint(word: str, words: list[str]) -> str:
     """What to add to a refusal: the nearest of ``words``, or nothing where none is near."""
     near = difflib.get_close_matches(str(word), words, n=1)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+@contextmanager
+def in_one_line(key: str, value: object, what: str) -> Iterator[None]:
+    """Whatever somebody's component raises in ``what`` it does becomes a :class:`ConfigError`."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(key, value, f"{what} raises {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """``ValueError: what it says``, in one line of at most some 200 characters."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message':.200}"

@@ -24,8 +24,16 @@ def name_of(r: float) -> str:
     return f"l{r:g}".replace(".", "_")
 
 
+def require_outputs(f: Tensor, y: Tensor) -> None:
+    """Raise unless f is (n,) or (n, C), C > 1, for labels y (n,): (n, 1) would become (n, n) without a word."""
+    fits = f.shape[:1] == y.shape and (f.ndim == 1 or (f.ndim == 2 and f.shape[1] > 1))
+    if not fits:
+        raise ValueError(f"outputs of shape {tuple(f.shape)} for labels of shape {tuple(y.shape)}: (n,) or (n, C) only")
+
+
 def margin(f: Tensor, y: Tensor) -> Tensor:
     """``y f`` (n,) for f (n,), y in {-1, +1}; true minus best other logit for f (n, C), classes y."""
+    require_outputs(f, y)
     if f.ndim == 1:
         return y * f
     own = own_class(f.shape[-1], y)

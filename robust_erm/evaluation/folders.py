@@ -15,6 +15,7 @@ from robust_erm.evaluation.packs import AT_ONCE, file_of, in_halves
 from robust_erm.reports.terminal import console, say
 from robust_erm.store.run_folder import SUMMARY, RunFolder, run_of
 from robust_erm.sweeps import plan
+from robust_erm.training import contracts
 from robust_erm.training.problem import radii
 
 
@@ -33,8 +34,9 @@ def evaluate(folders: Sequence[str | Path], options: Options) -> tuple[list[dict
         paths += sorted(summary.parent for summary in root.rglob(SUMMARY))
     require(bool(paths), "folder", " ".join(map(str, folders)), "no run has ended there yet")
     runs = {path: run_of(path) for path in dict.fromkeys(paths)}
-    for run in runs.values():
-        attacks_of(run, options)  # refused before anything is computed
+    for run in runs.values():  # refused before anything is computed
+        contracts.check(run)
+        attacks_of(run, options)
     device = device_of(options)
     jobs: dict[str, list[tuple[Path, Any, float]]] = {}  # by the evaluation's name
     failed: list[str] = []

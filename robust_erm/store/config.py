@@ -7,19 +7,19 @@ dataclass, is its schema: values are converted to the types of its fields (so ``
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
 import re
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import torch
 from omegaconf import MISSING, DictConfig
 
-from robust_erm.core.errors import ConfigError, one_of, require
+from robust_erm.core.errors import one_of, require
+from robust_erm.store.fits import check_fits
 from robust_erm.store.identity import COMPONENTS, Section, as_data, word
 from robust_erm.store.typed import component, contained, section, typed
 
@@ -130,14 +130,7 @@ class Run(Section):
         known = re.fullmatch(metric, self.returns) is not None
         require(known, "returns", self.returns, "must be a final metric, such as test_robust_acc or margin_robust_l2")
         require(self.measure_per_decade >= 1, "measure_per_decade", self.measure_per_decade, "must be 1 or more")
-        for check in (
-            self._check_objective,
-            self._check_limit,
-            self._check_attacks,
-            self._check_schedule,
-            self._check_sizes,
-        ):
-            check()
+        check_fits(self)
 
     @property
     def outputs(self) -> int:
@@ -162,65 +155,6 @@ class Run(Section):
         unit = "margin" if self.eps_unit == "margin" else ""
         parts = [word(self.data), word(self.model), word(self.optimizer), f"eps{self.eps:g}{unit}", f"s{self.seed}"]
         return "-".join([*parts, self.id])
-
-    def _check_objective(self) -> None:
-        try:
-            self.objective.check_outputs(self.outputs)
-        except ConfigError as error:
-            raise error.under("objective") from None
-
-    def _check_attacks(self) -> None:
-        linear = hasattr(self.model, "weight")
-        for key, attack in {
-            "attack": self.attack,
-            **{f"eval_attacks.{k}": a for k, a in self.eval_attacks.items()},
-        }.items():
-            advice = f"needs a model linear in its input, model={word(self.model)} is not; use attack=pgd"
-            require(linear or not attack.closed_form, key, "exact", advice)
-            threat = f"is another threat than p = {self.p:g}, whose eps this is; choose an attack for it, or set p"
-            require(attack.p == self.p, f"{key}.p", attack.p, threat)
-            try:
-                attack.check_fits(self.outputs)
-            except ConfigError as error:
-                raise error.under(key) from None
-        advice = "is what the training attack is called; choose another name"
-        require("train" not in self.eval_attacks, "eval_attacks", "train", advice)
-        unit = self.eps_unit
-        require(unit != "margin" or self.outputs == 1, "eps_unit", unit, "needs two classes: use eps_unit=absolute")
-
-    def _check_limit(self) -> None:
-        if getattr(self.optimizer, "limit", False):
-            exact = word(self.model) == "linear" and self.outputs == 1
-            advice = "knows the limit for model=linear and two classes only"
-            require(exact, "optimizer", "oracle", f"{advice}; this is model={word(self.model)}")
-            formula = self.attack.closed_form or word(self.attack) == "noattack"
-            require(formula, "optimizer", "oracle", "knows the limit under attack=exact and attack=none only")
-
-    def _check_schedule(self) -> None:
-        schedule = self.optimizer.schedule
-        built = dataclasses.is_dataclass(schedule)
-        require(built, "optimizer.schedule", schedule, "is a component; write optimizer/schedule=<name>, with a slash")
-        suits = self.optimizer.scales_with_loss or not schedule.divides_by_loss
-        advice = (
-            f"its step grows like 1 / loss, but optimizer={word(self.optimizer)} here does not shrink with the loss; "
-            "use optimizer/schedule=constant, or optimizer.normalized=false where there is that option"
-        )
-        require(suits, "optimizer/schedule", type(schedule).__module__.rpartition(".")[2], advice)
-
-    def _check_sizes(self) -> None:
-        try:
-            self.data.check()
-        except ConfigError as error:
-            raise error.under("data") from None
-        try:
-            _try_init(self.model, self.data.dimension, self.outputs)
-        except ConfigError as error:
-            raise error.under("model") from None
-
-
-@lru_cache(maxsize=32)
-def _try_init(model: Any, d: int, outputs: int) -> None:
-    model.init(d, outputs, torch.Generator())
 
 
 def resolve(cfg: DictConfig | dict[str, Any]) -> Run:

@@ -16,6 +16,7 @@ from robust_erm.reports.terminal import set_up_logging
 from robust_erm.store.config import Run, resolve
 from robust_erm.store.run_folder import RunFolder, folder_of
 from robust_erm.sweeps.margins import find_margins
+from robust_erm.training import contracts
 from robust_erm.training.problem import radii
 from robust_erm.training.resources import cores
 
@@ -38,6 +39,7 @@ def check_all(configs: Iterable[Config], labels: Sequence[str], elsewhere: bool 
                 if isinstance(config, ConfigError):
                     raise config
                 run = resolve(config)
+                contracts.check(run)
                 if not elsewhere:
                     run.trainer.check()
                 path = folder_of(run)

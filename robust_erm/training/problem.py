@@ -16,10 +16,11 @@ from robust_erm.core.errors import ConfigError
 from robust_erm.core.fields import numbers
 from robust_erm.core.params import Layout, Params
 from robust_erm.core.streams import torch_stream
-from robust_erm.data.dataset import Data, Dataset
+from robust_erm.data.dataset import Data, Dataset, checked
 from robust_erm.oracles.margin import max_margin
 from robust_erm.oracles.robust_margin import robust_max_margin
 from robust_erm.store.config import Run
+from robust_erm.store.identity import target_of
 from robust_erm.training.measure import Evaluation, SparsePoints
 from robust_erm.training.points import Points
 from robust_erm.training.runs import Runs
@@ -37,13 +38,11 @@ def differing(optimizers: list[Any], options: dict[str, Any]) -> dict[str, torch
 
 @lru_cache(maxsize=4)
 def draw(data: Data, seed: int) -> Dataset:
-    """The data set of ``seed``; the last few are kept."""
-    return data.draw(seed)
+    """The data set of ``seed``, held against what data sets must be; the last few are kept."""
+    return checked(data.draw(seed), data.dimension, data.n_classes, target_of(data))
 
 
 MARGINS: dict[tuple[Data, int, float], float] = {}
-
-
 """What :func:`exact_margin` has found in this process, or was told by another."""
 
 

@@ -1,0 +1,112 @@
+"""Whether the parts of a run fit one another; what each of them computes is held against its contract later."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from robust_erm.core.errors import ConfigError, in_one_line, require
+from robust_erm.store.identity import target_of, word
+
+if TYPE_CHECKING:
+    from robust_erm.store.config import Run
+
+# what a component of each group states; see the Protocol of that name in its room
+MEMBERS = {
+    "data": ("dimension", "n_classes", "check", "draw"),
+    "model": ("degree", "init", "apply"),
+    "objective": ("check_outputs", "of_scores", "log_loss"),
+    "optimizer": ("schedule", "scales_with_loss", "init", "update"),
+    "optimizer.schedule": ("divides_by_loss", "init", "accept", "log_step"),
+    "attack": ("p", "closed_form", "check_fits", "draw", "perturb"),
+}
+
+
+def check_fits(run: Run) -> None:
+    """Raise :class:`ConfigError` where a component lacks what its group states, or does not suit another one."""
+    _members(run)
+    with _of("objective", run.objective, "check_outputs"):
+        run.objective.check_outputs(run.outputs)
+    _limit(run)
+    _attacks(run)
+    _schedule(run)
+    with _of("data", run.data, "check"):
+        run.data.check()
+    with _of("model", run.model, "init"):
+        _try_init(run.model, run.data.dimension, run.outputs)
+
+
+@contextmanager
+def _of(key: str, component: Any, what: str) -> Iterator[None]:
+    """What a component refuses, under the name of its group."""
+    try:
+        with in_one_line("", target_of(component), what):
+            yield
+    except ConfigError as error:
+        raise error.under(key) from None
+
+
+def attacks_of(run: Run) -> dict[str, Any]:
+    """All attacks of ``run``, by key."""
+    return {"attack": run.attack, **{f"eval_attacks.{name}": attack for name, attack in run.eval_attacks.items()}}
+
+
+def _members(run: Run) -> None:
+    schedule = getattr(run.optimizer, "schedule", None)
+    built = dataclasses.is_dataclass(schedule)
+    parts = {"data": run.data, "model": run.model, "objective": run.objective, "optimizer": run.optimizer}
+    parts |= ({"optimizer.schedule": schedule} if built else {}) | attacks_of(run)
+    for key, part in parts.items():
+        needed = MEMBERS["attack" if key.startswith("eval_attacks") else key]
+        missing = [name for name in needed if not hasattr(part, name)]
+        says = f"has no {', '.join(missing)}; a component of this group states {', '.join(needed)}"
+        require(not missing, key, target_of(part), says)
+    require(built, "optimizer.schedule", schedule, "is a component; write optimizer/schedule=<name>, with a slash")
+    for name, least in (("dimension", 1), ("n_classes", 2)):
+        value = getattr(run.data, name)
+        whole = isinstance(value, int) and value >= least
+        require(whole, f"data.{name}", value, f"must be a whole number of {least} or more")
+
+
+def _attacks(run: Run) -> None:
+    linear = hasattr(run.model, "weight")
+    for key, attack in attacks_of(run).items():
+        advice = f"needs a model linear in its input, model={word(run.model)} is not; use attack=pgd"
+        require(linear or not attack.closed_form, key, "exact", advice)
+        threat = f"is another threat than p = {run.p:g}, whose eps this is; choose an attack for it, or set p"
+        require(attack.p == run.p, f"{key}.p", attack.p, threat)
+        with _of(key, attack, "check_fits"):
+            attack.check_fits(run.outputs)
+    advice = "is what the training attack is called; choose another name"
+    require("train" not in run.eval_attacks, "eval_attacks", "train", advice)
+    unit = run.eps_unit
+    require(unit != "margin" or run.outputs == 1, "eps_unit", unit, "needs two classes: use eps_unit=absolute")
+
+
+def _limit(run: Run) -> None:
+    if getattr(run.optimizer, "limit", False):
+        exact = word(run.model) == "linear" and run.outputs == 1
+        advice = "knows the limit for model=linear and two classes only"
+        require(exact, "optimizer", "oracle", f"{advice}; this is model={word(run.model)}")
+        formula = run.attack.closed_form or word(run.attack) == "noattack"
+        require(formula, "optimizer", "oracle", "knows the limit under attack=exact and attack=none only")
+
+
+def _schedule(run: Run) -> None:
+    schedule = run.optimizer.schedule
+    suits = run.optimizer.scales_with_loss or not schedule.divides_by_loss
+    advice = (
+        f"its step grows like 1 / loss, but optimizer={word(run.optimizer)} here does not shrink with the loss; "
+        "use optimizer/schedule=constant, or optimizer.normalized=false where there is that option"
+    )
+    require(suits, "optimizer/schedule", type(schedule).__module__.rpartition(".")[2], advice)
+
+
+@lru_cache(maxsize=32)
+def _try_init(model: Any, d: int, outputs: int) -> None:
+    model.init(d, outputs, torch.Generator())

@@ -1,0 +1,207 @@
+"""Every component is held against what it states, on a few points, before anything is trained.
+
+What this package brings is tested against the same contracts; what users bring is met here for the first time. A
+component that gives something else than it must is refused in one line: which, what it gives, what it must give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+from robust_erm.attacks.attack import Victim
+from robust_erm.core.errors import in_one_line, require
+from robust_erm.core.norms import Norm
+from robust_erm.core.params import Layout, Params
+from robust_erm.schedules.schedule import Point
+from robust_erm.store.config import Run
+from robust_erm.store.fits import attacks_of
+from robust_erm.store.identity import target_of
+from robust_erm.training.problem import draw
+
+N = 3  # points
+_CLOSE = 1e-6  # relative: what two ways to the same number may differ by
+_MANY = 20  # points that do not have one label by chance
+
+
+def ours(component: Any) -> bool:
+    """Whether a component comes with this package."""
+    return type(component).__module__.partition(".")[0] == "robust_erm"
+
+
+def check(run: Run) -> None:
+    """Hold the components of ``run`` against their contracts.
+
+    Raises:
+        ConfigError: naming the component, what it gives and what it must give.
+    """
+    d, outputs = run.data.dimension, run.outputs
+    if not ours(run.data):
+        _data(run.data, run.seed)
+    _model(run.model, d, outputs, run.torch_dtype)
+    _objective(run.objective, outputs, run.torch_dtype)
+    _optimizer(run.optimizer, run.model, d, outputs, run.torch_dtype)
+    for key, attack in attacks_of(run).items():
+        if not ours(attack):
+            _attack(key, attack, run.model, d, outputs, run.torch_dtype)
+
+
+def _shape(key: str, component: Any, what: str, value: Any, expected: tuple[int, ...], dtype: torch.dtype) -> None:
+    """``value`` must be a finite tensor of this shape and type."""
+    name = target_of(component)
+    require(isinstance(value, Tensor), key, name, f"{what} gives {type(value).__name__}, must give a tensor")
+    found = tuple(value.shape)
+    require(found == expected, key, name, f"{what} gives shape {found}, must give {expected}")
+    require(value.dtype == dtype, key, name, f"{what} gives {value.dtype}, must give {dtype}, the run's own type")
+    require(bool(value.isfinite().all()), key, name, f"{what} gives numbers that are not finite, must give finite ones")
+
+
+def _equal(key: str, component: Any, one: Tensor, other: Tensor, says: str, dtype: torch.dtype) -> None:
+    loose = 1.0 if dtype == torch.float64 else 1e3
+    size = float(torch.maximum(one.abs().max(), other.abs().max()))
+    far = float((one - other).abs().max())
+    require(far <= _CLOSE * loose * size, key, target_of(component), says.format(far=f"{far / (size or 1.0):.2g}"))
+
+
+def _points(d: int, outputs: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand((N, d), generator=generator, dtype=torch.float64).to(dtype)
+    y = torch.tensor([1.0, -1.0, 1.0]) if outputs == 1 else torch.arange(N) % outputs
+    return x, y.to(dtype)
+
+
+@lru_cache(maxsize=64)
+def _data(data: Any, seed: int) -> None:
+    """One draw, test points and all; every other is looked at when it is made."""
+    with in_one_line("data", target_of(data), "draw"):
+        found = draw(data, seed)
+        y, many = found.y_train, len(found.y_test)
+    some = sorted(set(y.tolist()))
+    says = f"all {len(y)} training points have the label {some[0]:g}; {data.n_classes} classes need points of each"
+    require(len(some) > 1 or len(y) < _MANY, "data", target_of(data), says)
+    require(many >= 1, "data", target_of(data), "gives no test points, must give one at least")
+
+
+@lru_cache(maxsize=64)
+def _params(model: Any, d: int, outputs: int, dtype: torch.dtype) -> Params:
+    """Parameters near the model's own start, none of them exactly there."""
+    generator = torch.Generator().manual_seed(1)
+    found: Params = {}
+    for name, p in model.init(d, outputs, torch.Generator().manual_seed(0)).items():
+        size = float(p.double().abs().mean()) or 1.0
+        noise = torch.randn(p.shape, generator=generator, dtype=torch.float64)
+        found[name] = (p.double() + 0.1 * size * noise).to(dtype)
+    return found
+
+
+@lru_cache(maxsize=256)
+def _model(model: Any, d: int, outputs: int, dtype: torch.dtype) -> None:
+    key, name = "model", target_of(model)
+    with in_one_line(key, target_of(model), "init"):
+        first, again = (model.init(d, outputs, torch.Generator().manual_seed(0)) for _ in range(2))
+        fits = isinstance(first, dict) and bool(first) and all(isinstance(p, Tensor) for p in first.values())
+        require(fits, key, name, "init gives no tensors by name, must give a dict of them")
+        for part, p in first.items():
+            require(p.is_floating_point(), key, name, f"init gives {part} in {p.dtype}, must give floating point")
+            require(bool(p.isfinite().all()), key, name, f"init gives {part} with numbers that are not finite")
+            same = p.shape == again[part].shape and bool((p == again[part]).all())
+            require(same, key, name, f"init gives another {part} for the same generator; draw from the generator only")
+    x, _ = _points(d, outputs, dtype)
+    params = _params(model, d, outputs, dtype)
+    expected = (N,) if outputs == 1 else (N, outputs)
+    with in_one_line(key, target_of(model), "apply"):
+        f = model.apply(params, x)
+        _shape(key, model, f"apply, for {N} points and {outputs} logit{'s' * (outputs > 1)},", f, expected, dtype)
+        alone = torch.cat([model.apply(params, x[i : i + 1]) for i in range(N)])
+        coupled = "apply gives a point other outputs beside other points (by {far} of them); it must look at each alone"
+        _equal(key, model, f, alone, coupled, dtype)
+        _degree(model, params, x, f, dtype)
+        if hasattr(model, "weight"):
+            w = model.weight(params)
+            _shape(key, model, "weight", w, (d,) if outputs == 1 else (outputs, d), dtype)
+            differs = "weight is not that of apply, <weight, x> = apply(x): they differ by {far} of it"
+            _equal(key, model, x @ w.mT if w.ndim == 2 else x @ w, f, differs, dtype)
+    with in_one_line(key, target_of(model), "apply, mapped over runs (torch.func.vmap) with gradients,"):
+        stacked = {part: torch.stack([p, p]) for part, p in params.items()}
+        total: Callable[..., Any] = lambda p, z: model.apply(p, z).sum()  # noqa: E731
+        mapped = vmap(model.apply)(stacked, torch.stack([x, x]))
+        _equal(key, model, mapped[1], f, "apply gives other outputs under torch.func.vmap, by {far} of them", dtype)
+        vmap(grad(total, argnums=(0, 1)))(stacked, torch.stack([x, x]))
+
+
+def _degree(model: Any, params: Params, x: Tensor, f: Tensor, dtype: torch.dtype) -> None:
+    degree = model.degree
+    whole = degree is None or (isinstance(degree, int) and degree >= 0)
+    require(whole, "model.degree", degree, "must be a whole number, or None for a model that is not homogeneous")
+    if degree is None:
+        return
+    doubled = model.apply({part: 2 * p for part, p in params.items()}, x)
+    expected = f * 2.0**degree if degree < 500 else f
+    if not bool(doubled.isfinite().all() & expected.isfinite().all()) or not bool(f.any()):
+        return
+    says = f"is not the degree of {target_of(model)}: f(x; 2 theta) is not 2^{degree} f(x; theta), by {{far}} of it"
+    loose = 1.0 if dtype == torch.float64 else 1e3
+    far = float((doubled - expected).abs().max() / expected.abs().max())
+    require(
+        far <= _CLOSE * loose, "model.degree", degree, f"{says.format(far=f'{far:.2g}')}; None says that there is none"
+    )
+
+
+@lru_cache(maxsize=64)
+def _objective(objective: Any, outputs: int, dtype: torch.dtype) -> None:
+    _, y = _points(1, outputs, dtype)
+    f = torch.linspace(-1, 1, N * outputs, dtype=dtype).reshape((N,) if outputs == 1 else (N, outputs))
+    with in_one_line("objective", target_of(objective), "log_loss"):
+        _shape("objective", objective, "log_loss", objective.log_loss(f, y), (), dtype)
+        slope = grad(lambda z: objective.log_loss(z, y))(f)
+        _shape("objective", objective, "the gradient of log_loss", slope, tuple(f.shape), dtype)
+
+
+@lru_cache(maxsize=256)
+def _optimizer(optimizer: Any, model: Any, d: int, outputs: int, dtype: torch.dtype) -> None:
+    if getattr(optimizer, "limit", False):
+        return
+    params = _params(model, d, outputs, dtype)
+    layout = Layout.of(params)
+    theta = layout.flatten(params)
+    p, schedule = tuple(theta.shape), optimizer.schedule
+    slope = torch.randn(p, generator=torch.Generator().manual_seed(2), dtype=torch.float64).to(dtype)
+    loss, eps, bound = (theta.new_tensor(v) for v in (-1.0, 0.1, 1.0))
+    with in_one_line("optimizer", target_of(optimizer), "update"):
+        state = optimizer.init(theta)
+        direction, scale, after = optimizer.update(slope, loss, state, layout)
+        _shape("optimizer", optimizer, f"update, for {p[0]} parameters, a direction that", direction, p, dtype)
+        _shape("optimizer", optimizer, "update a log_scale that", scale, (), dtype)
+        same = {k: tuple(v.shape) for k, v in state.items()} == {k: tuple(v.shape) for k, v in after.items()}
+        says = "update gives another state than init: other names or shapes"
+        require(same, "optimizer", target_of(optimizer), says)
+    with in_one_line("optimizer.schedule", target_of(schedule), "log_step"):
+        memory = schedule.init(theta)
+        point, memory = schedule.accept(Point(theta, loss, slope), memory)
+        _shape("optimizer.schedule", schedule, "accept a point whose theta", point.theta, p, dtype)
+        step = schedule.log_step(theta.new_tensor(0), point, eps, bound, memory)
+        _shape("optimizer.schedule", schedule, "log_step", step, (), dtype)
+
+
+@lru_cache(maxsize=64)
+def _attack(key: str, attack: Any, model: Any, d: int, outputs: int, dtype: torch.dtype) -> None:
+    x, y = _points(d, outputs, dtype)
+    params = _params(model, d, outputs, dtype)
+    weight = model.weight(params) if hasattr(model, "weight") else None
+    eps = x.new_tensor(0.1)
+    with in_one_line(key, target_of(attack), "perturb"):
+        noise = attack.draw(N, d, torch.Generator().manual_seed(0)).to(dtype)
+        victim = Victim(lambda z: model.apply(params, z), x, y, (0.0, 1.0), weight)
+        moved = attack.perturb(victim, eps, noise)
+        _shape(key, attack, "perturb", moved, (N, d), dtype)
+        far = float(Norm(attack.p).value(moved - x).max() / eps)
+        says = f"perturb leaves the l_{attack.p:g} ball, by {far - 1:.2g} of its radius"
+        require(far <= 1 + 1e3 * torch.finfo(dtype).eps, key, target_of(attack), says)
+        if getattr(attack, "box", False):
+            inside = bool((moved >= 0).all() & (moved <= 1).all())
+            require(inside, key, target_of(attack), "perturb leaves the data's domain, which box=true forbids")
