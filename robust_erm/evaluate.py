@@ -26,7 +26,9 @@ certify=true         lower bounds, for models linear in their input (exact) and 
 exact=0              seconds for each point that bounds leave open, by a mixed-integer program; 0: none
 checks=true          look for masked gradients
 fresh=false          true: evaluate again
+stale=refuse         what was trained or evaluated by other code or data than now: refuse; keep; again (evaluate again)
 device=auto          auto, cpu, cuda, cuda:<index>, mps
+trust=               modules of your own whose components stored configs may name, with commas between them
 <attack>.<key>=...   options of one attack: square.queries=1000 apgd.steps=50
 """
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from robust_erm.core.errors import ConfigError, require
 from robust_erm.reports.page import content, expand, not_ended, page
-from robust_erm.reports.tables import load, where
-from robust_erm.store.files import write_whole
-from robust_erm.store.run_folder import METRICS
+from robust_erm.reports.tables import load, where, with_curves
+from robust_erm.reports.terminal import told
+from robust_erm.store.files import write_output
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,27 +24,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--where", nargs="+", default=[], metavar="KEY=VALUE", help="keep runs with this config")
     parser.add_argument("--out", type=Path, default=Path("page.html"), help="the page (default: page.html)")
     options = parser.parse_args(arguments)
+    damaged: list[str] = []
     try:
-        require(options.out.absolute().parent.is_dir(), "--out", options.out, "its folder is missing")
-        require(not options.out.is_dir(), "--out", options.out, "is a folder; name a file")
         paths = expand(options.paths)
-        frame = load(paths)
-        require(len(frame) > 0, "paths", " ".join(map(str, options.paths)), "no run has ended there yet")
+        frame = load(paths, damaged.append)
+        nothing = "no run has ended there yet" if not damaged else "no run there can be read"
+        require(len(frame) > 0, "paths", " ".join(map(str, options.paths)), nothing)
         frame = frame[~frame["folder"].map(lambda folder: Path(folder).resolve()).duplicated()]
         frame = where(frame, options.where)
         require(len(frame) > 0, "--where", " ".join(options.where), "no run matches")
-        for folder in map(Path, frame["folder"]):
-            require((folder / METRICS).is_file(), "paths", folder, f"has no {METRICS}; train it again with fresh=true")
+        frame = with_curves(frame, damaged.append)
+        require(len(frame) > 0, "paths", " ".join(map(str, options.paths)), "no run there can be read")
         unfinished = not_ended(paths)
-        title = " ".join([*map(str, options.paths), *options.where])
-        data = page(content(frame, title, unfinished))
-        write_whole(options.out, data)
+        data = page(content(frame, " ".join([*map(str, options.paths), *options.where]), unfinished))
+        write_output("--out", options.out, data)
     except ConfigError as error:
-        print(f"robust_erm: {error}", file=sys.stderr)
-        return 2
+        return told([*damaged, str(error)], 2)
     others = f"; {unfinished} folders hold a run that has not ended" if unfinished else ""
     print(f"{options.out}: {len(frame)} runs, {len(data) / 1e6:.1f} MB{others}")
-    return 0
+    return told(damaged, 1 if damaged else 0)
 
 
 def command() -> None:

@@ -6,15 +6,14 @@ python -m robust_erm.results outputs --where optimizer=sd eps=0.2 --csv table.cs
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from robust_erm.core.errors import ConfigError, require
-from robust_erm.reports.tables import known, load, read_curves, varying, where
-from robust_erm.reports.terminal import folders, output, show
-from robust_erm.store.files import write_whole
+from robust_erm.reports.tables import as_parquet, known, load, read_curves, varying, where
+from robust_erm.reports.terminal import folders, say, show, told
+from robust_erm.store.files import write_output
 
 __all__ = ["load", "read_curves", "where"]
 
@@ -30,28 +29,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--csv", type=Path, help="write the table, all columns, as CSV")
     parser.add_argument("--parquet", type=Path, help="write the table, all columns, as parquet")
     options = parser.parse_args(arguments)
+    damaged: list[str] = []
     try:
-        frame = load(options.paths)
-        require(len(frame) > 0, "paths", " ".join(map(str, options.paths)), "no run has ended there yet")
+        frame = load(options.paths, damaged.append)
+        require(len(frame) > 0, "paths", " ".join(map(str, options.paths)), _nothing(damaged))
         frame = where(frame, options.where)
         require(len(frame) > 0, "--where", " ".join(options.where), "no run matches")
         for column in options.columns:
             known(frame, "--columns", column)
-        for path, write in ((options.csv, frame.to_csv), (options.parquet, frame.to_parquet)):
-            if path is not None:
-                require(path.absolute().parent.is_dir(), f"--{path.suffix[1:] or 'csv'}", path, "its folder is missing")
-                buffer = io.BytesIO()
-                write(buffer, index=False)
-                write_whole(path, buffer.getvalue())
+        if options.csv is not None:
+            write_output("--csv", options.csv, frame.to_csv(index=False).encode())
+        if options.parquet is not None:
+            write_output("--parquet", options.parquet, as_parquet(frame))
     except ConfigError as error:
-        print(f"robust_erm: {error}", file=sys.stderr)
-        return 2
+        return told([*damaged, str(error)], 2)
     keys = options.columns or varying(frame)
     show(frame, keys[:_WIDE])
     if len(keys) > _WIDE:
-        output.print(f"also different: {', '.join(keys[_WIDE:])} (--columns chooses)", soft_wrap=True)
+        say(f"also different: {', '.join(keys[_WIDE:])} (--columns chooses)")
     folders(frame)
-    return 0
+    return told(damaged, 1 if damaged else 0)
+
+
+def _nothing(damaged: list[str]) -> str:
+    return "no run has ended there yet" if not damaged else "no run there can be read"
 
 
 def command() -> None:

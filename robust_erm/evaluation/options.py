@@ -34,6 +34,8 @@ class Options:
     exact: float = 0.0
     checks: bool = True
     fresh: bool = False
+    stale: str = "refuse"
+    trust: tuple[str, ...] = ()
     device: str = "auto"
     of_attacks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -118,13 +120,13 @@ def _auto(run: Run) -> list[str]:
 
 def parsed(arguments: Sequence[str]) -> tuple[list[str], Options]:
     """Folders, and options; raises ConfigError."""
-    folders = [a for a in arguments if "=" not in a]
+    folders = [a for a in arguments if "=" not in a or Path(a).exists()]  # a sweep's own folder has such a name
     found: dict[str, Any] = {}
     of_attacks: dict[str, dict[str, Any]] = {}
     known = [name for name in Options.__dataclass_fields__ if name != "of_attacks"]
     for argument in arguments:
-        key, equals, text = argument.partition("=")
-        if not equals:
+        key, _, text = argument.partition("=")
+        if argument in folders:
             continue
         attack, dot, option = key.partition(".")
         try:
@@ -137,7 +139,9 @@ def parsed(arguments: Sequence[str]) -> tuple[list[str], Options]:
             of_attacks.setdefault(attack, {})[option] = value
             continue
         one_of("option", key, known)
-        if key in ("attack", "parts"):
+        if key == "trust":
+            found[key] = tuple(filter(None, text.split(",")))
+        elif key in ("attack", "parts"):
             found[key] = tuple(text.split(","))
             for name in found[key]:
                 one_of(key, name, ["auto", *attack_names()] if key == "attack" else ["train", "test"])
@@ -154,8 +158,10 @@ def parsed(arguments: Sequence[str]) -> tuple[list[str], Options]:
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             require(number and 0 <= value < float("inf"), key, text, "must be seconds, 0 or more")
             found[key] = float(value)
-        elif key == "device":
+        elif key in ("device", "stale"):
             found[key] = text
+            if key == "stale":
+                one_of(key, text, ("refuse", "keep", "again"))
         else:
             require(isinstance(value, bool), key, text, "must be true or false")
             found[key] = value

@@ -6,6 +6,7 @@ import io
 import time
 import traceback
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from robust_erm.core.streams import numpy_stream
 from robust_erm.evaluation import certificates, strong
 from robust_erm.evaluation.masking import masking
 from robust_erm.evaluation.options import Options, attacks_of, boxed
+from robust_erm.store import fingerprint
 from robust_erm.store.config import Run
 from robust_erm.store.files import write_json, write_whole
 from robust_erm.store.run_folder import EVALUATIONS, RunFolder
@@ -25,6 +27,8 @@ from robust_erm.training.problem import build, draw
 from robust_erm.training.resources import cores
 
 Member = tuple[Path, Run, float]  # folder, config, radius
+_MODULES = ("packs", "strong", "certificates", "masking")
+_BOUNDS = ("oracles.certified", "oracles.milp", "training.problem")
 AT_ONCE = 32  # runs whose results come together
 
 
@@ -60,6 +64,12 @@ def _log(path: Path, name: str) -> Path:
 def file_of(path: Path, name: str) -> Path:
     """What an evaluation of that name leaves in the folder of a run."""
     return path / EVALUATIONS / f"{name}.json"
+
+
+def computed_by(run: Run, options: Options) -> fingerprint.Fingerprint:
+    """The code and data that an evaluation of ``run`` depends on."""
+    own = fingerprint.of_modules("training.attacked", *(f"evaluation.{name}" for name in _MODULES), *_BOUNDS)
+    return own | fingerprint.of_components([run.model, run.data, *attacks_of(run, options).values()])
 
 
 def evaluate_pack(members: Sequence[Member], name: str, options: Options, device: Any, tick: Any) -> None:
@@ -132,13 +142,14 @@ def evaluate_pack(members: Sequence[Member], name: str, options: Options, device
             tick("signs of masked gradients")
             for i, signs in enumerate(masking(pack, points, eps, rows, box, left)):
                 found[i] |= {"masking": signs.numbers, "warnings": signs.warnings}
-    for (path, _, _), row, own in zip(members, found, arrays, strict=True):
+    for (path, run, _), row, own in zip(members, found, arrays, strict=True):
         row |= {"seconds": time.monotonic() - began, "pack_size": len(members), "device": _device(device)}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **own)
         file_of(path, name).parent.mkdir(exist_ok=True)
         write_whole(file_of(path, name).with_suffix(".npz"), buffer.getvalue())
-        write_json(file_of(path, name), {**row, **provenance()})
+        made = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "fingerprint": computed_by(run, options)}
+        write_json(file_of(path, name), {**row, **made, **provenance()})
 
 
 def _sample(n: int, points: int, seed: int, part: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import math
 import time
@@ -13,10 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robust_erm.core.errors import require
+from robust_erm.core.errors import first_line, require
 from robust_erm.reports.tables import read_curves, varying
 from robust_erm.reports.terminal import SHOWN
-from robust_erm.store.run_folder import CONFIG, SUMMARY
+from robust_erm.store.files import Damaged, read_bytes, read_text
+from robust_erm.store.run_folder import CONFIG, SUMMARY, found_below
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 
@@ -41,8 +43,12 @@ def expand(paths: Sequence[str | Path]) -> list[Path]:
         if not table.is_file() or (path / SUMMARY).is_file():
             found.append(path)
             continue
-        runs = pd.read_csv(table)
-        require("folder" in runs, "paths", table, "is no table of a sweep: it has no column folder")
+        try:
+            runs = pd.read_csv(io.BytesIO(read_bytes(table)))
+        except (ValueError, pd.errors.ParserError) as error:  # of which most of pandas' are
+            raise Damaged(table, f"is no table of a sweep: {first_line(error)}") from None
+        named = "folder" in runs and len(runs) > 0 and runs["folder"].map(lambda f: isinstance(f, str)).all()
+        require(bool(named), "paths", table, "is no table of a sweep: it has no column folder that names runs")
         for run in map(Path, runs["folder"]):
             moved = path.resolve().parents[1] / run.name
             found.append(moved if moved.exists() and not run.exists() else run)
@@ -51,8 +57,15 @@ def expand(paths: Sequence[str | Path]) -> list[Path]:
 
 def not_ended(paths: Sequence[Path]) -> int:
     """The number of run folders below ``paths`` without a summary: under way, cut off or failed."""
-    configs = {c.resolve() for path in paths for c in path.rglob(CONFIG) if not (c.parent / SUMMARY).is_file()}
-    return sum(c.read_text().startswith("id:") for c in configs)  # W&B leaves a config.yaml of another kind
+    folders = {f.resolve() for path in paths for f in found_below(path, CONFIG) if not (f / SUMMARY).exists()}
+    return sum(_is_ours(folder / CONFIG) for folder in folders)  # W&B leaves a config.yaml of another kind
+
+
+def _is_ours(config: Path) -> bool:
+    try:
+        return read_text(config).startswith("id:")
+    except Damaged:
+        return False
 
 
 def thinned(frame: pd.DataFrame, numbers: int = _NUMBERS) -> tuple[dict[str, list[Any]], int]:

@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Iterable, Sequence
+import io
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import yaml
 from pyarrow import parquet
 
-from robust_erm.core.errors import require
+from robust_erm.core.errors import first_line, require
 from robust_erm.reports.terminal import SHOWN
+from robust_erm.store.files import Damaged, read_bytes
 from robust_erm.store.identity import COMPONENTS
-from robust_erm.store.run_folder import EVALUATIONS, METRICS, SUMMARY, read_config, read_summary
+from robust_erm.store.run_folder import (
+    CONFIG,
+    EVALUATIONS,
+    METRICS,
+    found_below,
+    read_config,
+    read_evaluation,
+    read_summary,
+)
 
-_RUNTIME = ("trainer", "logger", "output_dir", "run_dir", "fresh", "returns", "report", "id")
+_RUNTIME = ("trainer", "logger", "output_dir", "run_dir", "fresh", "stale", "returns", "report", "id")
+
+
+Told = Callable[[str], None]
+
+
+def warned(line: str) -> None:
+    """The default for whoever is told of damaged files."""
+    logging.getLogger("robust_erm").warning("%s", line)
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -31,19 +53,23 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def as_row(config: dict[str, Any], summary: dict[str, Any], folder: Path) -> dict[str, Any]:
+def as_row(config: dict[str, Any], summary: dict[str, Any], folder: Path, damaged: Told = warned) -> dict[str, Any]:
     """One row of the table, from what config.yaml and summary.json hold."""
     kept = {k: v for k, v in flat(config).items() if k.split(".")[0] not in (*_RUNTIME, "names")}
-    measured = {k: v for k, v in flat(summary).items() if k not in ("eps", "eval_eps")}
+    measured = {k: v for k, v in flat({**summary, "fingerprint": {}}).items() if k not in ("eps", "eval_eps")}
     absolute = {"eps_absolute": summary.get("eps"), "eval_eps_absolute": summary.get("eval_eps")}
-    return {**config["names"], **kept, **measured, **absolute, **evaluations(folder), "folder": str(folder)}
+    return {**config["names"], **kept, **measured, **absolute, **evaluations(folder, damaged), "folder": str(folder)}
 
 
-def evaluations(folder: Path) -> dict[str, Any]:
+def evaluations(folder: Path, damaged: Told = warned) -> dict[str, Any]:
     """What ``python -m robust_erm.evaluate`` found, as columns ``evaluated.<name>.test_attacked``."""
     found: dict[str, Any] = {}
     for path in sorted((folder / EVALUATIONS).glob("*.json")):
-        one = json.loads(path.read_text())
+        try:
+            one = read_evaluation(path)
+        except Damaged as error:
+            damaged(f"{error}; left out")
+            continue
         numbers = {k: v for k, v in one.items() if isinstance(v, float) and k.split("_")[0] in ("train", "test")}
         if "masking" in one:  # it was looked for
             numbers["warnings"] = len(one["warnings"])
@@ -51,30 +77,83 @@ def evaluations(folder: Path) -> dict[str, Any]:
     return found
 
 
-def load(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
+def load(paths: str | Path | Iterable[str | Path], damaged: Told = warned) -> pd.DataFrame:
     """One row for every run that has ended below ``paths`` (run folders, or folders of them).
 
     Columns: the names of the components, every config key (``optimizer.r``), the final metrics,
-    status, versions, and the folder.
+    status, versions, and the folder. Links to folders are followed.
+
+    Args:
+        paths: one or several.
+        damaged: is told of each file that cannot be read, in a line; its run is left out.
+
+    Raises:
+        ConfigError: there is no such folder.
     """
-    roots = [paths] if isinstance(paths, (str, Path)) else list(paths)
     rows = []
-    for root in map(Path, roots):
-        require(root.exists(), "paths", root, "there is no such folder")
-        for summary in sorted(root.rglob(SUMMARY)):
-            folder = summary.parent
-            rows.append(as_row(read_config(folder), read_summary(folder), folder))
+    for root in map(Path, [paths] if isinstance(paths, (str, Path)) else paths):
+        require(root.is_dir(), "paths", root, "there is no such folder" if not root.exists() else "is no folder")
+        for folder in found_below(root):
+            try:
+                rows.append(as_row(read_config(folder), read_summary(folder), folder, damaged))
+            except Damaged as error:
+                damaged(f"{error}; left out")
+            except FileNotFoundError:
+                damaged(f"{folder}: holds a summary.json and no {CONFIG}: no run of ours; left out")
     return pd.DataFrame(rows)
 
 
-def read_curves(frame: pd.DataFrame) -> pd.DataFrame:
-    """All measurements of the runs of ``frame``: metrics.parquet of each, beside its config columns."""
-    tables = [parquet.read_table(Path(folder) / METRICS, partitioning=None) for folder in frame["folder"]]
-    metrics = pa.concat_tables(tables, promote_options="default").to_pandas()
+def read_metrics(folder: Path) -> pa.Table:
+    """The measurements of one run; raises :class:`Damaged`."""
+    path = folder / METRICS
+    try:
+        table = parquet.read_table(io.BytesIO(read_bytes(path)))
+    except FileNotFoundError:
+        raise Damaged(path, "is missing; train it again with fresh=true") from None
+    except (pa.ArrowException, OSError) as error:
+        raise Damaged(path, f"is no parquet file: {first_line(error)}") from None
+    numbers = all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in table.schema.types)
+    if "step" not in table.column_names or not table.num_rows or not numbers:
+        raise Damaged(path, "holds no measurements of ours: numbers, by step")
+    return table
+
+
+def read_curves(frame: pd.DataFrame, damaged: Told = warned) -> pd.DataFrame:
+    """All measurements of the runs of ``frame``: metrics.parquet of each, beside its config columns.
+
+    Args:
+        frame: from :func:`load`.
+        damaged: is told of each file that cannot be read, in a line; its run is left out.
+    """
+    tables, kept = [], []
+    for place, folder in enumerate(frame["folder"]):
+        try:
+            tables.append(read_metrics(Path(folder)))
+            kept.append(place)
+        except Damaged as error:
+            damaged(f"{error}; left out")
+    if not tables:
+        return frame.iloc[:0]
+    frame = frame.iloc[kept]
+    metrics = pa.concat_tables(tables, promote_options="permissive").to_pandas()
     constant = frame[[column for column in frame if column not in metrics]]
-    repeated = constant.loc[constant.index.repeat([len(table) for table in tables])]
+    repeated = constant.iloc[np.repeat(np.arange(len(frame)), [len(table) for table in tables])]
     table: pd.DataFrame = pd.concat([metrics, repeated.reset_index(drop=True)], axis=1)
     return table
+
+
+def with_curves(frame: pd.DataFrame, damaged: Told = warned) -> pd.DataFrame:
+    """The runs whose measurements can be read; ``damaged`` is told of the others."""
+
+    def readable(folder: str) -> bool:
+        try:
+            read_metrics(Path(folder))
+        except Damaged as error:
+            damaged(f"{error}; left out")
+            return False
+        return True
+
+    return frame[[readable(folder) for folder in frame["folder"]]]
 
 
 def varying(frame: pd.DataFrame) -> list[str]:
@@ -116,16 +195,53 @@ def grouped(frame: pd.DataFrame, keys: list[str]) -> tuple[pd.DataFrame, list[st
 
 
 def where(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame:
-    """The rows for which every ``key=value`` holds; numbers are compared as numbers."""
+    """The rows for which every ``key=value`` holds, the value as config.yaml or the table spells it.
+
+    ``seed=3``, ``eps=0.20``, ``optimizer.normalized=true``, ``eval_eps=null``, ``p=.inf`` (or inf),
+    ``data.classes=[2,7]``; whole numbers are compared as such, however large.
+    """
     for condition in conditions:
-        key, equals, value = condition.partition("=")
+        key, equals, text = condition.partition("=")
         require(bool(equals), "--where", condition, "must be key=value")
         known(frame, "--where", key)
-        try:
-            frame = frame[pd.to_numeric(frame[key]) == float(value)]
-        except (ValueError, TypeError):
-            frame = frame[frame[key].astype(str) == value]
+        wanted = _read_value(text)
+        frame = frame[[_is(value, wanted, text) for value in frame[key]]]
     return frame
+
+
+def _read_value(text: str) -> Any:
+    """What YAML reads, and numbers as the command line has them: 1e-3, inf."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return float(value)
+    return value
+
+
+def _is(value: Any, wanted: Any, text: str) -> bool:
+    """Whether a cell holds what was asked for; ``text`` is what was typed."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return wanted is None or text == "nan"
+    if isinstance(value, (bool, np.bool_)) or isinstance(wanted, bool):
+        return isinstance(wanted, bool) and isinstance(value, (bool, np.bool_)) and bool(value) == wanted
+    if isinstance(value, (int, float, np.number)):
+        return isinstance(wanted, (int, float)) and bool(value == wanted)
+    return str(value) in (text, str(wanted))
+
+
+def as_parquet(frame: pd.DataFrame) -> bytes:
+    """``frame`` as parquet; columns of several kinds, and whole numbers beyond 64 bits, become text."""
+
+    def text(value: Any) -> str | None:
+        return None if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
+
+    mixed = [c for c in frame if frame[c].dtype == object and set(map(type, frame[c].dropna())) != {str}]
+    buffer = io.BytesIO()
+    frame.assign(**{str(c): frame[c].map(text) for c in mixed}).to_parquet(buffer, index=False)
+    return buffer.getvalue()
 
 
 def known(frame: pd.DataFrame, option: str, column: str) -> None:

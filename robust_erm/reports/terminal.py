@@ -6,6 +6,7 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
+
+from robust_erm.store.run_folder import Recorded
 
 console = Console(stderr=True)
 output = Console(width=None if sys.stdout.isatty() else 160)
@@ -32,6 +35,29 @@ SHOWN = {
 def say(text: str, to: Console = output) -> None:
     """A line as it is: not folded, not coloured, brackets and all."""
     to.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def told(lines: Sequence[str], status: int) -> int:
+    """Say what went wrong, a line each on standard error, ten at the most; returns ``status``."""
+    for line in lines[:10]:
+        print(f"robust_erm: {plain(line)}", file=sys.stderr)
+    if len(lines) > 10:
+        print(f"robust_erm: ... and {len(lines) - 10} more", file=sys.stderr)
+    return status
+
+
+def plain(text: str) -> str:
+    """``text`` without what a terminal would obey: control characters as they are written in Python."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def made(members: Sequence[Recorded], verb: str = "trained") -> str:
+    """``trained 2026-11-25 17:49 by git 308c6b4``, or from when to when by which revisions."""
+    dates = sorted({date for member in members if (date := member.date)})
+    shown = [datetime.fromisoformat(date).astimezone().strftime("%Y-%m-%d %H:%M") for date in dates[:1] + dates[-1:]]
+    when = " to ".join(dict.fromkeys(shown)) or "at an unknown time"
+    by = sorted({member.revision or "an unknown revision" for member in members})
+    return f"{verb} {when} by git {', '.join(by[:3])}" + (f" and {len(by) - 3} more" if len(by) > 3 else "")
 
 
 def show(frame: pd.DataFrame, keys: list[str]) -> None:

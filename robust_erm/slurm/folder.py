@@ -7,7 +7,6 @@ script, pickles and logs. Files are written whole or not at all, and nothing dep
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ from typing import Any
 
 from robust_erm.core.errors import ConfigError
 from robust_erm.store import queue
-from robust_erm.store.files import read_text, write_json
+from robust_erm.store.files import read_json, write_json
 from robust_erm.store.queue import Seen
 
 _LINES = 8  # of a log, in a report
@@ -26,10 +25,9 @@ _LINES = 8  # of a log, in a report
 def read(path: Path) -> dict[str, Any]:
     """JSON, or nothing where there is no such file yet."""
     try:
-        content: dict[str, Any] = json.loads(read_text(path))
+        return read_json(path)
     except FileNotFoundError:
         return {}
-    return content
 
 
 @dataclass(frozen=True)

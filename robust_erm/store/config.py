@@ -23,6 +23,8 @@ from robust_erm.store.fits import check_fits
 from robust_erm.store.identity import COMPONENTS, Section, as_data, word
 from robust_erm.store.typed import component, contained, section, typed
 
+# the names of final metrics
+METRIC = re.compile(r"log_loss|step|(train|test)_(clean|robust)_acc(_\w+)?|gap_(clean|robust)|(w_)?(margin|norm)_\w+")
 _RUNTIME: dict[str, Any] = {"identity": False}
 
 
@@ -112,6 +114,7 @@ class Run(Section):
     output_dir: str = field(default=MISSING, metadata=_RUNTIME)
     run_dir: str | None = field(default=MISSING, metadata=_RUNTIME)
     fresh: bool = field(default=MISSING, metadata=_RUNTIME)
+    stale: str = field(default="refuse", metadata=_RUNTIME)
     returns: str = field(default=MISSING, metadata=_RUNTIME)
     report: bool = field(default=MISSING, metadata=_RUNTIME)
 
@@ -124,10 +127,10 @@ class Run(Section):
         one_of("eps_unit", self.eps_unit, ("absolute", "margin"))
         require(self.p >= 1, "p", self.p, "the threat needs a norm: 1 <= p <= inf")
         one_of("dtype", self.dtype, ("float64", "float32"))
+        one_of("stale", self.stale, ("refuse", "keep", "retrain"))
         single = self.trainer.device != "mps" or self.dtype == "float32"
         require(single, "dtype", self.dtype, "trainer.device=mps has no float64; use dtype=float32")
-        metric = r"log_loss|step|(train|test)_(clean|robust)_acc(_\w+)?|gap_(clean|robust)|(w_)?(margin|norm)_\w+"
-        known = re.fullmatch(metric, self.returns) is not None
+        known = METRIC.fullmatch(self.returns) is not None
         require(known, "returns", self.returns, "must be a final metric, such as test_robust_acc or margin_robust_l2")
         require(self.measure_per_decade >= 1, "measure_per_decade", self.measure_per_decade, "must be 1 or more")
         check_fits(self)

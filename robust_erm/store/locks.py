@@ -81,10 +81,9 @@ def _last(folder: Path) -> tuple[int, dict[str, Any] | None]:
 def _read(path: Path) -> dict[str, Any]:
     """A lock's content; that of a process which died while it was writing is empty, and stale."""
     try:
-        held: dict[str, Any] = json.loads(files.read_text(path))
-    except ValueError:
+        return files.read_json(path)
+    except files.Damaged:
         return {}
-    return held
 
 
 def _made(mine: Path, lock: Path) -> bool:

@@ -10,14 +10,14 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parents[1]
 _REVISION = "REVISION"
 
 
 @lru_cache(maxsize=1)
 def revision() -> str | None:
     """The git revision of the code, ``+`` when changed; a copy's is that of what it was copied from; else None."""
-    root = _PACKAGE.parent
+    root = PACKAGE.parent
     if (root / _REVISION).is_file():
         return (root / _REVISION).read_text().strip() or None
     if not (root / ".git").exists():
@@ -44,23 +44,23 @@ def _hashed(package: Path) -> str:
 @lru_cache(maxsize=1)
 def fingerprint() -> str:
     """Twelve hex digits of the package's files and revision; a copy has those of what it was copied from."""
-    return _hashed(_PACKAGE)
+    return _hashed(PACKAGE)
 
 
 def snapshot(parent: Path) -> Path:
     """A copy of the package below ``parent``, one for each :func:`fingerprint`: the folder to import it from."""
     place = parent.absolute() / fingerprint()
     if place.is_dir():
-        if _hashed(place / _PACKAGE.name) == fingerprint():
+        if _hashed(place / PACKAGE.name) == fingerprint():
             return place
         os.rename(place, tempfile.mkdtemp(dir=parent, prefix=".damaged-"))
     parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(dir=parent, prefix=".making-"))
     try:
-        for path in _files(_PACKAGE):
-            target = making / _PACKAGE.name / path
+        for path in _files(PACKAGE):
+            target = making / PACKAGE.name / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(_PACKAGE / path, target)  # with new times, lest it be cleared away as old
+            shutil.copyfile(PACKAGE / path, target)  # with new times, lest it be cleared away as old
         (making / _REVISION).write_text(f"{revision() or ''}\n")
         making.chmod(0o755)
         try:
@@ -75,5 +75,5 @@ def snapshot(parent: Path) -> Path:
 
 def conf_dir() -> Path:
     """The configs: inside the package in a wheel, beside it in a checkout."""
-    places = (_PACKAGE / "conf", _PACKAGE.parent / "conf")
+    places = (PACKAGE / "conf", PACKAGE.parent / "conf")
     return next(place for place in places if (place / "train.yaml").is_file())

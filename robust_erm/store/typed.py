@@ -15,6 +15,9 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from robust_erm.core.errors import ConfigError, require
 
+BUILT: set[str] = set()
+"""The ``_target_`` of every component that has been built in this process."""
+
 
 def contained(cfg: DictConfig) -> dict[str, Any]:
     """A composed Hydra config as plain data, interpolations resolved; what is missing stays ``???``."""
@@ -53,6 +56,7 @@ def _build(node: Any, key: str) -> Any:
     except Exception as error:  # hydra wraps whatever the import raised
         raise ConfigError(f"{key}._target_", target, f"cannot be imported: {str(error).splitlines()[0]}") from error
     require(dataclasses.is_dataclass(cls), f"{key}._target_", target, "must be a (frozen) dataclass")
+    BUILT.add(target)
     return typed(cls, values, key)
 
 

@@ -12,10 +12,11 @@ from omegaconf import DictConfig
 
 from robust_erm.core.errors import ConfigError, require
 from robust_erm.reports.live import checking
-from robust_erm.reports.terminal import set_up_logging
+from robust_erm.reports.terminal import console, say, set_up_logging, told
 from robust_erm.store.config import Run, resolve
 from robust_erm.store.run_folder import RunFolder, folder_of
-from robust_erm.sweeps.margins import find_margins
+from robust_erm.sweeps.datasets import check_data, find_margins
+from robust_erm.sweeps.earlier import settled
 from robust_erm.training import contracts
 from robust_erm.training.problem import radii
 from robust_erm.training.resources import cores
@@ -29,56 +30,70 @@ def check_all(configs: Iterable[Config], labels: Sequence[str], elsewhere: bool 
     Raises:
         SystemExit: status 2, after one line for each bad point (at most ten are shown).
     """
-    runs, faults, many = [], [], len(labels) > 1
-    owners: dict[Path, str] = {}
-    places: dict[str, Path] = {}
-    labelled: dict[str, str] = {}
+    many = len(labels) > 1
     with checking() as tick:
-        for config, label in zip(configs, labels, strict=True):
-            try:
-                if isinstance(config, ConfigError):
-                    raise config
-                run = resolve(config)
-                contracts.check(run)
-                if not elsewhere:
-                    run.trainer.check()
-                path = folder_of(run)
-                if run.id not in places:
-                    RunFolder(run).check()
-                first, owner = places.setdefault(run.id, path), owners.setdefault(path, run.id)
-                require(first == path, "output_dir", path.parent, f"this run goes to {first} too; choose one")
-                require(
-                    owner == run.id, "run_dir", path, "is the folder of several points; leave run_dir out of sweeps"
-                )
-                runs.append(run)
-                labelled.setdefault(run.id, label)
-                tick(f"checked {len(runs)} of {len(labels)} points", run.trainer.progress)
-            except ConfigError as error:
-                faults.append(f"{error}" + (f"   [{label}]" if many else ""))
+        runs, faults, labelled = _resolved(configs, labels, elsewhere, tick)
         if not faults:
+            runs, stale = settled(runs, lambda line: say(line, console))
+            if stale:
+                raise SystemExit(told([*stale, "nothing was trained"], 2))
             todo = [run for run in runs if RunFolder(run).missing]
+            if broken := check_data(todo):
+                raise SystemExit(told([*map(str, broken), "nothing was trained"], 2))
             find_margins(todo, cores(), lambda n, of: tick(f"{n} of {of} exact margins", runs[0].trainer.progress))
             for run in todo:
                 try:
                     radii(run)
                 except ConfigError as error:
-                    faults.append(f"{error}" + (f"   [{labelled[run.id]}]" if many else ""))
+                    faults.append(_labelled(error, labelled[run.id], many))
+                except ArithmeticError:
+                    pass  # that run alone fails, by its name
     for parent in {folder_of(run).parent for run in runs} if not faults else ():
         try:
             parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             faults.append(f"output_dir = {parent}: cannot be made ({error.strerror}); choose another folder")
     if faults:
-        for line in faults[:10]:
-            print(f"robust_erm: {line}", file=sys.stderr)
-        if len(faults) > 10:
-            print(f"robust_erm: ... and {len(faults) - 10} more", file=sys.stderr)
+        told(faults, 2)
         if many:
-            print(
-                f"robust_erm: {len(faults)} of {len(labels)} points are not valid; nothing was trained", file=sys.stderr
-            )
+            told([f"{len(faults)} of {len(labels)} points are not valid; nothing was trained"], 2)
         raise SystemExit(2)
     return runs
+
+
+def _labelled(error: ConfigError, label: str, many: bool) -> str:
+    return f"{error}" + (f"   [{label}]" if many else "")
+
+
+def _resolved(
+    configs: Iterable[Config], labels: Sequence[str], elsewhere: bool, tick: Callable[[str, bool], None]
+) -> tuple[list[Run], list[str], dict[str, str]]:
+    """The runs, a line for each fault, and the label of every run by its id."""
+    runs: list[Run] = []
+    faults: list[str] = []
+    owners: dict[Path, str] = {}
+    places: dict[str, Path] = {}
+    labelled: dict[str, str] = {}
+    for config, label in zip(configs, labels, strict=True):
+        try:
+            if isinstance(config, ConfigError):
+                raise config
+            run = resolve(config)
+            contracts.check(run)
+            if not elsewhere:
+                run.trainer.check()
+            path = folder_of(run)
+            if run.id not in places:
+                RunFolder(run).check()
+            first, owner = places.setdefault(run.id, path), owners.setdefault(path, run.id)
+            require(first == path, "output_dir", path.parent, f"this run goes to {first} too; choose one")
+            require(owner == run.id, "run_dir", path, "is the folder of several points; leave run_dir out of sweeps")
+            runs.append(run)
+            labelled.setdefault(run.id, label)
+            tick(f"checked {len(runs)} of {len(labels)} points", run.trainer.progress)
+        except ConfigError as error:
+            faults.append(_labelled(error, label, len(labels) > 1))
+    return runs, faults, labelled
 
 
 def checked(

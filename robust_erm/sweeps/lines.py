@@ -11,12 +11,13 @@ from typing import Any
 
 from robust_erm.store.source import conf_dir
 
+# overrides that change no result
+_ASIDE = ("output_dir=", "fresh=", "stale=", "trainer", "logger", "returns=", "report=")
+
 
 def sweep_name(overrides: list[str]) -> str:
     """The folder of a sweep: its overrides, made readable, and a hash of them."""
-    given = [
-        o for o in overrides if not o.startswith(("output_dir=", "fresh=", "trainer", "logger", "returns=", "report="))
-    ]
+    given = [o for o in overrides if not o.startswith(_ASIDE)]
     words = re.sub(r"[^\w.=,+-]+", "_", "_".join(given))[:80]
     return f"{words or 'defaults'}-{hashlib.sha256(' '.join(given).encode()).hexdigest()[:6]}"
 

@@ -38,7 +38,7 @@ class Job:
     number: int
     runs: list[Run]
     deaths: int = 0
-    margins: dict[Any, float] = field(default_factory=dict)
+    margins: dict[Any, float | str] = field(default_factory=dict)
 
 
 def work(job: Job, report: Callable[[Any], None], stop: Callable[[], bool], worker: int, cores: int) -> Any:

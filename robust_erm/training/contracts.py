@@ -35,14 +35,12 @@ def ours(component: Any) -> bool:
 
 
 def check(run: Run) -> None:
-    """Hold the components of ``run`` against their contracts.
+    """Hold the components of ``run`` against their contracts, but for its data: see :func:`check_data`.
 
     Raises:
         ConfigError: naming the component, what it gives and what it must give.
     """
     d, outputs = run.data.dimension, run.outputs
-    if not ours(run.data):
-        _data(run.data, run.seed)
     _model(run.model, d, outputs, run.torch_dtype)
     _objective(run.objective, outputs, run.torch_dtype)
     _optimizer(run.optimizer, run.model, d, outputs, run.torch_dtype)
@@ -75,9 +73,12 @@ def _points(d: int, outputs: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return x, y.to(dtype)
 
 
-@lru_cache(maxsize=64)
-def _data(data: Any, seed: int) -> None:
-    """One draw, test points and all; every other is looked at when it is made."""
+def check_data(data: Any, seed: int) -> None:
+    """Hold one draw against its contract, test points and all; every other is looked at when it is made.
+
+    Raises:
+        ConfigError: naming what it gives and what it must give.
+    """
     with in_one_line("data", target_of(data), "draw"):
         found = draw(data, seed)
         y, many = found.y_train, len(found.y_test)

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
@@ -17,8 +18,10 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
+from robust_erm.core.errors import require
 from robust_erm.store import locks
 from robust_erm.store.config import Run
+from robust_erm.store.fingerprint import differing
 from robust_erm.store.locks import Held
 from robust_erm.store.run_folder import RunFolder
 from robust_erm.store.source import revision
@@ -70,6 +73,8 @@ def train_pack(
             if (summary := folder.read_summary()) is not None:
                 results[i] = summary
         resumed = {i: folders[i].read_checkpoint() for i in mine if i not in results}
+        for i, kept in resumed.items():
+            _require_ours(folders[i], kept)
         # who stands where: the step, and whether training had ended there
         places = {i: (kept["run"]["t"], kept["run"]["status"]) if kept else (0, RUNNING) for i, kept in resumed.items()}
         for place in sorted(set(places.values())):
@@ -80,6 +85,16 @@ def train_pack(
         for i in mine:
             locks.release(folders[i].path)
     return [results[i] for i in range(len(runs))]
+
+
+def _require_ours(folder: RunFolder, kept: dict[str, Any] | None) -> None:
+    """Raise :class:`ConfigError` where a checkpoint was left by other code or data, unless that is allowed."""
+    recorded = None if kept is None else kept.get("fingerprint")
+    if recorded is None or folder.run.stale != "refuse":
+        return
+    differs = differing(folder.fingerprint, recorded)
+    advice = f"was left by other code or data ({', '.join(differs[:3])}); stale=retrain starts over, stale=keep goes on"
+    require(not differs, "checkpoint", folder.path, advice)
 
 
 def threads_for(run: Run, cores: int) -> int:
@@ -107,6 +122,8 @@ class _Fit:
         torch.set_num_threads(threads_for(first, cores or own_cores()))
         self.device = device or first.trainer.torch_device
         self.pack, self.evaluation, self.sizes = build(self.runs, self.device)
+        for folder in folders:
+            assert folder.fingerprint is not None  # looked at now: sources may be edited while it trains
         schedule = log_spaced(first.stop.steps, first.measure_per_decade)
         self.pack.t = t
         self.module = RobustERM(self.pack, self.evaluation, schedule, first.trainer.inner_steps)
@@ -153,6 +170,8 @@ class _Fit:
             "seconds": time.monotonic() - self.began,
             "pack_size": len(self.runs),
             "kernel": type(kernel).__name__.lower() if kernel else "mapped",
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "fingerprint": self.folders[i].fingerprint,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             **provenance(),
         }

@@ -42,16 +42,27 @@ def draw(data: Data, seed: int) -> Dataset:
     return checked(data.draw(seed), data.dimension, data.n_classes, target_of(data))
 
 
-MARGINS: dict[tuple[Data, int, float], float] = {}
-"""What :func:`exact_margin` has found in this process, or was told by another."""
+MARGINS: dict[tuple[Data, int, float], float | str] = {}
+"""What :func:`exact_margin` has found in this process, or was told by another: a margin, or why there is none."""
 
 
 def exact_margin(data: Data, seed: int, p: float) -> float:
-    """eps*: the exact l_p margin of the training set of ``seed``, 0 where it is not separable."""
-    if (data, seed, p) not in MARGINS:
-        found = draw(data, seed)
-        MARGINS[data, seed, p] = max_margin(found.x_train * found.y_train[:, None], p).value
-    return MARGINS[data, seed, p]
+    """eps*: the exact l_p margin of the training set of ``seed``, 0 where it is not separable.
+
+    Raises:
+        ArithmeticError: it could not be found; tried once.
+    """
+    key = (data, seed, p)
+    if key not in MARGINS:
+        try:
+            found = draw(data, seed)
+            MARGINS[key] = max_margin(found.x_train * found.y_train[:, None], p).value
+        except ArithmeticError as error:
+            MARGINS[key] = str(error)
+    value = MARGINS[key]
+    if isinstance(value, str):
+        raise ArithmeticError(value)
+    return value
 
 
 def radii(run: Run) -> tuple[float, float]:
@@ -71,7 +82,11 @@ def radii(run: Run) -> tuple[float, float]:
 def warn_if_not_separable(run: Run) -> None:
     """Say before training that no linear model is robust on all training points."""
     if run.outputs == 1 and hasattr(run.model, "weight") and run.attack.closed_form:
-        margin, eps = exact_margin(run.data, run.seed, run.attack.p), radii(run)[0]
+        try:
+            margin, eps = exact_margin(run.data, run.seed, run.attack.p), radii(run)[0]
+        except ArithmeticError as error:  # a warning that cannot be given ends no run
+            log.info("not known whether eps is above the exact margin: %s", error, extra={"run": run.name})
+            return
         if eps > margin:
             log.warning(
                 "%s: eps = %g is above the training set's exact l_%g margin %.6g: "

@@ -326,7 +326,7 @@ def test_how_a_sweep_stands(sweep: folders.SlurmSweep, monkeypatch: pytest.Monke
     assert stands(monkeypatch, sweep, both).waiting == {"a", "b", "c", "d"}
     assert stands(monkeypatch, sweep, None).waiting == {"a", "b", "c", "d"}, "silence is no failure"
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "summary.json").write_text('{"status": "converged"}')
+    (tmp_path / "a" / "summary.json").write_text('{"id": "a", "name": "a", "step": 1, "status": "converged"}')
     dead = {"12_0": Seen("OUT_OF_MEMORY", code="0:125", restarts=2, node="n1"), "12_1": Seen("PENDING")}
     standing = stands(monkeypatch, sweep, dead)
     assert (standing.done, standing.waiting) == (1, {"c", "d"})
@@ -394,18 +394,18 @@ def test_who_lost_the_lock_leaves_no_checkpoint(tmp_path: Path) -> None:
 
 def test_a_file_that_is_replaced_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Network file systems say so with ESTALE."""
-    path, left, read = tmp_path / "a", [errno.ESTALE, errno.ESTALE], Path.read_text
+    path, left, read = tmp_path / "a", [errno.ESTALE, errno.ESTALE], Path.read_bytes
     path.write_text("content")
 
-    def stale(self: Path) -> str:
+    def stale(self: Path) -> bytes:
         if left:
             raise OSError(left.pop(), "Stale file handle")
         return read(self)
 
-    monkeypatch.setattr(Path, "read_text", stale)
+    monkeypatch.setattr(Path, "read_bytes", stale)
     assert files.read_text(path) == "content"
     left[:] = [errno.ESTALE] * 9
-    with pytest.raises(OSError, match="Stale"):
+    with pytest.raises(files.Damaged, match="Stale"):
         files.read_text(path)
 
 

@@ -202,6 +202,11 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+def check(run: Run) -> None:
+    contracts.check(run)
+    contracts.check_data(run.data, run.seed)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_what_breaks_its_contract_is_refused(name: str, resolved: Callable[..., Run]) -> None:
     changes, message = CASES[name]
@@ -212,7 +217,7 @@ def test_what_breaks_its_contract_is_refused(name: str, resolved: Callable[..., 
         run = resolved("data=gaussian", "data.d=8", "data.m=4", "model.width=5")
     run = dataclasses.replace(run, **changes)
     with pytest.raises(ConfigError) as caught:
-        contracts.check(run)
+        check(run)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -220,7 +225,8 @@ def test_what_breaks_its_contract_is_refused(name: str, resolved: Callable[..., 
 def test_what_keeps_its_contract_is_not(resolved: Callable[..., Run]) -> None:
     run = resolved("data=digits", "model.width=5", "optimizer=sd")
     for changes in ({"data": Mine()}, net(""), {"attack": Reach()}, {"optimizer": Descent(Constant(0.1))}):
-        contracts.check(dataclasses.replace(run, **changes))
+        changed = dataclasses.replace(run, **changes)
+        check(changed)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
