@@ -12,7 +12,8 @@ from pathlib import Path
 
 from robust_erm.core.errors import ConfigError, require
 from robust_erm.reports.page import content, expand, not_ended, page
-from robust_erm.reports.tables import load, where, with_curves
+from robust_erm.reports.query import where
+from robust_erm.reports.tables import load, with_curves
 from robust_erm.reports.terminal import told
 from robust_erm.store.files import write_output
 

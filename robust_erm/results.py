@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from robust_erm.core.errors import ConfigError, require
-from robust_erm.reports.tables import as_parquet, known, load, read_curves, varying, where
+from robust_erm.reports.query import as_parquet, known, where
+from robust_erm.reports.tables import load, read_curves, varying
 from robust_erm.reports.terminal import folders, say, show, told
 from robust_erm.store.files import write_output
 

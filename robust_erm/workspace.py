@@ -24,7 +24,8 @@ def sent() -> set[tuple[str, str]]:
     from hydra import compose, initialize_config_dir
 
     from robust_erm.store.config import resolve
-    from robust_erm.store.run_folder import METRICS, folder_of
+    from robust_erm.store.reading import METRICS
+    from robust_erm.store.run_folder import folder_of
     from robust_erm.store.source import conf_dir
     from robust_erm.training.pack import train_pack
     from robust_erm.training.wandb_mirror import config, final

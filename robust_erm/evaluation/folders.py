@@ -15,7 +15,8 @@ from robust_erm.reports.terminal import console, made, say
 from robust_erm.store import fingerprint
 from robust_erm.store.config import Run
 from robust_erm.store.files import Damaged
-from robust_erm.store.run_folder import Recorded, RunFolder, found_below, read_evaluation, read_summary, run_of
+from robust_erm.store.reading import Recorded, found_below, read_evaluation, read_summary, run_of
+from robust_erm.store.run_folder import RunFolder
 from robust_erm.sweeps import plan
 from robust_erm.training import contracts
 from robust_erm.training.problem import radii

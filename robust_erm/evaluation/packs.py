@@ -20,10 +20,12 @@ from robust_erm.evaluation.options import Options, attacks_of, boxed
 from robust_erm.store import fingerprint
 from robust_erm.store.config import Run
 from robust_erm.store.files import write_json, write_whole
-from robust_erm.store.run_folder import EVALUATIONS, RunFolder
-from robust_erm.training.pack import provenance, threads_for
+from robust_erm.store.reading import EVALUATIONS
+from robust_erm.store.run_folder import RunFolder
+from robust_erm.training.pack import threads_for
 from robust_erm.training.points import Points
 from robust_erm.training.problem import build, draw
+from robust_erm.training.provenance import provenance
 from robust_erm.training.resources import cores
 
 Member = tuple[Path, Run, float]  # folder, config, radius

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from robust_erm.papers.claims import FAILS, HOLDS, UNDECIDED
 from robust_erm.reports.live import duration
-from robust_erm.store.files import write_whole
+from robust_erm.store.files import Damaged, read_bytes, read_json, require_shape, write_whole
 
 FIRST = (
     "fig1",
@@ -30,14 +29,40 @@ _SAME = ("scale=", "output_dir=", "hydra", "trainer.")  # overrides that change 
 MARKER = "<!-- made by python -m robust_erm.gallery from the pages below -->"
 
 
+def read_claims(folder: Path) -> dict[str, Any]:
+    """claims.json of an experiment; raises :class:`Damaged`."""
+    path = folder / "claims.json"
+    try:
+        facts = read_json(path)
+    except FileNotFoundError:
+        raise Damaged(path, "is missing") from None
+    words = dict.fromkeys(("title", "device", "command", "status", "dtype"), str)
+    require_shape(path, facts, claims=[dict], seconds=int | float, runs=int, **words)
+    for claim in facts["claims"]:
+        require_shape(path, claim, **dict.fromkeys(("claim", "where", "measured", "verdict"), str))
+    return facts
+
+
+def picture(folder: Path) -> bytes:
+    """The PNG of an experiment; raises :class:`Damaged`."""
+    path = folder / f"{folder.name.rpartition('-')[0]}.png"
+    try:
+        data = read_bytes(path)
+    except FileNotFoundError:
+        raise Damaged(path, "is missing") from None
+    if not data.startswith(b"\x89PNG"):
+        raise Damaged(path, "is no PNG")
+    return data
+
+
 def page(folders: Sequence[Path], out: Path) -> str:
     """Copy the pictures to ``out``, and return the page in Markdown."""
     parts = []
     overview = ["| experiment | verdicts | time, device |", "|---|---|---|"]
     for folder in folders:
-        facts = json.loads((folder / "claims.json").read_text())
+        facts = read_claims(folder)
         name = folder.name.rpartition("-")[0]
-        write_whole(out / f"{name}.png", (folder / f"{name}.png").read_bytes())
+        write_whole(out / f"{name}.png", picture(folder))
         counts = Counter(claim["verdict"] for claim in facts["claims"])
         verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in (HOLDS, FAILS, UNDECIDED) if counts[verdict])
         where = f"{duration(facts['seconds'])}, {facts['device']}"

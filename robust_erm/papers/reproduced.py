@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,8 @@ import torch
 from robust_erm.core.params import Layout, Params
 from robust_erm.data.dataset import Array
 from robust_erm.reports.tables import as_row
-from robust_erm.store.run_folder import CHECKPOINT, read_config, read_summary, run_of
+from robust_erm.store.files import Damaged, read_json
+from robust_erm.store.reading import CHECKPOINT, read_checkpoint, read_config, read_summary, run_of
 from robust_erm.training.problem import draw
 
 
@@ -38,7 +38,7 @@ def read(folders: Mapping[str, Sequence[Path]], evaluation: str | None = None) -
 def parameters(folder: str | Path) -> Params:
     """The final parameters of a run."""
     run = run_of(folder)
-    theta = torch.load(Path(folder) / CHECKPOINT, map_location="cpu", weights_only=True)["run"]["theta"]
+    theta = read_checkpoint(Path(folder) / CHECKPOINT)["run"]["theta"]
     return Layout.of(run.model.init(run.data.dimension, run.outputs, torch.Generator())).unflatten(theta)
 
 
@@ -59,9 +59,10 @@ def signed_points(folder: str | Path) -> Array:
 def facts(title: str, command: str, frame: pd.DataFrame, seconds: float, folder: Path) -> dict[str, Any]:
     """What a page of claims says of itself; seconds are those of the longest call, the one that trained."""
     runs = len(frame)
-    before: dict[str, Any] = {}
-    if (folder / "claims.json").is_file():
-        before = json.loads((folder / "claims.json").read_text())
+    try:
+        before = read_json(folder / "claims.json")
+    except (FileNotFoundError, Damaged):
+        before = {}
     same = before.get("runs") == runs and before.get("command") == command
     devices = sorted(set(frame["device"])) if runs else []
     return {
@@ -74,5 +75,5 @@ def facts(title: str, command: str, frame: pd.DataFrame, seconds: float, folder:
         + f"; {int(np.max(frame['host_cores'])) if runs else 0} cores, {platform.machine()}",
         "dtype": ", ".join(sorted(set(frame["dtype"]))) if runs else "",
         "versions": {str(k)[9:]: frame[k].iloc[-1] for k in frame if str(k).startswith("versions.")},
-        "git": str(frame["git"].iloc[-1]) if runs else None,
+        "git": ", ".join(sorted({str(revision) for revision in frame["git"]})) if runs else None,
     }

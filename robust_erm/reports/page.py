@@ -18,7 +18,7 @@ from robust_erm.core.errors import first_line, require
 from robust_erm.reports.tables import read_curves, varying
 from robust_erm.reports.terminal import SHOWN
 from robust_erm.store.files import Damaged, read_bytes, read_text
-from robust_erm.store.run_folder import CONFIG, SUMMARY, found_below
+from robust_erm.store.reading import CONFIG, SUMMARY, found_below
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 

@@ -15,7 +15,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
-from robust_erm.store.run_folder import Recorded
+from robust_erm.store.reading import Recorded
 
 console = Console(stderr=True)
 output = Console(width=None if sys.stdout.isatty() else 160)
@@ -34,7 +34,7 @@ SHOWN = {
 
 def say(text: str, to: Console = output) -> None:
     """A line as it is: not folded, not coloured, brackets and all."""
-    to.print(text, soft_wrap=True, highlight=False, markup=False)
+    to.print(plain(text), soft_wrap=True, highlight=False, markup=False)
 
 
 def told(lines: Sequence[str], status: int) -> int:
@@ -51,6 +51,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def safe(text: Any) -> str:
+    """``text`` for a cell of a table: neither a terminal nor rich obeys what is in it."""
+    return escape(plain(str(text)))
+
+
 def made(members: Sequence[Recorded], verb: str = "trained") -> str:
     """``trained 2026-11-25 17:49 by git 308c6b4``, or from when to when by which revisions."""
     dates = sorted({date for member in members if (date := member.date)})
@@ -65,7 +70,7 @@ def show(frame: pd.DataFrame, keys: list[str]) -> None:
     table = Table(show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold")
     table.add_column("#", justify="right")
     for key in keys:
-        table.add_column(key)
+        table.add_column(safe(key))
     names = [str(c) for c in frame if str(c).startswith("test_robust_acc_")]
     attacks = {c: c.replace("_robust_acc_", "\n") for c in names if len(names) > 1}
     headings = {"runs": "runs", **SHOWN, **attacks}
@@ -73,7 +78,7 @@ def show(frame: pd.DataFrame, keys: list[str]) -> None:
     if "cd" not in set(frame["optimizer"]):
         columns = [c for c in columns if c != "margin_robust_l1"]  # the margin of coordinate descent only
     for column in columns:
-        table.add_column(headings[column], justify="right")
+        table.add_column("\n".join(map(safe, headings[column].split("\n"))), justify="right")
     records = frame.to_dict("records")
     for k, record in enumerate(records, start=1):
         values = [cell(record[c], record.get(f"{c}_std"), percent="_acc" in c) for c in columns]
@@ -92,7 +97,7 @@ def folders(frame: pd.DataFrame) -> None:
 def cell(value: Any, spread: float | None = None, percent: bool = False) -> str:
     """A number or word as the table shows it; accuracies in per cent."""
     if not isinstance(value, float):
-        return str(value)
+        return safe(value)
     mean = f"{100 * value:.1f}" if percent else f"{value:.3g}"
     if spread is None or math.isnan(spread):
         return mean

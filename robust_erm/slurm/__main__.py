@@ -16,15 +16,19 @@ from rich.table import Table
 
 from robust_erm.core.errors import ConfigError, require
 from robust_erm.reports.report import Failure
-from robust_erm.reports.terminal import console, output, say, set_up_logging
+from robust_erm.reports.terminal import console, output, safe, say, set_up_logging, told
 from robust_erm.slurm import sbatch, submit
-from robust_erm.slurm.folder import SlurmSweep, found, opened, read, states
+from robust_erm.slurm.conclude import command, conclude
+from robust_erm.slurm.folder import SlurmSweep, found, opened, read_work, states
 from robust_erm.slurm.launch import announce, follow, leave
-from robust_erm.slurm.settings import changed, settings
-from robust_erm.slurm.watch import Watch, command, conclude
+from robust_erm.slurm.settings import Settings, changed, settings
+from robust_erm.slurm.watch import Watch
 from robust_erm.store import source
 from robust_erm.store.config import resolve
 from robust_erm.store.files import write_json
+from robust_erm.store.trust import require_trusted
+from robust_erm.sweeps.earlier import settled
+from robust_erm.training import contracts
 
 
 def status(sweep: SlurmSweep) -> int:
@@ -52,7 +56,7 @@ def status(sweep: SlurmSweep) -> int:
             where,
             waits or failed or what,
         ]
-        table.add_row(*row)
+        table.add_row(*map(safe, row))
     output.print(table)
     text = f"{standing.done} of {len(standing.points)} runs have a result, {standing.failed} failed, "
     say(f"{text}{len(standing.waiting)} to come; tasks: {states(standing.tasks)}")
@@ -93,26 +97,57 @@ def cancel(sweep: SlurmSweep) -> int:
     return 0
 
 
-def resume(sweep: SlurmSweep, changes: list[str]) -> int:
+def _require_owned(sweep: SlurmSweep) -> None:
+    """Raise :class:`ConfigError` where somebody else wrote what would be submitted in this user's name."""
+    for path in (sweep.path, *sweep.path.rglob("*.json")):
+        owner = path.stat().st_uid
+        require(owner == os.getuid(), "folder", path, f"belongs to another user ({owner}); its owner resumes it")
+
+
+def _require_agreed(stored: Settings, chosen: Settings, yes: bool) -> None:
+    """Show the shell lines that a submission has stored, and go on only where the user says so."""
+    lines = {name: getattr(stored, name) for name in ("setup", "python", "srun", "sbatch")}
+    kept = {k: v for k, v in lines.items() if v and v == getattr(chosen, k)}
+    if not kept or yes:
+        return
+    for name, value in kept.items():
+        say(f"stored with the submission, and run by the tasks: {name} = {value}")
+    asked = sys.stdin.isatty() and input("submit with these? [y/N] ").strip().lower() in ("y", "yes")
+    require(asked, "resume", ", ".join(kept), "was not agreed to; --yes agrees, <option>=<value> replaces it")
+
+
+def resume(sweep: SlurmSweep, changes: list[str], yes: bool = False) -> int:
     """Submit again what has no result and is not under way."""
     sbatch.require_slurm()
     previous = sweep.submissions()
     require(bool(previous), "folder", sweep.folder, "nothing has been submitted yet")
+    _require_owned(sweep)
     facts = previous[-1].facts
-    chosen = changed(settings(facts["settings"]), changes)
+    stored = settings(facts["settings"])
+    ours = [change for change in changes if not change.startswith(("stale=", "trust="))]
+    chosen = changed(stored, ours)
+    _require_agreed(stored, chosen, yes)
+    own = dict(change.split("=", 1) for change in changes if change not in ours)
     standing = Watch(sweep).look(patient=False)
-    configs = {e["id"]: e for s in previous for k in range(len(s.facts["tasks"])) for e in read(s.work(k))["runs"]}
+    works = [s.work(k) for s in previous for k in range(len(s.facts["tasks"]))]
+    configs = {entry["id"]: (entry, path) for path in works for entry in read_work(path)["runs"]}
     runs = []
     for point in standing.points:
         if point.id not in standing.waiting and not isinstance(standing.results.get(point.id), dict):
             require(point.id in configs, "folder", point.folder, "was never submitted; submit the line again")
-            run = resolve(configs[point.id]["config"])
+            entry, path = configs[point.id]
+            require_trusted(entry["config"], path, filter(None, own.get("trust", "").split(",")))
+            run = resolve({**entry["config"], "stale": own.get("stale", "refuse")})
+            contracts.check(run)
             advice = "is another run with the code as it is now; submit the line again"
             require(run.id == point.id, "folder", point.folder, advice)
             runs.append(run)
     if not runs:
         say("nothing to resume: all runs have a result, or are under way")
         return 0
+    runs, stale = settled(runs, lambda line: say(line, console))
+    if stale:
+        return told([*stale, "nothing was submitted"], 2)
     if facts["code"] != source.fingerprint():
         say(
             f"the code is not what was submitted before: {facts['revision']} ({facts['code']}) then, "
@@ -150,7 +185,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         one = verbs.add_parser(verb, help=text, description=text)
         one.add_argument("folder", type=Path, nargs="?" if verb == "status" else None, help="outputs/sweeps/<sweep>")
         if verb == "resume":
-            one.add_argument("changes", nargs="*", metavar="OPTION=VALUE", help="of the launcher: memory=32 time=600")
+            of = "of the launcher: memory=32 time=600; also stale=keep|retrain, trust=<modules>"
+            one.add_argument("changes", nargs="*", metavar="OPTION=VALUE", help=of)
+            one.add_argument("--yes", action="store_true", help="submit with the shell lines that are stored there")
     options = parser.parse_args(arguments)
     set_up_logging()
     try:
@@ -158,14 +195,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return sweeps(Path("outputs"))
         sweep = opened(options.folder.absolute())
         folder = options.folder.absolute()
-        os.chdir(sweep.facts["cwd"])  # what is relative was so there
+        if Path(sweep.facts["cwd"]).is_dir():
+            os.chdir(sweep.facts["cwd"])  # what is relative was so there
         sweep = SlurmSweep(Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder)
         if options.verb == "resume":
-            return resume(sweep, options.changes)
+            return resume(sweep, options.changes, options.yes)
         return {"status": status, "watch": watch, "collect": collect, "cancel": cancel}[options.verb](sweep)
     except ConfigError as error:
-        print(f"robust_erm: {error}", file=sys.stderr)
-        return 2
+        return told([str(error)], 2)
+    except OSError as error:
+        return told([f"folder = {error.filename or options.folder}: {error.strerror}"], 2)
     except KeyboardInterrupt:
         return 130
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from robust_erm.core.errors import ConfigError
 from robust_erm.store import queue
-from robust_erm.store.files import read_json, write_json
+from robust_erm.store.files import Damaged, read_json, require_shape, write_json
 from robust_erm.store.queue import Seen
 
 _LINES = 8  # of a log, in a report
@@ -30,6 +30,56 @@ def read(path: Path) -> dict[str, Any]:
         return {}
 
 
+def read_sweep(path: Path) -> dict[str, Any]:
+    """sweep.json, or nothing where there is none; raises :class:`Damaged`."""
+    content = read(path)
+    if content:
+        require_shape(path, content, cwd=str, points=[dict])
+        for point in content["points"]:
+            require_shape(path, point, id=str, folder=str)
+    return content
+
+
+def read_submission(path: Path) -> dict[str, Any]:
+    """submission.json, or nothing where there is none; raises :class:`Damaged`."""
+    content = read(path)
+    if content:
+        kinds = {"job": str, "name": str, "code": str, "revision": str | None, "settings": dict}
+        require_shape(path, content, tasks=[int], steps=[int], **kinds)
+        if len(content["tasks"]) != len(content["steps"]) or not content["tasks"]:
+            raise Damaged(path, "names other numbers of tasks and of steps, or none")
+        require_shape(path, {"cancelled": content.get("cancelled", [])}, cancelled=[int])
+    return content
+
+
+def read_work(path: Path) -> dict[str, Any]:
+    """What a task has to do: task-<k>.json; raises :class:`Damaged`, also where there is none."""
+    content = read(path)
+    if not content:
+        raise Damaged(path, "is missing")
+    require_shape(path, content, code=str, runs=[dict], max_requeues=int, poll=int | float)
+    for entry in content["runs"]:
+        require_shape(path, entry, id=str, config=dict, margin=int | float | str | None)
+    return content
+
+
+def read_said(path: Path) -> dict[str, Any]:
+    """What a task says of itself: said-<k>.json, or nothing where it has said nothing; raises :class:`Damaged`."""
+    content = read(path)
+    if content:
+        lists = {"results": [str], "held": [str], "notes": [str], "attempts": [dict]}
+        require_shape(path, content, state=str, restarts=int, failures=dict, progress=dict, **lists)
+        for failure in content["failures"].values():
+            require_shape(path, failure, cause=str, traceback=str)
+        for attempt in content["attempts"]:
+            require_shape(path, attempt, node=str, gpus=str)
+        if content["progress"]:
+            require_shape(path, content["progress"], t=int, steps=int, spared=int, ended=dict)
+            numbers = content["progress"]["ended"]
+            require_shape(path, numbers, **dict.fromkeys(numbers, int))
+    return content
+
+
 @dataclass(frozen=True)
 class Submission:
     """One job, an array of tasks unless it has only one."""
@@ -39,7 +89,7 @@ class Submission:
     @property
     def facts(self) -> dict[str, Any]:
         """submission.json: job, name, tasks and steps (runs and most steps of each), settings, code, revision."""
-        return read(self.path / "submission.json")
+        return read_submission(self.path / "submission.json")
 
     def job_of(self, facts: dict[str, Any], number: int) -> str:
         """What SLURM calls task ``number``."""
@@ -84,7 +134,7 @@ class Task:
     @property
     def ids(self) -> list[str]:
         """The runs that it has to train."""
-        return [entry["id"] for entry in read(self.submission.work(self.number))["runs"]]
+        return [entry["id"] for entry in read_work(self.submission.work(self.number))["runs"]]
 
     @property
     def state(self) -> str:
@@ -113,6 +163,16 @@ class Task:
         return [line.rstrip() for line in lines if line.strip()][-_LINES:]
 
 
+def ending(task: Task) -> str:
+    """How SLURM says that a task ended: state, exit status and signal, node."""
+    seen = task.seen
+    if seen is None:
+        return "SLURM is silent"
+    code = f", exit {seen.code}" if seen.code not in ("", "0:0") else ""
+    requeues = f", after {task.requeues} requeues" if task.requeues else ""
+    return f"{seen.state}{code}{f' on {seen.node}' if seen.node else ''}{requeues}"
+
+
 class SlurmSweep:
     """The sweep whose table and figure go to ``folder``."""
 
@@ -122,7 +182,7 @@ class SlurmSweep:
     @property
     def facts(self) -> dict[str, Any]:
         """sweep.json: the points (id and folder of each), and the working directory."""
-        return read(self.path / "sweep.json")
+        return read_sweep(self.path / "sweep.json")
 
     def submissions(self) -> list[Submission]:
         """All, in order."""
@@ -143,7 +203,7 @@ class SlurmSweep:
         for submission, fact in facts:
             for k, runs in enumerate(fact.get("tasks", [])):
                 job = submission.job_of(fact, k)
-                found.append(Task(submission, k, runs, fact["steps"][k], job, read(submission.said(k))))
+                found.append(Task(submission, k, runs, fact["steps"][k], job, read_said(submission.said(k))))
         return self._seen(found, {s.path: fact.get("cancelled", []) for s, fact in facts})
 
     def _seen(self, tasks: list[Task], cancelled: dict[Path, list[int]]) -> list[Task]:

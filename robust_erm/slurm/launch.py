@@ -14,9 +14,10 @@ from robust_erm.core.errors import ConfigError, require
 from robust_erm.reports.report import Result
 from robust_erm.reports.terminal import console, output, say
 from robust_erm.slurm import sbatch, submit
+from robust_erm.slurm.conclude import command, conclude
 from robust_erm.slurm.folder import SlurmSweep
 from robust_erm.slurm.settings import Settings, settings, snapshots
-from robust_erm.slurm.watch import Watch, command, conclude, wait
+from robust_erm.slurm.watch import Watch, wait
 from robust_erm.store import source
 from robust_erm.store.config import Run
 from robust_erm.store.files import write_json

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from robust_erm.slurm.folder import Submission, read
+from robust_erm.slurm.folder import Submission, read_said, read_work
 from robust_erm.store.files import write_json
 from robust_erm.store.queue import this_job
 
@@ -55,9 +55,9 @@ class Work:
 
     def __init__(self, folder: Path, number: int) -> None:
         submission = Submission(folder)
-        self.given, self.path = read(submission.work(number)), submission.said(number)
+        self.given, self.path = read_work(submission.work(number)), submission.said(number)
         self.job, self.restarts = this_job() or ("", 0)
-        self.earlier = read(self.path)
+        self.earlier = read_said(self.path)
         self.word = {
             "state": "running",
             "job": self.job,
@@ -159,7 +159,7 @@ class Work:
         self.word["failures"] = {run["id"]: {"cause": cause, "traceback": traceback} for run in self.given["runs"]}
 
     def _say(self, **changes: Any) -> None:
-        if read(self.path).get("restarts", 0) > self.restarts:
+        if read_said(self.path).get("restarts", 0) > self.restarts:
             print("requeued elsewhere meanwhile; this attempt ends", flush=True)  # its node was thought dead
             os._exit(1)
         self.word |= changes

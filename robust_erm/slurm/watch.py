@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from collections import Counter
 from contextlib import suppress
@@ -12,24 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from robust_erm.reports.live import View
-from robust_erm.reports.report import Failure, Point, Result, report
+from robust_erm.reports.report import Failure, Point, Result
 from robust_erm.reports.terminal import console, say
-from robust_erm.slurm.folder import SlurmSweep, Task, states
+from robust_erm.slurm.folder import SlurmSweep, Task, ending, states
 from robust_erm.store import locks
-from robust_erm.store.run_folder import SUMMARY, read_config, read_summary
+from robust_erm.store.files import Damaged
+from robust_erm.store.reading import SUMMARY, read_summary
 
 _PATIENCE = 15.0  # seconds after the end of a task within which a network file system shows its last word
-_VISIBLE = 90.0  # the same for the results that it names: a directory may be seen as it was a minute ago
 
-_ADVICE = {
-    "OUT_OF_MEMORY": "ask for more memory: resume ... memory=<GiB>",
-    "TIMEOUT": "it had no time to requeue itself: resume ... time=<minutes>, or a longer warning=<seconds>",
-    "NODE_FAIL": "the node failed, and SLURM did not requeue the job: resume",
-    "CANCELLED": "somebody cancelled it: resume",
-    "PREEMPTED": "it was preempted and, by the partition's choice, not requeued: resume",
-    "DEADLINE": "its deadline came: resume",
-    "GONE": "SLURM has forgotten it: resume",
-}
+
+_VISIBLE = 90.0  # the same for the results that it names: a directory may be seen as it was a minute ago
 
 
 @dataclass
@@ -63,15 +55,22 @@ class Standing:
         return len(self.results) - self.done
 
 
+def _place(sweep: SlurmSweep, folder: Path) -> Path:
+    """The folder of a run: where it was, or beside the sweep where all of it has been moved."""
+    moved = sweep.folder.resolve().parents[1] / folder.name
+    return moved if moved.is_dir() and not folder.is_dir() else folder
+
+
 class Watch:
     """Looks at a sweep again and again; summaries are read once."""
 
     def __init__(self, sweep: SlurmSweep) -> None:
         self.sweep = sweep
-        self.points = [Point(p["id"], Path(p["folder"]), {}) for p in sweep.facts["points"]]
+        self.points = [Point(p["id"], _place(sweep, Path(p["folder"])), {}) for p in sweep.facts["points"]]
         self.summaries: dict[str, dict[str, Any]] = {}
         self.work: dict[tuple[Path, int], list[str]] = {}
         self.missed: dict[str, float] = {}
+        self.damaged: dict[str, str] = {}
         self.told: set[str] = set()
 
     def look(self, patient: bool = True, everywhere: bool = True) -> Standing:
@@ -99,14 +98,19 @@ class Watch:
             late = patient and (named or not task.done) and self._late(task, _VISIBLE if named else _PATIENCE)
             if task.active or late:
                 standing.waiting.add(point.id)
+            elif point.id in self.damaged:
+                standing.results[point.id] = Failure(f"{self.damaged[point.id]}; resume trains it again")
             else:
                 self._without_result(point, task, standing)
         return standing
 
     def _read(self, point: Point) -> None:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             if SUMMARY in os.listdir(point.folder):  # which asks the server; whether a file exists may be remembered
-                self.summaries[point.id] = read_summary(point.folder)
+                try:
+                    self.summaries[point.id] = read_summary(point.folder)
+                except Damaged as error:
+                    self.damaged[point.id] = str(error)
 
     def tell(self, standing: Standing) -> None:
         """Print what tasks want to be known, whatever comes of it; each note once."""
@@ -144,21 +148,6 @@ class Watch:
             if task not in standing.dead:
                 standing.dead.append(task)
             standing.results[point.id] = Failure(f"{place} ended without a word: {ending(task)}")
-
-
-def ending(task: Task) -> str:
-    """How SLURM says that a task ended: state, exit status and signal, node."""
-    seen = task.seen
-    if seen is None:
-        return "SLURM is silent"
-    code = f", exit {seen.code}" if seen.code not in ("", "0:0") else ""
-    requeues = f", after {task.requeues} requeues" if task.requeues else ""
-    return f"{seen.state}{code}{f' on {seen.node}' if seen.node else ''}{requeues}"
-
-
-def command(verb: str, folder: Path, *more: str) -> str:
-    """How to go on, to copy and paste."""
-    return " ".join(["python -m robust_erm.slurm", verb, shlex.quote(str(folder)), *more])
 
 
 def wait(sweep: SlurmSweep, seconds: float, quiet: bool) -> Standing:
@@ -211,36 +200,3 @@ def _show(view: View, watch: Watch, standing: Standing, tasks: dict[int, Task], 
     reasons = f" ({', '.join(sorted(set(pending)))})" if pending else ""
     view.note = states(task for task in tasks.values() if task.active and not task.running) + reasons
     view.tick()
-
-
-def conclude(sweep: SlurmSweep, standing: Standing) -> list[Result]:
-    """Print the table, the failures and what to do; the results, in order; what still waits has none."""
-    ended = [
-        (Point(p.id, p.folder, read_config(p.folder)) if isinstance(result, dict) else p, result)
-        for p in standing.points
-        if (result := standing.results.get(p.id)) is not None
-    ]
-    requeued = [f"{task.job} {task.requeues}x" for task in standing.tasks if task.requeues]
-    if requeued:
-        say(f"requeued: {', '.join(requeued)}", console)
-    report([point for point, _ in ended], [result for _, result in ended], sweep.folder)
-    for task in standing.dead:
-        obituary(sweep, task)
-    if standing.failed:
-        say(f"only what has no result yet: {command('resume', sweep.folder)}")
-    if standing.waiting:
-        said = f"{len(standing.waiting)} runs have not ended yet: {command('watch', sweep.folder)}"
-        say(said)
-    return [standing.results.get(p.id, Failure("has not ended yet")) for p in standing.points]
-
-
-def obituary(sweep: SlurmSweep, task: Task) -> None:
-    """What is known of a task that ended without a word."""
-    state = task.seen.state if task.seen else ""
-    advice = _ADVICE.get(state, "see its log, mend what it says, and resume").replace(
-        "resume ...", command("resume", sweep.folder)
-    )
-    lines = [f"task {task.number} (job {task.job}): {ending(task)}; {advice}", f"  log {task.log}"]
-    lines += [f"  | {line}" for line in task.last_lines()] or ["  (empty: it never started; is this folder shared?)"]
-    for line in lines:
-        say(line)

@@ -124,6 +124,32 @@ def _plain_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)
 
 
+def require_shape(path: Path, content: Any, **kinds: Any) -> None:
+    """Raise :class:`Damaged` unless ``content`` is a mapping that has these keys, with values of these types.
+
+    A list of one type stands for a list of such values, a mapping of keys to types for such a mapping.
+    """
+    if not isinstance(content, dict):
+        raise Damaged(path, f"holds {type(content).__name__} where a mapping should be")
+    for key, kind in kinds.items():
+        if key not in content:
+            raise Damaged(path, f"has no {key}")
+        value = content[key]
+        if isinstance(kind, list):
+            values, kind = (value if isinstance(value, list) else None), kind[0]
+        elif isinstance(kind, dict):
+            require_shape(path, value, **kind)
+            continue
+        else:
+            values = [value]
+        if values is None or not all(_is_a(v, kind) for v in values):
+            raise Damaged(path, f"has {key} = {str(value)!r:.40}, which is not what it should be")
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not (isinstance(value, bool) and kind is int)
+
+
 def _parsed(path: Path, parse: Callable[[str], Any], kind: str) -> dict[str, Any]:
     text = read_text(path)
     if not text.strip():

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from robust_erm.reports.terminal import made
 from robust_erm.store import fingerprint
 from robust_erm.store.config import Run
-from robust_erm.store.run_folder import Recorded, RunFolder
+from robust_erm.store.reading import Recorded
+from robust_erm.store.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

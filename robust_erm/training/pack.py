@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
-import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import lru_cache
-from importlib.metadata import version
 from typing import Any
 
 import lightning as L
@@ -24,16 +20,17 @@ from robust_erm.store.config import Run
 from robust_erm.store.fingerprint import differing
 from robust_erm.store.locks import Held
 from robust_erm.store.run_folder import RunFolder
-from robust_erm.store.source import revision
 from robust_erm.training.callbacks import Progress, Recorder
 from robust_erm.training.measure import log_spaced
 from robust_erm.training.module import RobustERM
 from robust_erm.training.problem import build, radii, warn_if_not_separable
+from robust_erm.training.provenance import provenance
 from robust_erm.training.resources import cores as own_cores
 from robust_erm.training.resources import parameters
 from robust_erm.training.status import RUNNING
 
 log = logging.getLogger("robust_erm")
+
 
 _LARGE = 10_000_000  # parameters times training points from which a product is worth several threads
 
@@ -235,22 +232,3 @@ def _lightning(device: torch.device, callbacks: list[L.Callback]) -> L.Trainer:
         enable_model_summary=False,
         callbacks=callbacks,
     )
-
-
-@lru_cache(maxsize=1)
-def provenance() -> dict[str, Any]:
-    """Versions and the git revision of the code (null outside a checkout; ``+`` when changed)."""
-    packages = ("robust-erm", "torch", "lightning", "numpy", "scipy")
-    return {
-        "git": revision(),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in packages},
-        "host_cores": os.cpu_count(),
-    }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except ModuleNotFoundError:
-        return None

@@ -20,9 +20,10 @@ from robust_erm.core.errors import ConfigError
 from robust_erm.slurm import __main__ as slurm
 from robust_erm.slurm import folder as folders
 from robust_erm.slurm import sbatch, submit
+from robust_erm.slurm.folder import ending
 from robust_erm.slurm.settings import changed, settings
 from robust_erm.slurm.task import AGAIN
-from robust_erm.slurm.watch import Watch, ending
+from robust_erm.slurm.watch import Watch
 from robust_erm.store import files, locks, queue, source
 from robust_erm.store.config import Run, resolve
 from robust_erm.store.identity import as_data

@@ -14,7 +14,7 @@ from robust_erm.papers.claims import Claim, above, within
 from robust_erm.papers.reproduced import predictor
 from robust_erm.papers.tsilivis2024.sec51 import against_m, difference, furthest, gaps, named_eps, per_draw, reached
 from robust_erm.reports.style import COLOURS, PAGE, style
-from robust_erm.store.run_folder import run_of
+from robust_erm.store.reading import run_of
 
 TOY = "toy"  # the sweep of the two-dimensional example
 

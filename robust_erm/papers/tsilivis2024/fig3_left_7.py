@@ -25,7 +25,7 @@ from robust_erm.papers.tsilivis2024 import fig3_left_7_claims as nets_claims
 from robust_erm.papers.tsilivis2024.fig3_left_7_claims import LONG, PAPER, UNIT
 from robust_erm.reports.style import COLOURS, PAGE, style
 from robust_erm.reports.tables import read_curves
-from robust_erm.store.run_folder import run_of
+from robust_erm.store.reading import run_of
 from robust_erm.training.problem import draw
 
 ALGORITHMS = {  # by the label of the sweep: name, and the norm of its geometry
