@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from robust_erm.store.source import version
 from robust_erm.sweeps.exits import ended_cleanly, interrupted
 
 _USAGE = """usage: python -m robust_erm.evaluate [folder ...] [key=value ...]
@@ -38,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from robust_erm.core.errors import ConfigError
 
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--version" in given:
+        print(version())
+        return 0
     if {"-h", "--help"} & set(given):
         print(_USAGE)
         return 0

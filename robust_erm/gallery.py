@@ -15,11 +15,13 @@ from robust_erm.papers.gallery import FIRST, page, picture, read_claims, refresh
 from robust_erm.reports.terminal import told
 from robust_erm.store.files import Damaged, write_output
 from robust_erm.store.reading import found_below
+from robust_erm.store.source import version
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="robust_erm.gallery", description="What has been reproduced, as one page.")
+    parser.add_argument("--version", action="version", version=version())
     parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/reproduced"))
     parser.add_argument("--scale", default="paper", help="of the experiments shown")
     parser.add_argument("--out", type=Path, required=True, help="folder for README.md and the pictures")

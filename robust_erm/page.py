@@ -16,11 +16,13 @@ from robust_erm.reports.query import where
 from robust_erm.reports.tables import load, with_curves
 from robust_erm.reports.terminal import told
 from robust_erm.store.files import write_output
+from robust_erm.store.source import version
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="robust_erm.page", description="One self-contained HTML page of many runs.")
+    parser.add_argument("--version", action="version", version=version())
     parser.add_argument("paths", nargs="*", default=["outputs"], help="run folders, folders of them, sweeps' folders")
     parser.add_argument("--where", nargs="+", default=[], metavar="KEY=VALUE", help="keep runs with this config")
     parser.add_argument("--out", type=Path, default=Path("page.html"), help="the page (default: page.html)")

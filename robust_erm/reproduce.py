@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from robust_erm.store.source import version
 from robust_erm.sweeps.exits import ended_cleanly, interrupted
 
 _USAGE = """usage: python -m robust_erm.reproduce <paper>/<name> [scale=smoke|small|paper] [key=value ...]
@@ -27,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from robust_erm.papers.experiments import SCALES, experiment, names
 
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--version" in given:
+        print(version())
+        return 0
     if not given or {"-h", "--help"} & set(given):
         print(_USAGE + "\n".join(f"  {name:<26} {experiment(name).title}" for name in names()))
         return 0

@@ -15,6 +15,7 @@ from robust_erm.reports.query import as_parquet, known, where
 from robust_erm.reports.tables import load, read_curves, varying
 from robust_erm.reports.terminal import folders, say, show, told
 from robust_erm.store.files import write_output
+from robust_erm.store.source import version
 
 __all__ = ["load", "read_curves", "where"]
 
@@ -24,6 +25,7 @@ _WIDE = 6  # config columns that fit on a terminal
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="robust_erm.results", description="Run folders as one table.")
+    parser.add_argument("--version", action="version", version=version())
     parser.add_argument("paths", nargs="*", default=["outputs"], help="run folders, or folders of them")
     parser.add_argument("--where", nargs="+", default=[], metavar="KEY=VALUE", help="keep runs with this config")
     parser.add_argument("--columns", nargs="+", default=[], metavar="COLUMN", help="show these, not what differs")

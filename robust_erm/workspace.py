@@ -16,6 +16,7 @@ from robust_erm.core.errors import ConfigError, require
 from robust_erm.reports.tables import flat
 from robust_erm.reports.workspace import build, check, keys_of, spec_of
 from robust_erm.store.files import write_json
+from robust_erm.store.source import version
 
 
 def sent() -> set[tuple[str, str]]:
@@ -43,6 +44,7 @@ def sent() -> set[tuple[str, str]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="robust_erm.workspace", description="The W&B workspace of the project.")
+    parser.add_argument("--version", action="version", version=version())
     parser.add_argument("--entity", help="user or team; default: that of the login")
     parser.add_argument("--project", default="robust-erm", help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("workspace.json"), help="the spec; default: %(default)s")

@@ -20,7 +20,7 @@ from robust_erm.attacks.attack import (
     uniform_in_ball,
     weaker,
 )
-from robust_erm.core.errors import one_of, require
+from robust_erm.core.errors import at_most, one_of, require
 from robust_erm.core.margins import margin
 from robust_erm.core.norms import Norm
 
@@ -59,9 +59,9 @@ class APGD(Iterative):
 
     def __post_init__(self) -> None:
         require(self.p in (1, 2, math.inf), "p", self.p, "APGD knows p = 1, 2 and inf")
-        require(self.steps >= 1, "steps", self.steps, "must be 1 or more")
+        at_most("steps", self.steps, 10**6)
         require(self.targets >= 0, "targets", self.targets, "must be 0 (untargeted) or more")
-        require(self.restarts >= 1, "restarts", self.restarts, "must be 1 or more")
+        at_most("restarts", self.restarts, 1000)
         one_of("loss", self.loss, ("margin", "dlr"))
 
     def check_fits(self, outputs: int) -> None:

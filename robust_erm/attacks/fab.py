@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.attacks.attack import Deterministic, Victim, against, into_box, rivals, weaker
-from robust_erm.core.errors import require
+from robust_erm.core.errors import at_most, require
 from robust_erm.core.norms import Norm
 
 _OVERSHOOT, _BIAS, _BACK = 1.05, 0.1, 0.9  # eta, alpha_max, beta of the paper
@@ -40,7 +40,7 @@ class FAB(Deterministic):
 
     def __post_init__(self) -> None:
         require(self.p in (1, 2, math.inf), "p", self.p, "FAB knows p = 1, 2 and inf")
-        require(self.steps >= 1, "steps", self.steps, "must be 1 or more")
+        at_most("steps", self.steps, 10**6)
         require(self.targets >= 1, "targets", self.targets, "must be 1 or more")
 
     def perturb(self, victim: Victim, eps: Tensor, noise: Tensor) -> Tensor:

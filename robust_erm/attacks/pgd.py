@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.attacks.attack import Iterative, Victim, into_box, steepest_step, uniform_in_ball, weaker
-from robust_erm.core.errors import require
+from robust_erm.core.errors import at_most, positive, require
 from robust_erm.core.norms import Norm
 
 
@@ -41,9 +41,9 @@ class PGD(Iterative):
 
     def __post_init__(self) -> None:
         require(self.p in (1, 2, math.inf), "p", self.p, "PGD knows p = 1, 2 and inf")
-        require(self.steps >= 1, "steps", self.steps, "must be 1 or more")
-        require(self.relative_step > 0, "relative_step", self.relative_step, "must be positive")
-        require(self.restarts >= 1, "restarts", self.restarts, "must be 1 or more")
+        at_most("steps", self.steps, 10**6)
+        positive("relative_step", self.relative_step)
+        at_most("restarts", self.restarts, 1000)
         require(
             self.random_start or self.restarts == 1,
             "restarts",

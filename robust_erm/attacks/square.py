@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.attacks.attack import Iterative, Victim, into_box
-from robust_erm.core.errors import require
+from robust_erm.core.errors import at_most, require
 
 _HALVED_AT = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries
 
@@ -39,7 +39,7 @@ class Square(Iterative):
 
     def __post_init__(self) -> None:
         require(self.p == math.inf, "p", self.p, "Square knows p = inf")
-        require(self.queries >= 1, "queries", self.queries, "must be 1 or more")
+        at_most("queries", self.queries, 10**6)
         require(0 < self.share <= 1, "share", self.share, "must be above 0 and at most 1")
 
     def draw(self, n: int, d: int, generator: torch.Generator) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -29,6 +30,16 @@ def require(condition: bool, key: str, value: object, expected: str) -> None:
     """Raise :class:`ConfigError` unless ``condition`` holds."""
     if not condition:
         raise ConfigError(key, value, expected)
+
+
+def positive(key: str, value: float, expected: str = "must be positive and finite") -> None:
+    """Raise :class:`ConfigError` unless ``value`` is above 0 and finite."""
+    require(value > 0 and math.isfinite(value), key, value, expected)
+
+
+def at_most(key: str, value: int, most: int, least: int = 1) -> None:
+    """Raise :class:`ConfigError` unless ``least <= value <= most``, which is more than any of use."""
+    require(least <= value <= most, key, value, f"must be {least} or more, and at most {most:,}")
 
 
 def one_of(key: str, value: str, choices: Iterable[str]) -> None:

@@ -39,7 +39,7 @@ class Clusters(Synthetic):
     def __post_init__(self) -> None:
         self._check_sizes()
         require(self.k >= 1, "k", self.k, "must be 1 or more")
-        require(self.sigma >= 0, "sigma", self.sigma, "must be 0 or more")
+        require(0 <= self.sigma < math.inf, "sigma", self.sigma, "must be 0 or more, and finite")
         one_of("means", self.means, ("random", "orthogonal"))
         orthogonal = self.means == "orthogonal"
         require(not orthogonal or self.k <= self.d, "k", self.k, f"at most d = {self.d} means can be orthogonal")

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import os
 import struct
+import zlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -39,7 +40,7 @@ def _verified(path: Path, name: str, key: str) -> bytes:
     expected = FILES[name][0]
     try:
         data = _decompressed(path)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ConfigError(key, path, f"is not readable ({error}); replace or delete this file") from error
     found = hashlib.sha256(data).hexdigest()
     require(
@@ -117,7 +118,11 @@ class MNIST(images.OfClasses):
         require(folder is None or Path(folder).expanduser().is_dir(), "folder", folder, "is not a folder")
 
     def _load(self, part: str) -> tuple[Array, images.Labels]:
-        return load(self.folder, self.cache or str(pooch.os_cache("robust_erm") / "mnist"), self.url, part)
+        cache = str(Path(self.cache or pooch.os_cache("robust_erm") / "mnist").expanduser())
+        require(
+            self.folder is not None or not cache.startswith("~"), "cache", cache, "there is no home; set data.cache"
+        )
+        return load(self.folder, cache, self.url, part)
 
     @property
     def dimension(self) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robust_erm.core.errors import ConfigError, require
+from robust_erm.core.errors import ConfigError, positive, require
 from robust_erm.core.fields import per_run
 from robust_erm.core.linalg import linear
 from robust_erm.core.params import Params
@@ -40,7 +40,7 @@ class CNN:
 
     def __post_init__(self) -> None:
         require(min(*self.channels, self.hidden) >= 1, "channels", self.channels, "must be 1 or more")
-        require(self.init_scale > 0, "init_scale", self.init_scale, "must be positive")
+        positive("init_scale", self.init_scale)
 
     @property
     def degree(self) -> int | None:

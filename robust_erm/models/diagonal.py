@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robust_erm.core.errors import ConfigError, require
+from robust_erm.core.errors import ConfigError, at_most, positive
 from robust_erm.core.fields import per_run
 from robust_erm.core.linalg import matvec
 from robust_erm.core.params import Params
@@ -31,8 +31,8 @@ class Diagonal:
     alpha: float = per_run(1e-3)
 
     def __post_init__(self) -> None:
-        require(self.depth >= 1, "depth", self.depth, "must be 1 or more")
-        require(self.alpha > 0, "alpha", self.alpha, "must be positive: zero is a stationary point")
+        at_most("depth", self.depth, 1000)
+        positive("alpha", self.alpha, "must be positive and finite: zero is a stationary point")
 
     @property
     def degree(self) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +25,7 @@ class Linear:
     init_scale: float = per_run(0.0)
 
     def __post_init__(self) -> None:
-        require(self.init_scale >= 0, "init_scale", self.init_scale, "must be 0 or more")
+        require(0 <= self.init_scale < math.inf, "init_scale", self.init_scale, "must be 0 or more, and finite")
 
     @property
     def degree(self) -> int | None:

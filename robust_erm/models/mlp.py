@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robust_erm.core.errors import one_of, require
+from robust_erm.core.errors import at_most, one_of, positive
 from robust_erm.core.fields import per_run
 from robust_erm.core.linalg import linear
 from robust_erm.core.params import Params
@@ -32,10 +32,10 @@ class MLP:
     init_scale: float = per_run(1.0)
 
     def __post_init__(self) -> None:
-        require(self.depth >= 1, "depth", self.depth, "must be 1 or more")
-        require(self.width >= 1, "width", self.width, "must be 1 or more")
+        at_most("depth", self.depth, 1000)
+        at_most("width", self.width, 10**9)
         one_of("bias", self.bias, ("none", "first", "all"))
-        require(self.init_scale > 0, "init_scale", self.init_scale, "must be positive: zero is a stationary point")
+        positive("init_scale", self.init_scale, "must be positive and finite: zero is a stationary point")
 
     @property
     def degree(self) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,7 @@ class Adam:
     def __post_init__(self) -> None:
         require(0 <= self.beta1 < 1, "beta1", self.beta1, "must be in [0, 1)")
         require(0 <= self.beta2 < 1, "beta2", self.beta2, "must be in [0, 1)")
-        require(self.epsilon >= 0, "epsilon", self.epsilon, "must be 0 or more")
+        require(0 <= self.epsilon < math.inf, "epsilon", self.epsilon, "must be 0 or more, and finite")
 
     @property
     def scales_with_loss(self) -> bool:

@@ -68,6 +68,7 @@ class View:
         self.packs, self.packs_done, self.waiting = 0, 0, 0
         self.unit, self.note = "packs", ""  # what is counted besides runs, and a word more
         self.began = self.said = time.monotonic()
+        self.shown: Any = None
         self.steps_done, self.steps_spared = 0, 0
         self.running: dict[int, tuple[int, dict[str, Any]]] = {}
         bar = (TextColumn("  {task.description}"), BarColumn(bar_width=30), TextColumn("{task.fields[note]}"))
@@ -118,7 +119,10 @@ class View:
 
     def _line(self) -> None:
         self.said = time.monotonic()
-        console.print(time.strftime("%H:%M:%S ") + self._summary(), highlight=False, soft_wrap=True)
+        where = (self.totals(), self.packs_done, len(self.running), self.waiting)
+        if where != self.shown:  # nothing is said twice
+            self.shown = where
+            console.print(time.strftime("%H:%M:%S ") + self._summary(), highlight=False, soft_wrap=True)
 
     def totals(self) -> dict[str, Any]:
         """How far all packs together are, in the terms of :meth:`progress`."""

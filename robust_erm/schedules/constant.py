@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robust_erm.core.errors import require
+from robust_erm.core.errors import positive
 from robust_erm.core.fields import per_run
 from robust_erm.schedules.schedule import Memoryless, Point, State, log
 
@@ -22,7 +22,7 @@ class Constant(Memoryless):
     lr: float = per_run()
 
     def __post_init__(self) -> None:
-        require(self.lr > 0, "lr", self.lr, "must be positive")
+        positive("lr", self.lr)
 
     def log_step(self, t: Tensor, point: Point, eps: Tensor, bound: Tensor, state: State) -> Tensor:
         """Log lr."""

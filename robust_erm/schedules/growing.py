@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from robust_erm.core.errors import require
+from robust_erm.core.errors import at_most, positive, require
 from robust_erm.core.fields import per_run
 from robust_erm.schedules.schedule import Memoryless, Point, State, log
 
@@ -26,9 +27,9 @@ class Growing(Memoryless):
     every: int = 100
 
     def __post_init__(self) -> None:
-        require(self.lr > 0, "lr", self.lr, "must be positive")
-        require(self.factor >= 1, "factor", self.factor, "must be 1 or more")
-        require(self.every >= 1, "every", self.every, "must be 1 or more")
+        positive("lr", self.lr)
+        require(1 <= self.factor < math.inf, "factor", self.factor, "must be 1 or more, and finite")
+        at_most("every", self.every, 10**9)
 
     def log_step(self, t: Tensor, point: Point, eps: Tensor, bound: Tensor, state: State) -> Tensor:
         """Log lr + floor(t / every) log factor: grows past 1e308 without overflow."""

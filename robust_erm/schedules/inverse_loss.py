@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from robust_erm.core.errors import require
+from robust_erm.core.errors import positive, require
 from robust_erm.core.fields import per_run
 from robust_erm.schedules.schedule import Point, State, log
 
@@ -37,9 +38,9 @@ class InverseLoss:
     lowest: float = 1e-6
 
     def __post_init__(self) -> None:
-        require(self.lr > 0, "lr", self.lr, "must be positive")
-        require(self.grow >= 1, "grow", self.grow, "must be 1 or more")
-        require(self.shrink >= 1, "shrink", self.shrink, "must be 1 or more")
+        positive("lr", self.lr)
+        require(1 <= self.grow < math.inf, "grow", self.grow, "must be 1 or more, and finite")
+        require(1 <= self.shrink < math.inf, "shrink", self.shrink, "must be 1 or more, and finite")
         require(0 < self.lowest <= self.lr, "lowest", self.lowest, "must be positive and at most lr")
 
     @property

@@ -173,6 +173,7 @@ def sweeps(outputs: Path) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="robust_erm.slurm", description="Sweeps on a SLURM cluster.")
+    parser.add_argument("--version", action="version", version=source.version())
     verbs = parser.add_subparsers(dest="verb", required=True)
     says = {
         "status": "every task; without a folder, all sweeps below outputs/",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from robust_erm.core.errors import ConfigError, require
+from robust_erm.core.errors import ConfigError, positive, require
 from robust_erm.store.typed import typed
 
 KEY = "hydra.launcher"
@@ -49,8 +50,9 @@ class Settings:
         for name in ("tasks", "pack_size", "workers"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, value, "must be 1 or more, or null")
-        require(self.memory is None or self.memory > 0, "memory", self.memory, "GiB, must be positive, or null")
-        require(self.poll > 0, "poll", self.poll, "seconds, must be positive")
+        ok = self.memory is None or 0 < self.memory < math.inf
+        require(ok, "memory", self.memory, "GiB, must be positive, or null")
+        positive("poll", self.poll, "seconds, must be positive and finite")
         early = f"seconds, must be less than the time limit ({60 * self.time} s)"
         require(self.warning < 60 * self.time, "warning", self.warning, early)
         extra = self.sbatch if self.sbatch is not None else {}

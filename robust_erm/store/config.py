@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from omegaconf import MISSING, DictConfig
 
-from robust_erm.core.errors import one_of, require
+from robust_erm.core.errors import at_most, one_of, require
 from robust_erm.store.fits import check_fits
 from robust_erm.store.identity import COMPONENTS, Section, as_data, word
 from robust_erm.store.typed import component, contained, section, typed
@@ -36,8 +36,9 @@ class Stop(Section):
     loss: float | None = MISSING
 
     def __post_init__(self) -> None:
-        require(self.steps >= 0, "steps", self.steps, "must be 0 or more")
-        require(self.loss is None or self.loss > 0, "loss", self.loss, "must be positive, or null for no target")
+        at_most("steps", self.steps, 10**12, least=0)
+        ok = self.loss is None or 0 < self.loss < math.inf
+        require(ok, "loss", self.loss, "must be positive and finite, or null for no target")
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,10 @@ class Trainer(Section):
     progress: bool = MISSING
 
     def __post_init__(self) -> None:
-        require(self.inner_steps >= 1, "inner_steps", self.inner_steps, "must be 1 or more")
+        at_most("inner_steps", self.inner_steps, 10**9)
         require(self.checkpoint_seconds >= 0, "checkpoint_seconds", self.checkpoint_seconds, "must be 0 or more")
-        require(self.threads is None or self.threads >= 1, "threads", self.threads, "must be 1 or more, or null")
+        ok = self.threads is None or 1 <= self.threads <= 1024
+        require(ok, "threads", self.threads, "must be between 1 and 1,024, or null")
         valid = re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device) is not None
         require(valid, "device", self.device, "must be auto, cpu, cuda, cuda:<index> or mps")
 
@@ -132,7 +134,7 @@ class Run(Section):
         require(single, "dtype", self.dtype, "trainer.device=mps has no float64; use dtype=float32")
         known = METRIC.fullmatch(self.returns) is not None
         require(known, "returns", self.returns, "must be a final metric, such as test_robust_acc or margin_robust_l2")
-        require(self.measure_per_decade >= 1, "measure_per_decade", self.measure_per_decade, "must be 1 or more")
+        at_most("measure_per_decade", self.measure_per_decade, 100_000)
         check_fits(self)
 
     @property

@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from robust_erm.core.errors import ConfigError, in_one_line, require
 from robust_erm.store.identity import target_of, word
@@ -37,8 +34,6 @@ def check_fits(run: Run) -> None:
     _schedule(run)
     with _of("data", run.data, "check"):
         run.data.check()
-    with _of("model", run.model, "init"):
-        _try_init(run.model, run.data.dimension, run.outputs)
 
 
 @contextmanager
@@ -105,8 +100,3 @@ def _schedule(run: Run) -> None:
         "use optimizer/schedule=constant, or optimizer.normalized=false where there is that option"
     )
     require(suits, "optimizer/schedule", type(schedule).__module__.rpartition(".")[2], advice)
-
-
-@lru_cache(maxsize=32)
-def _try_init(model: Any, d: int, outputs: int) -> None:
-    model.init(d, outputs, torch.Generator())

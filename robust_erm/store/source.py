@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -77,3 +78,12 @@ def conf_dir() -> Path:
     """The configs: inside the package in a wheel, beside it in a checkout."""
     places = (PACKAGE / "conf", PACKAGE.parent / "conf")
     return next(place for place in places if (place / "train.yaml").is_file())
+
+
+def version() -> str:
+    """``robust-erm 0.1.0 (git 308c6b4)``."""
+    try:
+        number = metadata.version("robust-erm")
+    except metadata.PackageNotFoundError:
+        number = "(not installed)"
+    return f"robust-erm {number}" + (f" (git {found})" if (found := revision()) else "")

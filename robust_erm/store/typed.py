@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any
@@ -15,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from robust_erm.core.errors import ConfigError, require
 
+_SPELLED = {".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}  # as YAML has them
 BUILT: set[str] = set()
 """The ``_target_`` of every component that has been built in this process."""
 
@@ -83,6 +85,8 @@ def typed(cls: type[Any], values: dict[str, Any], key: str) -> Any:
             converted[name] = value
             continue
         require(value != MISSING, f"{prefix}{name}", value, "must be given")
+        if isinstance(value, str) and fields[name].type.startswith("float"):
+            value = _SPELLED.get(value.lower(), value)
         whole = fields[name].type == "int" and isinstance(value, float) and value.is_integer()  # 1e3
         try:
             schema[name] = int(value) if whole else value

@@ -93,6 +93,8 @@ def _resolved(
             tick(f"checked {len(runs)} of {len(labels)} points", run.trainer.progress)
         except ConfigError as error:
             faults.append(_labelled(error, label, len(labels) > 1))
+    if len(owners) < len(runs):
+        say(f"{len(runs)} points are {len(owners)} runs: some are the same", console)
     return runs, faults, labelled
 
 
@@ -118,6 +120,7 @@ def checked(
     set_up_logging()
     try:
         fits()
+        require(len(overrides) > 0, "sweep", "no points", "every key needs a value at least, as in seed=0,1")
         common = set(overrides[0]).intersection(*overrides[1:]) if len(overrides) > 1 else set()
         labels = [" ".join(o for o in point if o not in common) for point in overrides]
         return check_all(configs, labels, elsewhere)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
+import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from robust_erm.core.errors import hint
+from robust_erm.core.errors import first_line, hint
 
 
 def refused(error: BaseException, conf: Path) -> str | None:
@@ -21,11 +24,12 @@ def refused(error: BaseException, conf: Path) -> str | None:
         conf: the folder of configs.
     """
     text = str(error)
+    given = [argument.partition("=") for argument in sys.argv[1:] if "=" in argument]
     if found := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']*)'", text):
-        keys = _keys(conf)
-        if found[1] in keys:
-            return f"{found[1]}: cannot be set, because {found[1].partition('.')[0]} is overridden too"
-        return f"{found[1]}: unknown option{_suggestion(found[1], keys)}"
+        return f"{found[1]}: unknown option{_instead(found[1], _options(conf, given), given)}"
+    if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        key, _, value = found[1].partition("=")
+        return f"{key} = {value}: several values are a sweep: add -m; one list is written '{key}=[{value}]'"
     if found := re.search(r"Could not find '([^']+)/([^'/]+)'|Could not find '([^']+)'", text):
         group, _, name = (found[3] or f"{found[1]}/{found[2]}").rpartition("/")
         files = (conf / group).glob("**/*.yaml" if group == "experiment" else "*.yaml")
@@ -35,31 +39,80 @@ def refused(error: BaseException, conf: Path) -> str | None:
     if found := re.search(r"You must specify '([^']+)'", text):
         return f"{found[1]}: must be given"
     if "Config group override must be a string or a list" in text:
-        given = [a.partition("=") for a in sys.argv[1:]]
         groups = [key for key, _, value in given if "null" in value.split(",") and (conf / key).is_dir()]
         return f"{' and '.join(groups)} = null: is a group; choose one of its components (--help lists them)"
     if isinstance(error, OSError) and error.filename is not None:
         return f"output_dir: {error.filename} cannot be made or read ({error.strerror}); choose another folder"
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: is no override ({text.splitlines()[0]}); write key=value, lists as key=[a,b]"
+        return f"{error.override}: is no override; {_grammar(str(error.override))} ({text.splitlines()[0]})"
+    if isinstance(error, (ValueError, TypeError)) and _from_overrides(error):
+        used = next((f"{k}={v}" for k, _, v in given if "(" in v), " ".join(sys.argv[1:]))
+        return f"{used}: cannot be worked out ({first_line(error)})"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         cause = f" ({str(error.__cause__).splitlines()[0]})" if error.__cause__ is not None else ""
         return f"{text.splitlines()[0] if text else type(error).__name__}{cause}"
     return None
 
 
-def _keys(conf: Path) -> list[str]:
-    """Top-level keys and groups, and the options of every component, dotted."""
-    keys = [*yaml.safe_load((conf / "train.yaml").read_text()), "stop.steps", "stop.loss"]
-    for path in conf.glob("*/*.yaml"):
-        options = yaml.safe_load(path.read_text()) or {}
-        keys += [path.parent.name, *(f"{path.parent.name}.{k}" for k in options if not k.startswith("_"))]
+def _grammar(override: str) -> str:
+    """How such an override is written instead."""
+    key, _, value = override.partition("=")
+    if any(c in value for c in "([#={}: "):
+        return f"quote what has ( [ {{ # = : or spaces in it: '{key}=\"{value}\"'"
+    return "write key=value, lists as key=[a,b]"
+
+
+def _from_overrides(error: BaseException) -> bool:
+    """Whether an error was raised while Hydra read overrides."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any("override_parser" in frame.filename for frame in frames)
+
+
+def _options(conf: Path, given: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Top-level keys and groups, and the options of the components that are chosen on the line or by default."""
+    main = yaml.safe_load((conf / "train.yaml").read_text())
+    chosen = {group: name for d in main["defaults"] if isinstance(d, dict) for group, name in d.items()}
+    chosen = {k: v for k, v in chosen.items() if not k.startswith("override") and v} | {"optimizer/schedule": ""}
+    keys = [k for k in main if k not in ("defaults", "hydra")]
+    keys += [f"stop.{k}" for k in main["stop"]]
+    chosen |= {key: value for key, _, value in given if key in chosen}
+    if not chosen["optimizer/schedule"]:
+        chosen["optimizer/schedule"] = ",".join(_schedules(conf, chosen["optimizer"].split(",")))
+    for group, names in chosen.items():
+        keys.append(group)
+        for name in names.split(",") if names else [p.stem for p in (conf / group).glob("*.yaml")]:
+            path = conf / group / f"{name}.yaml"
+            options = (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
+            keys += [
+                f"{group.replace('/', '.')}.{k}" for k in options if k[0] != "_" and k not in ("defaults", "schedule")
+            ]
     for path in conf.glob("hydra/launcher/*.yaml"):
-        keys += [f"hydra.launcher.{k}" for k in yaml.safe_load(path.read_text()) if not k.startswith("_")]
-    return sorted({k for k in keys if k not in ("defaults", "hydra")})
+        keys += [f"hydra.launcher.{k}" for k in yaml.safe_load(path.read_text()) if k[0] != "_" and k != "defaults"]
+    return sorted(set(keys))
+
+
+def _schedules(conf: Path, optimizers: list[str]) -> Iterator[str]:
+    """The schedules that these optimizers have by default."""
+    for path in (conf / "optimizer" / f"{name}.yaml" for name in optimizers):
+        defaults = (yaml.safe_load(path.read_text()) if path.is_file() else {}).get("defaults", [])
+        yield from (d["schedule"] for d in defaults if isinstance(d, dict) and "schedule" in d)
+
+
+def _instead(key: str, options: list[str], given: Sequence[tuple[str, str, str]]) -> str:
+    """What is most likely meant, or what there is: the same last word elsewhere, else a near one in the same group."""
+    group, dot, word = key.rpartition(".")
+    same = sorted((o for o in options if o.rpartition(".")[2] == word), key=lambda o: not o.startswith("stop."))
+    if same:
+        return f" (did you mean {' or '.join(same[:2])}?)"
+    beside = [o.removeprefix(f"{group}.") for o in options if o.startswith(f"{group}.")] if dot else options
+    near = difflib.get_close_matches(word, beside, n=1)
+    if near:
+        return f" (did you mean {group}{dot}{near[0]}?)"
+    if dot and beside:
+        component = next((f"{g}={v}" for g, _, v in given if g == group.partition(".")[0]), group)
+        return f": {component} has {', '.join(beside)}"
+    return "; --cfg hydra shows all" if key.startswith("hydra.") else "; --cfg job shows all"
 
 
 def _suggestion(word: str, words: list[str]) -> str:
-    return hint(word, words) or (
-        "" if "/" in word else f"; --cfg {'hydra' if word.startswith('hydra.') else 'job'} shows all"
-    )
+    return hint(word, words) or ("" if "/" in word else "; --help lists them")

@@ -21,7 +21,10 @@ def run_one(config: DictConfig) -> dict[str, Any]:
     set_up_logging()
     run = check_all([config], [""])[0]
     result = train_all([run], 0, 1)[0]
-    report([Point.of(run)], [result], folder_of(run))
+    if run.report:
+        report([Point.of(run)], [result], folder_of(run))
+    else:
+        failures([Point.of(run)], [result])
     if isinstance(result, Failure):
         raise SystemExit(1)
     return result

@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 
 from robust_erm.reports.live import View
 from robust_erm.reports.report import Failure, Result
-from robust_erm.reports.terminal import console, set_up_logging
+from robust_erm.reports.terminal import console
 from robust_erm.store.config import Run
 from robust_erm.store.identity import title
 from robust_erm.store.locks import Held
@@ -41,11 +42,32 @@ class Job:
     margins: dict[Any, float | str] = field(default_factory=dict)
 
 
+class _Sender(logging.Handler):
+    """Sends what a worker warns of to the controller, whose terminal it is."""
+
+    def __init__(self, report: Callable[[Any], None]) -> None:
+        super().__init__(logging.WARNING)
+        self.report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):  # the controller is gone
+            self.report({"said": (record.levelno, record.getMessage().strip())})
+
+
+def _tell_controller(report: Callable[[Any], None]) -> None:
+    """Warnings, Python's own among them, go through the controller and leave its live view alone."""
+    logging.captureWarnings(True)
+    for name in ("robust_erm", "py.warnings"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [_Sender(report)], False
+    log.setLevel(logging.INFO)
+
+
 def work(job: Job, report: Callable[[Any], None], stop: Callable[[], bool], worker: int, cores: int) -> Any:
     """What a worker does with a job."""
     from robust_erm.training.pack import train_pack
 
-    set_up_logging()
+    _tell_controller(report)
     MARGINS.update(job.margins)
     device = job.runs[0].trainer.torch_device
     if device == torch.device("cuda"):
@@ -161,7 +183,10 @@ class Sweep:
     def _handle(self, event: Event) -> None:
         job: Job = event.job
         if event.kind == "progress":
-            self.view.progress(job.number, event.value)
+            if "said" in event.value:
+                log.log(*event.value["said"])
+            else:
+                self.view.progress(job.number, event.value)
             return
         outcomes: Counter[str] = Counter()
         if event.kind == "done":

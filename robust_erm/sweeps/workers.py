@@ -7,10 +7,13 @@ for it, a worker leaves checkpoints and ends.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -21,6 +24,7 @@ from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
 from typing import Any
 
+_LONGEST = 60  # characters of a folder for sockets
 _PATIENCE = 60.0  # seconds that a worker has to leave checkpoints
 
 
@@ -124,12 +128,25 @@ def _start_server() -> None:
     """With the signals blocked, so that they are in every thread of every worker, whoever starts it."""
     from multiprocessing import forkserver, resource_tracker
 
+    _shorten_sockets()
     resource_tracker.ensure_running()  # unblocks them when it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _UNHEARD)
     try:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _shorten_sockets() -> None:
+    """A short folder for sockets where TMPDIR is long, as on clusters: their paths may have some 100 characters."""
+    config: dict[str, Any] = multiprocessing.process.current_process()._config  # type: ignore[attr-defined]
+    if len(tempfile.gettempdir()) <= _LONGEST or config.get("tempdir"):
+        return
+    for place in ("/tmp", "/var/tmp", "/dev/shm"):
+        with suppress(OSError):
+            config["tempdir"] = tempfile.mkdtemp(prefix="pymp-", dir=place)
+            atexit.register(shutil.rmtree, config["tempdir"], ignore_errors=True)
+            return
 
 
 class _plain_main:

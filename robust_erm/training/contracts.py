@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from robust_erm.attacks.attack import Victim
-from robust_erm.core.errors import in_one_line, require
+from robust_erm.core.errors import ConfigError, in_one_line, require
 from robust_erm.core.norms import Norm
 from robust_erm.core.params import Layout, Params
 from robust_erm.schedules.schedule import Point
 from robust_erm.store.config import Run
 from robust_erm.store.fits import attacks_of
 from robust_erm.store.identity import target_of
+from robust_erm.training import resources
 from robust_erm.training.problem import draw
 
 N = 3  # points
@@ -41,6 +42,7 @@ def check(run: Run) -> None:
         ConfigError: naming the component, what it gives and what it must give.
     """
     d, outputs = run.data.dimension, run.outputs
+    resources.require_room(run.data)
     _model(run.model, d, outputs, run.torch_dtype)
     _objective(run.objective, outputs, run.torch_dtype)
     _optimizer(run.optimizer, run.model, d, outputs, run.torch_dtype)
@@ -103,6 +105,11 @@ def _params(model: Any, d: int, outputs: int, dtype: torch.dtype) -> Params:
 @lru_cache(maxsize=256)
 def _model(model: Any, d: int, outputs: int, dtype: torch.dtype) -> None:
     key, name = "model", target_of(model)
+    try:
+        with in_one_line("", name, "init"), resources.Bounded():
+            model.init(d, outputs, torch.Generator())
+    except ConfigError as error:
+        raise error.under("model") from None
     with in_one_line(key, target_of(model), "init"):
         first, again = (model.init(d, outputs, torch.Generator().manual_seed(0)) for _ in range(2))
         fits = isinstance(first, dict) and bool(first) and all(isinstance(p, Tensor) for p in first.values())

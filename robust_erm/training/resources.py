@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from robust_erm.core.errors import ConfigError, require
 from robust_erm.core.params import Layout
 from robust_erm.store.config import Run
+from robust_erm.store.identity import word
 from robust_erm.training.attacked import CHUNK
 
 _UNKNOWN = 10_000  # points of a data set that does not say
@@ -33,6 +36,37 @@ class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.count += made * out.numel()
             self.known.append(out)  # kept alive, so that no address is used twice
         return out
+
+
+_FACTORIES = (torch.rand, torch.randn, torch.zeros, torch.ones, torch.empty, torch.full)
+
+
+class Bounded(TorchFunctionMode):
+    """While it is on, tensors of more than half of the memory there is are refused before they are made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = available(torch.device("cpu")) / 2
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _FACTORIES and args:
+            size = args[0] if isinstance(args[0], (tuple, list)) else [a for a in args if isinstance(a, int)]
+            needs = 8.0 * math.prod(map(float, size))
+            if needs > self.left:
+                says = f"needs parameters of {needs / 2**30:,.1f} GiB here, more than this machine has to spare"
+                raise ConfigError("", "init", says)
+            self.left -= needs
+        return func(*args, **(kwargs or {}))
+
+
+def require_room(data: Any) -> None:
+    """Raise :class:`ConfigError` where the points of a data set would not fit into memory."""
+    points = sum(getattr(data, key, None) or 0 for key in ("m", "m_test"))
+    sparse = getattr(data, "linear_test_bytes", None) is not None and getattr(data, "k_x", 0) < data.dimension
+    needs = 8.0 * data.dimension * (getattr(data, "m", 0) if sparse else points)
+    has = available(torch.device("cpu"))
+    says = f"needs {needs / 2**30:,.1f} GiB for its points, this machine has {has / 2**30:,.1f} to spare"
+    require(needs < has, "data", word(data), f"{says}: fewer or smaller points")
 
 
 @lru_cache(maxsize=256)

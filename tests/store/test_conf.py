@@ -13,6 +13,7 @@ from robust_erm.store.config import Run, resolve
 from robust_erm.store.identity import as_data
 from robust_erm.store.source import conf_dir
 from robust_erm.sweeps import plan
+from robust_erm.training import contracts
 from robust_erm.training.pack import train_pack
 
 GROUPS = ("data", "model", "objective", "optimizer", "optimizer/schedule", "attack", "trainer", "logger", "experiment")
@@ -50,7 +51,7 @@ NEEDS = {
 }
 
 
-@pytest.mark.parametrize(("group", "name"), files(), ids="/".join)
+@pytest.mark.parametrize(("group", "name"), files(), ids=["/".join(file) for file in files()])
 def test_every_yaml_runs_two_steps(
     group: str, name: str, composed: Callable[..., DictConfig], idx: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,10 +160,16 @@ BAD = {
 }
 
 
+def check(config: DictConfig) -> None:
+    run = resolve(config)
+    run.trainer.check()
+    contracts.check(run)
+
+
 @pytest.mark.parametrize("overrides", BAD)
 def test_bad_input_is_refused_in_one_line(overrides: str, composed: Callable[..., DictConfig], tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        resolve(composed(*overrides.split())).trainer.check()
+        check(composed(*overrides.split()))
     assert BAD[overrides] in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "outputs").exists()

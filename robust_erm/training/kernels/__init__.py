@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robust_erm.core.errors import first_line
 from robust_erm.training.kernels import plan
 from robust_erm.training.step import Recipe
 
@@ -47,8 +48,7 @@ def _loaded(name: str, dtype: torch.dtype) -> Any:
     except (ImportError, RuntimeError) as error:
         log.warning("no compiled kernels (%s): linear models and nets train more slowly", error)
         return None
-    _ready(name, dtype)
-    return kernel
+    return kernel if _ready(name, dtype) else None
 
 
 def _cache_folder() -> Path | None:
@@ -82,25 +82,54 @@ def _warm_up(name: str, dtype: torch.dtype) -> None:
 
 
 @cache
-def _ready(name: str, dtype: torch.dtype) -> None:
+def _ready(name: str, dtype: torch.dtype) -> bool:
     """Load everything that the class of that name calls, compiled by a process of its own where it is new.
 
     In the process that compiles it, a function may call other copies of its helpers than in those
     that load it, and differ in the last bit. So nobody trains with what they have compiled themselves.
+
+    Returns:
+        Whether it is there: a cache that is damaged is made anew, once; one that cannot be used is told of.
+    """
+    folder = _cache_folder()
+    with nullcontext() if folder is None else _alone(folder / "compiling.lock"):
+        for last in (False, True):
+            try:
+                if folder is not None:
+                    _compile(folder, name, dtype, afresh=last)
+                _warm_up(name, dtype)
+                return True
+            except Exception as error:  # numba passes on whatever a damaged file or a full disk raises
+                if last or folder is None:
+                    advice = "NUMBA_CACHE_DIR names another folder"
+                    log.warning(
+                        "no compiled kernels (%s: %s): training is slower; %s", folder, first_line(error), advice
+                    )
+    return False
+
+
+def _compile(folder: Path, name: str, dtype: torch.dtype, afresh: bool) -> None:
+    """Have everything compiled into ``folder`` that the class of that name calls, unless it is there.
+
+    What was compiled from other sources, or is to be made afresh, is removed first: numba itself looks at the file of
+    a function only, and not at those that it takes constants from.
     """
     import llvmlite.binding
     import numba
 
     here = Path(__file__).resolve().parent
-    stamps = [(f.stat().st_mtime_ns, f.stat().st_size) for f in (here / "compiled.py", here / "compiled_net.py")]
-    made_by = (stamps, sys.version, numba.__version__, llvmlite.binding.get_host_cpu_name())
-    mark = f"{name}-{dtype}-{hashlib.sha256(repr(made_by).encode()).hexdigest()[:16]}.ready"
-    folder = _cache_folder()
-    with nullcontext() if folder is None else _alone(folder / "compiling.lock"):
-        if folder is not None and not (folder / mark).exists():
-            line = f"import torch; from robust_erm.training import kernels; kernels._warm_up({name!r}, {dtype})"
-            paths = os.pathsep.join([str(here.parents[2]), os.environ.get("PYTHONPATH", "")])
-            environment = {**os.environ, "PYTHONPATH": paths}
-            if not subprocess.run([sys.executable, "-c", line], env=environment, capture_output=True).returncode:
-                (folder / mark).touch()
-        _warm_up(name, dtype)
+    sources = [(here / f"{part}.py").read_bytes() for part in ("compiled", "compiled_net", "plan")]
+    made_by = (sources, sys.version, numba.__version__, llvmlite.binding.get_host_cpu_name())
+    version = hashlib.sha256(repr(made_by).encode()).hexdigest()[:16]
+    mark = folder / f"{name}-{dtype}-{version}.ready"
+    if mark.exists() and not afresh:
+        return
+    if afresh or not list(folder.glob(f"*-{version}.ready")):
+        for pattern in ("compiled*.nbi", "compiled*.nbc", "*.ready"):
+            for path in folder.glob(pattern):
+                path.unlink(missing_ok=True)
+    line = f"import torch; from robust_erm.training import kernels; kernels._warm_up({name!r}, {dtype})"
+    paths = os.pathsep.join([str(here.parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    if not subprocess.run([sys.executable, "-c", line], env=environment, capture_output=True).returncode:
+        mark.touch()
