@@ -38,13 +38,13 @@ class ConeProgram:
         self._cones += cones
         self._m += len(self._right[-1])
 
-    def combine(self, lam: Index, z: Array, *parts: Index) -> None:
-        """``Z' x[lam] = sum of x[part]``, lam in the simplex; the first d multipliers are of the equation."""
+    def combine(self, lam: Index, z: Array, *parts: Index, weights: Any = 1.0) -> None:
+        """``Z' x[lam] = sum of x[part]``, lam >= 0, <weights, lam> = 1; the first d multipliers are of the equation."""
         m, d = z.shape
         each = np.arange(d)
         definition = [(each[:, None], lam[None], -z.T), *((each, part, 1.0) for part in parts)]
         self.constrain(definition, np.zeros(d), [clarabel.ZeroConeT(d)])
-        self.constrain([(0, lam, 1.0)], [1.0], [clarabel.ZeroConeT(1)])
+        self.constrain([(0, lam, weights)], [1.0], [clarabel.ZeroConeT(1)])
         self.constrain([(np.arange(m), lam, -1.0)], np.zeros(m), [clarabel.NonnegativeConeT(m)])
 
     def norm_at_most(self, u: Index, q: float, t: Any) -> None:

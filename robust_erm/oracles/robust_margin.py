@@ -20,6 +20,7 @@ Array = npt.NDArray[np.float64]
 Solver = Callable[[Array, float, float, float], tuple[Array, Array, Array]]
 
 _TRIES = 4
+_CLOSE = 1e-12  # relative: radii that rounding cannot tell from the margin
 
 
 def robust_max_margin(z: Array, r: float, p: float, eps: float) -> MaxMargin:
@@ -37,8 +38,9 @@ def robust_max_margin(z: Array, r: float, p: float, eps: float) -> MaxMargin:
 
     Raises:
         ConfigError: an exponent below 1, or a radius below 0.
-        ArithmeticError: the solver's answer has a relative gap above 1e-8 (1e-6 for exponents other than
-            1, 2 and inf); the answer is judged by its own primal and dual values.
+        ArithmeticError: not decided, with the interval that is known: no answer has a relative gap of 1e-8 (1e-6
+            for exponents other than 1, 2 and inf) by its own primal and dual values, or eps is as near to eps* as
+            the two sides of eps* are known.
 
     Reference:
         tsilivis2024 Thm 4.3, eq. (11).
@@ -55,14 +57,19 @@ def robust_max_margin(z: Array, r: float, p: float, eps: float) -> MaxMargin:
     for attempt in range(_TRIES):
         solve = _quadratic if r == 2 and p == np.inf and attempt == 0 else _cones
         found = _certified(z, solve, r, p, eps, scale)
-        if found.upper == 0:
-            return found
-        best = found if best is None else _joined(best, found)
-        if best.value > 0 and best.gap < accepted(r, p):
-            return best
-        scale = best.upper * 10.0 ** min(attempt, 1)  # once more, in units of the answer
-    assert best is not None
-    raise ArithmeticError(f"robust margin (r = {r:g}, p = {p:g}, eps = {eps:g}): relative gap {best.gap:.1e}")
+        if found is not None:
+            best = found if best is None else _joined(best, found)
+            if best.value > 0 and best.gap < accepted(r, p):
+                return best
+        if (best is None or best.value == 0) and not attempt:
+            plain = max_margin(z, p)  # whether there is a separator at all
+            if _none_beyond(plain, p, eps):
+                return _none(z, plain.lam)
+        if best is not None and 0 < best.upper < np.inf:
+            scale = best.upper * 10.0 ** min(attempt, 1)  # once more, in units of the answer
+    low, high = (0.0, np.inf) if best is None else (best.value, best.upper)
+    known = f"not decided; it lies in [{low:.10g}, {high:.10g}]"
+    raise ArithmeticError(f"robust margin (r = {r:g}, p = {p:g}, eps = {eps:g}): {known}")
 
 
 def _joined(a: MaxMargin, b: MaxMargin) -> MaxMargin:
@@ -71,12 +78,25 @@ def _joined(a: MaxMargin, b: MaxMargin) -> MaxMargin:
     return MaxMargin(reached.value, reached.w, bound.upper, bound.lam, bound.delta)
 
 
+def _none_beyond(plain: MaxMargin, p: float, eps: float) -> bool:
+    """Whether no w is robust at ``eps``, by the margin of the points; False: some are.
+
+    Raises:
+        ArithmeticError: eps is within what is known of the margin: rounding would decide.
+    """
+    if plain.value == 0 or plain.upper <= eps * (1 + _CLOSE):
+        return True
+    if eps < plain.value * (1 - _CLOSE):
+        return False
+    known = f"[{plain.value:.15g}, {plain.upper:.15g}]"
+    raise ArithmeticError(f"robust margin: eps = {eps:.15g} is within what is known of the l_{p:g} margin, {known}")
+
+
 def _own_geometry(z: Array, plain: MaxMargin, r: float, p: float, eps: float) -> MaxMargin:
     """With r = p*: the separator of the l_p margin, whatever eps."""
-    combined = z.T @ plain.lam
-    if plain.upper <= eps:
+    if _none_beyond(plain, p, eps):
         return _none(z, plain.lam)
-    return _judged(z, [plain.w], plain.lam, combined * (eps / plain.upper), r, p, eps)
+    return _judged(z, [plain.w], plain.lam, z.T @ plain.lam * (eps / plain.upper), r, p, eps)
 
 
 def _none(z: Array, lam: Array) -> MaxMargin:
@@ -84,16 +104,17 @@ def _none(z: Array, lam: Array) -> MaxMargin:
     return MaxMargin(0.0, np.zeros(z.shape[1]), 0.0, lam, z.T @ lam)
 
 
-def _certified(z: Array, solve: Solver, r: float, p: float, eps: float, scale: float) -> MaxMargin:
-    """What ``solve`` says of the problem in units of ``scale``, made feasible and evaluated in our own arithmetic."""
+def _certified(z: Array, solve: Solver, r: float, p: float, eps: float, scale: float) -> MaxMargin | None:
+    """What ``solve`` says of the problem in units of ``scale``, made feasible and evaluated in our own arithmetic.
+
+    None where it says nothing.
+    """
     lam, delta, w = solve(z / scale, r, p, eps / scale)
     lam = np.maximum(lam, 0)
     if not (np.isfinite(lam).all() and lam.sum() > 0):
-        return MaxMargin(0.0, np.zeros(z.shape[1]), np.inf, np.full(len(z), 1 / len(z)), np.zeros(z.shape[1]))
+        return None
     lam /= lam.sum()
     combined = z.T @ lam
-    if norm(combined, p) <= eps + 1e-10 * float(np.abs(z).max()):
-        return _none(z, lam)
     delta = delta * scale
     if p == np.inf:
         delta = np.clip(combined, -eps, eps)  # the best one for this lam
@@ -104,18 +125,22 @@ def _certified(z: Array, solve: Solver, r: float, p: float, eps: float, scale: f
 
 
 def _judged(z: Array, candidates: list[Array], lam: Array, delta: Array, r: float, p: float, eps: float) -> MaxMargin:
-    """The best of the candidates for w, beside the bound that (lam, delta) give."""
+    """The best of the candidates for w, beside what (lam, delta) bound; value 0: none is positive beyond rounding."""
     value, w = max((_margin(z, w, r, p, eps) for w in candidates), key=itemgetter(0))
-    return MaxMargin(max(value, 0.0), w, norm(z.T @ lam - delta, Norm(r).dual.p), lam, delta)
+    bound = norm(z.T @ lam - delta, Norm(r).dual.p)
+    return MaxMargin(value, w if value > 0 else np.zeros(z.shape[1]), bound, lam, delta)
 
 
 def _margin(z: Array, w: Array, r: float, p: float, eps: float) -> tuple[float, Array]:
-    """The robust margin of ``w / ||w||_r``, and that."""
+    """The robust margin of ``w / ||w||_r``, where it is positive by more than rounding, else 0; and that w."""
     size = norm(w, r) if np.isfinite(w).all() else 0.0
     if size == 0:
         return 0.0, w
     w = w / size
-    return float((z @ w).min()) - eps * norm(w, Norm(p).dual.p), w
+    push = eps * norm(w, Norm(p).dual.p)
+    margins = z @ w - push
+    rounding = (z.shape[1] + 4) * 2.0**-53 * (np.abs(z) @ np.abs(w) + push)
+    return (float(margins.min()), w) if bool((margins > rounding).all()) else (0.0, w)
 
 
 def _cones(z: Array, r: float, p: float, eps: float) -> tuple[Array, Array, Array]:

@@ -28,6 +28,8 @@ from robust_erm.training.step import Recipe
 
 log = logging.getLogger("robust_erm")
 
+_CLOSE = 1e-9  # relative: a radius so near to the exact margin counts as at it
+
 
 def differing(optimizers: list[Any], options: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The optimizers' per-run fields whose values differ, (R,) each."""
@@ -87,9 +89,9 @@ def warn_if_not_separable(run: Run) -> None:
         except ArithmeticError as error:  # a warning that cannot be given ends no run
             log.info("not known whether eps is above the exact margin: %s", error, extra={"run": run.name})
             return
-        if eps > margin:
+        if eps >= margin * (1 - _CLOSE):
             log.warning(
-                "%s: eps = %g is above the training set's exact l_%g margin %.6g: "
+                "%s: eps = %g is not below the training set's exact l_%g margin %.6g: "
                 "no linear model is robust on all training points, and the loss has a minimum",
                 run.name,
                 eps,
@@ -108,11 +110,14 @@ def _limit(run: Run) -> Params:
     """What ``optimizer=oracle`` stands for: the robust max-margin separator, scaled to robust margin 1.
 
     Raises:
-        ConfigError: there is no separator.
+        ConfigError: there is no separator, or rounding would decide.
     """
     eps = radii(run)[0] if run.attack.closed_form else 0.0
     dataset = draw(run.data, run.seed)
-    found = robust_max_margin(dataset.x_train * dataset.y_train[:, None], run.optimizer.r, run.attack.p, eps)
+    try:
+        found = robust_max_margin(dataset.x_train * dataset.y_train[:, None], run.optimizer.r, run.attack.p, eps)
+    except ArithmeticError as error:
+        raise ConfigError("optimizer", "oracle", f"{error} (seed {run.seed})") from None
     if found.value == 0:
         size = np.linalg.norm(found.delta, run.attack.p)
         why = f"no linear model is robust on the training points of seed {run.seed} at eps = {eps:.6g}: a convex"

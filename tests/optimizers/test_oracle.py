@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from robust_erm.sweeps.margins import find_margins
 
 from robust_erm.oracles.robust_margin import robust_max_margin
 from robust_erm.store.config import Run
 from robust_erm.store.run_folder import folder_of
+from robust_erm.sweeps.datasets import find_margins
 from robust_erm.sweeps.plan import pack_key
 from robust_erm.sweeps.sweep import train_all
 from robust_erm.training.pack import train_pack

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from scipy.optimize import linprog
 from scipy.stats import multivariate_normal
 from sklearn.svm import SVC
 
-from robust_erm.oracles.margin import max_margin
+from robust_erm.core.norms import Norm
+from robust_erm.oracles.margin import max_margin, norm
 from robust_erm.oracles.risk import gaussian_accuracy
 
 PS = [1.0, 1.5, 2.0, 3.0, math.inf]
@@ -64,6 +66,43 @@ def test_margin_scales_with_the_data_and_ignores_repeats(p: float, scale: float,
     value = max_margin(z, p).value
     assert max_margin(scale * z, p).value == pytest.approx(scale * value, rel=1e-8)
     assert max_margin(np.vstack([z, z[:4]]), p).value == pytest.approx(value, rel=1e-8)
+
+
+@pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0, math.inf])
+@given(seed=st.integers(0, 1000), span=st.floats(0, 30), at=st.floats(-150, 150))
+@settings(max_examples=100, deadline=None)
+def test_points_of_any_size_decide_nothing_by_their_largest(p: float, seed: int, span: float, at: float) -> None:
+    """Each point in its own power of ten, 30 apart at most: the margin, or that it is not decided; never "none".
+
+    A separator is known by construction: so is a margin that is above what it reaches.
+    """
+    random = np.random.default_rng(seed)
+    m, d = random.integers(1, 12), random.integers(1, 8)
+    w = random.standard_normal(d)
+    z = random.standard_normal((m, d))
+    z *= np.sign(z @ w)[:, None] * 10.0 ** (at + span * random.uniform(-0.5, 0.5, (m, 1)))
+    known = float((z @ w).min()) / norm(w, Norm(p).dual.p)
+    smallest = min(norm(row, p) for row in z)
+    try:
+        found = max_margin(z, p)
+    except ArithmeticError as error:
+        low, high = (float(x) for x in re.findall(r"\[(.*), (.*)\]", str(error))[0])
+        assert low <= known * (1 + 1e-5) or low <= smallest
+        assert known * (1 - 1e-5) <= high
+        return
+    assert known * (1 - 1e-9) <= found.upper <= smallest * (1 + 1e-9), "no point is nearer to 0 than the margin"
+    assert found.value > 0 or known < 1e-11 * smallest
+    assert found.gap < 1e-6
+
+
+def test_one_large_point_beside_small_ones() -> None:
+    """1 and 1e10 on an axis: the margin is 1, whatever the large one is; a point at 0 leaves none."""
+    for p in PS:
+        for large in (1.0, 1e3, 1e10, 1e100):
+            assert max_margin(np.array([[1.0, 0.0], [large, 0.0]]), p).value == pytest.approx(1, rel=1e-12)
+        assert max_margin(np.array([[1.0, 0.0], [0.0, 0.0]]), p).value == 0
+        tilted = max_margin(np.array([[1.0, 1e-9], [-1.0, 1e-9]]), p)
+        assert tilted.value == pytest.approx(1e-9, rel=1e-6)
 
 
 def test_margin_of_one_point() -> None:

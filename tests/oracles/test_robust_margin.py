@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import product
 
 import numpy as np
 import pytest
 from conftest import separable
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from robust_erm.core.errors import ConfigError
@@ -90,6 +93,43 @@ def test_beyond_the_margin_the_certificate_says_so(r: float, p: float) -> None:
         assert found.lam.min() >= 0
         assert found.lam.sum() == pytest.approx(1, rel=1e-12)
         assert np.linalg.norm(points.T @ found.lam, ord=p) <= eps + 1e-9
+
+
+@pytest.mark.parametrize("r", NORMS)
+@pytest.mark.parametrize("p", [1.0, 2.0, math.inf])
+@given(seed=st.integers(0, 1000), steps=st.integers(-3, 3))
+@settings(max_examples=8, deadline=None)
+def test_at_the_margin_rounding_gives_no_separator(r: float, p: float, seed: int, steps: int) -> None:
+    """eps at what is known of eps*, or some units in the last place beside it: none, or "not decided"."""
+    z = z_of(10, 20, seed)
+    exact = max_margin(z, p)
+    for at in (exact.value, exact.upper):
+        eps = at + steps * math.ulp(at)
+        try:
+            found = robust_max_margin(z, r, p, eps)
+        except ArithmeticError:
+            continue
+        assert found.value == 0
+        assert not found.w.any()
+
+
+@pytest.mark.parametrize(("r", "p"), list(product([1.0, 2.0, 3.0, math.inf], [1.0, 2.0, math.inf])))
+def test_next_to_the_margin_a_separator_is_proved(r: float, p: float) -> None:
+    """On either side of eps*, as near as its own certificate allows: which side it is, is said."""
+    for seed, share in product(range(3), (1e-3, 1e-6)):
+        z = z_of(10, 20, seed)
+        exact = max_margin(z, p)
+        eps = exact.value * (1 - share)
+        assert robust_max_margin(z, r, p, exact.upper * (1 + share)).value == 0
+        try:
+            found = robust_max_margin(z, r, p, eps)
+        except ArithmeticError as error:  # 1e-8 of 1e-6 is near roundoff
+            low, high = (float(x) for x in re.findall(r"\[(.*), (.*)\]", str(error))[0])
+            assert share == 1e-6
+            assert 0 < low <= high < 10 * exact.value * share
+            continue
+        reached = (z @ found.w).min() - eps * np.linalg.norm(found.w, ord=dual(p))
+        assert 0 < found.value == pytest.approx(reached, rel=1e-6)
 
 
 def test_scale_and_bad_input() -> None:
