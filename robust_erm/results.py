@@ -11,15 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from robust_erm.core.errors import ConfigError, require
+from robust_erm.reports.ends import differ
 from robust_erm.reports.query import as_parquet, known, where
 from robust_erm.reports.tables import load, read_curves, varying
-from robust_erm.reports.terminal import folders, say, show, told
+from robust_erm.reports.terminal import WIDE, folders, say, show, told
 from robust_erm.store.files import write_output
 from robust_erm.store.source import version
 
 __all__ = ["load", "read_curves", "where"]
-
-_WIDE = 6  # config columns that fit on a terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         return told([*damaged, str(error)], 2)
     keys = options.columns or varying(frame)
-    show(frame, keys[:_WIDE])
-    if len(keys) > _WIDE:
-        say(f"also different: {', '.join(keys[_WIDE:])} (--columns chooses)")
+    show(frame, keys[:WIDE], differ(frame))
+    if len(keys) > WIDE:
+        say(f"also different: {', '.join(keys[WIDE:])} (--columns chooses)")
     folders(frame)
     return told(damaged, 1 if damaged else 0)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from robust_erm.core.statistics import LEGEND, bracketed, interval
 from robust_erm.store.files import write_json, write_whole
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
@@ -33,21 +32,12 @@ class Claim:
     verdict: str
 
 
-def interval(values: Iterable[float]) -> tuple[float, float]:
-    """Mean, and half the width of the 95 % t-interval of the mean over independent draws; inf for one draw."""
-    x = np.asarray(list(values), dtype=float)
-    if len(x) < 2 or not np.isfinite(x).all():
-        return (float(x.mean()) if len(x) else math.nan), math.inf
-    return float(x.mean()), float(stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
-
-
 def spread(values: Iterable[float], percent: bool = True) -> str:
-    """``17.1 ± 1.2 points`` : mean and sample standard deviation over the draws."""
-    x = np.asarray(list(values), dtype=float)
-    if not len(x):
+    """``17.1 points [15.9, 18.3]``: mean over the draws and its 95 % t-interval, which decides the verdicts."""
+    x = [(100 if percent else 1) * value for value in values]
+    if not x:
         return "nothing"
-    deviation = f" ± {(100 if percent else 1) * x.std(ddof=1):.2g}" if len(x) > 1 else ""
-    return f"{100 * x.mean():.1f}{deviation} points" if percent else f"{x.mean():.3g}{deviation}"
+    return bracketed(*interval(x), *((".1f", " points") if percent else ()))
 
 
 def above(claim: str, where: str, values: Iterable[float], least: float = 0.0, what: str = "") -> Claim:
@@ -59,7 +49,7 @@ def above(claim: str, where: str, values: Iterable[float], least: float = 0.0, w
 
 
 def within(claim: str, where: str, values: Iterable[float], tolerance: float, what: str = "") -> Claim:
-    """Holds where the 95 % interval of the mean over draws lies within ± ``tolerance``, not where it lies outside."""
+    """Holds where the 95 % interval of the mean over draws lies within +- ``tolerance``, not where it lies outside."""
     x = list(values)
     mean, half = interval(x)
     inside, outside = abs(mean) + half <= tolerance, abs(mean) - half > tolerance
@@ -105,6 +95,8 @@ def write(claims: Sequence[Claim], facts: dict[str, Any], folder: Path) -> None:
     """``claims.json`` and the readable page ``claims.md``."""
     write_json(folder / "claims.json", {**facts, "claims": [asdict(claim) for claim in claims]})
     lines = [f"# {facts['title']}", "", *(f"- {key}: {value}" for key, value in facts.items() if key != "title"), ""]
+    if any("[" in claim.measured for claim in claims):
+        lines += [f"{LEGEND[0].upper()}{LEGEND[1:]}.", ""]
     lines += ["| claim | where | measured | verdict |", "|---|---|---|---|"]
     lines += [f"| {_cell(c.claim)} | {_cell(c.where)} | {_cell(c.measured)} | **{c.verdict}** |" for c in claims]
     write_whole(folder / "claims.md", ("\n".join(lines) + "\n").encode())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from robust_erm.core.statistics import LEGEND
 from robust_erm.papers.claims import FAILS, HOLDS, UNDECIDED
 from robust_erm.reports.live import duration
 from robust_erm.store.files import Damaged, read_bytes, read_json, require_shape, write_whole
@@ -36,7 +37,7 @@ def read_claims(folder: Path) -> dict[str, Any]:
         facts = read_json(path)
     except FileNotFoundError:
         raise Damaged(path, "is missing") from None
-    words = dict.fromkeys(("title", "device", "command", "status", "dtype"), str)
+    words = dict.fromkeys(("title", "picture", "device", "command", "status", "losses", "dtype"), str)
     require_shape(path, facts, claims=[dict], seconds=int | float, runs=int, **words)
     for claim in facts["claims"]:
         require_shape(path, claim, **dict.fromkeys(("claim", "where", "measured", "verdict"), str))
@@ -69,10 +70,21 @@ def page(folders: Sequence[Path], out: Path) -> str:
         own = [o for o in facts["command"].split() if "=" in o and not o.startswith(_SAME)]
         other = ", with other settings than the scale's" if own else ""
         overview.append(f"| [{_cell(facts['title'])}](#{name}){other} | {verdicts} | {where} |")
-        parts += [f'<a id="{name}"></a>', f"## {facts['title']}", "", f"![{facts['title']}]({name}.png)", ""]
-        parts += [f"`{facts['command']}`: {facts['runs']} runs ({facts['status']}), {facts['dtype']}; {where}.", ""]
+        parts += [
+            f'<a id="{name}"></a>',
+            f"## {facts['title']}",
+            "",
+            f"![{facts['title']}]({name}.png)",
+            "",
+            f"*{facts['picture']}*",
+            "",
+        ]
+        ends = f"{facts['runs']} runs ({facts['status']}; {facts['losses']})"
+        parts += [f"`{facts['command']}`: {ends}, {facts['dtype']}; {where}.", ""]
         if own:
             parts += [f"**With settings of its own instead of the scale's**: `{' '.join(own)}`.", ""]
+        if any("[" in claim["measured"] for claim in facts["claims"]):
+            parts += [f"{LEGEND[0].upper()}{LEGEND[1:]}.", ""]
         parts += ["| claim | where | measured | verdict |", "|---|---|---|---|", *map(_row, facts["claims"]), ""]
     return "\n".join([*overview, "", *parts])
 

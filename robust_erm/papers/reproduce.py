@@ -13,7 +13,7 @@ from robust_erm.evaluation.folders import evaluate
 from robust_erm.evaluation.options import Options, check, parsed
 from robust_erm.papers.claims import write
 from robust_erm.papers.experiments import OF_EVALUATE, experiment
-from robust_erm.papers.reproduced import facts, read
+from robust_erm.papers.reproduced import caption, facts, read
 from robust_erm.reports.style import save
 from robust_erm.reports.terminal import console, say
 from robust_erm.store.files import write_whole
@@ -67,5 +67,6 @@ def reproduce(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[Any
     write_whole(folder / f"{stem}.csv", table.to_csv(index=False).encode())
     save(module.figure(table, frame), folder / stem)
     command = f"python -m robust_erm.reproduce {' '.join([name, f'scale={scale}', *overrides])}"
-    write(claims, facts(chosen.title, command, frame, time.monotonic() - began, folder), folder)
+    seconds = time.monotonic() - began
+    write(claims, facts(chosen.title, caption(module.figure), command, frame, seconds, folder), folder)
     return claims, folder, complete

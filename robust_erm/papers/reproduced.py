@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from robust_erm.core.params import Layout, Params
 from robust_erm.data.dataset import Array
+from robust_erm.reports.ends import differ
 from robust_erm.reports.tables import as_row
 from robust_erm.store.files import Damaged, read_json
 from robust_erm.store.reading import CHECKPOINT, read_checkpoint, read_config, read_summary, run_of
@@ -56,7 +58,12 @@ def signed_points(folder: str | Path) -> Array:
     return z
 
 
-def facts(title: str, command: str, frame: pd.DataFrame, seconds: float, folder: Path) -> dict[str, Any]:
+def caption(figure: Callable[..., Any]) -> str:
+    """What a picture shows, as the docstring of the function that draws it says."""
+    return " ".join((inspect.getdoc(figure) or "").split("\n\n")[0].split())
+
+
+def facts(title: str, picture: str, command: str, frame: pd.DataFrame, seconds: float, folder: Path) -> dict[str, Any]:
     """What a page of claims says of itself; seconds are those of the longest call, the one that trained."""
     runs = len(frame)
     try:
@@ -67,9 +74,11 @@ def facts(title: str, command: str, frame: pd.DataFrame, seconds: float, folder:
     devices = sorted(set(frame["device"])) if runs else []
     return {
         "title": title,
+        "picture": picture,
         "command": command,
         "runs": runs,
         "status": ", ".join(f"{n} {word}" for word, n in frame["status"].value_counts().items()) if runs else "none",
+        "losses": differ(frame) or "all at equal loss",
         "seconds": round(max(seconds, before.get("seconds", 0)) if same else seconds, 1),
         "device": ", ".join(devices)
         + f"; {int(np.max(frame['host_cores'])) if runs else 0} cores, {platform.machine()}",

@@ -45,9 +45,9 @@ def close(claim: str, last: pd.DataFrame, plain: Mapping[str, str]) -> Claim:
     each = []
     for name, some in missed.groupby("algorithm"):
         low, high = (100 * some[column].mean() for column in ("test_certified", "test_attacked"))
-        interval = f"[{'-' if math.isnan(low) else f'{low:.1f}'}, {high:.1f}]"
-        each.append(f"{plain.get(str(name), name)} {100 * some['missed'].mean():.1f} of {interval}")
+        stand = f"{'-' if math.isnan(low) else f'{low:.1f}'} to {high:.1f}"
+        each.append(f"{plain.get(str(name), name)} {100 * some['missed'].mean():.1f} ({stand})")
     looked = known["warnings"].dropna()
     signs = f"{int((looked > 0).sum())} of {len(looked)} runs with a sign of masked gradients; " if len(looked) else ""
-    text = f"points that it misses, of [certified, attacked] in %: {', '.join(each)}; {signs}most for {worst}: "
+    text = f"points that it misses (certified to attacked accuracy) in %: {', '.join(each)}; {signs}most for {worst}: "
     return within(claim, "ours", values, 0.01, text)

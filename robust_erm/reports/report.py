@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from robust_erm.reports.curves import LINES, curves
+from robust_erm.reports.ends import differ
 from robust_erm.reports.style import save
 from robust_erm.reports.tables import as_row, grouped, read_curves, varying
 from robust_erm.reports.terminal import folders, output, say, show
@@ -55,7 +56,7 @@ def report(points: Sequence[Point], results: Sequence[Result], folder: Path) -> 
         frame = pd.DataFrame([as_row(point.config, summary, point.folder) for point, summary in done])
         keys = varying(frame)
         table, keys_shown = grouped(frame, keys)
-        show(table.head(_SHOWN), keys_shown)
+        show(table.head(_SHOWN), keys_shown, differ(frame))
         if len(table) > _SHOWN:
             output.print(f"... and {len(table) - _SHOWN} more rows")
         elif "folder" in table:

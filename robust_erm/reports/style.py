@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robust_erm.store.files import write_whole
@@ -28,7 +30,12 @@ def style() -> AbstractContextManager[Any]:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write ``stem``.png (200 dpi) and ``stem``.pdf whole, close the figure, and return the paths."""
+    """Write ``stem``.png (200 dpi) and ``stem``.pdf whole, close the figure, and return the paths.
+
+    Where lines of an axis end outside of what it shows, the axis says how many.
+    """
+    for ax in figure.axes:
+        _say_cut_off(ax)
     paths = []
     for suffix in (".png", ".pdf"):
         buffer = io.BytesIO()
@@ -38,3 +45,20 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         paths.append(path)
     plt.close(figure)
     return paths
+
+
+def _say_cut_off(ax: Axes) -> None:
+    lines = [line for line in ax.lines if line.get_linestyle() != "None" and np.size(line.get_ydata()) > 2]
+    ends = [_end(line.get_xydata()) for line in lines]
+    values = np.asarray([end for end in ends if end is not None])
+    low, high = sorted(ax.get_ylim())
+    for word, at, count in (("below", 0.04, int((values < low).sum())), ("above", 0.96, int((values > high).sum()))):
+        if count:
+            text = f"{count} of {len(ends)} lines end{'s' if count == 1 else ''} {word}"
+            ax.text(0.02, at, text, fontsize=6, color="0.3", va="center", transform=ax.transAxes)
+
+
+def _end(points: Any) -> float | None:
+    """The last finite y of a line; None: there is none."""
+    known = points[np.isfinite(points).all(axis=1)]
+    return float(known[-1, 1]) if len(known) else None

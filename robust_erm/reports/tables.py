@@ -14,6 +14,8 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from robust_erm.core.errors import first_line, require
+from robust_erm.core.statistics import interval
+from robust_erm.reports.ends import losses
 from robust_erm.reports.terminal import SHOWN
 from robust_erm.store.files import Damaged, read_bytes
 from robust_erm.store.identity import COMPONENTS
@@ -170,9 +172,9 @@ def varying(frame: pd.DataFrame) -> list[str]:
 def grouped(frame: pd.DataFrame, keys: list[str]) -> tuple[pd.DataFrame, list[str]]:
     """The table over seeds: one row for every combination of the other keys, and those keys.
 
-    Numbers become their mean over the seeds; ``<column>_std`` is their sample standard deviation,
-    ``runs`` how many there are and ``status`` how they ended. Where no seed was varied, the table as
-    it is.
+    Numbers become their mean over the seeds; ``<column>_half`` is half the width of its 95 % t-interval
+    (:func:`robust_erm.core.statistics.interval`), ``runs`` how many there are, ``status`` how they ended and ``loss``
+    from where to where. Where no seed was varied, the table as it is.
     """
     others = [key for key in keys if key != "seed"]
     if "seed" not in keys or (others and len(frame) == len(frame[others].drop_duplicates())):
@@ -184,7 +186,9 @@ def grouped(frame: pd.DataFrame, keys: list[str]) -> tuple[pd.DataFrame, list[st
         status = ", ".join(f"{n} {word}" if len(words) > 1 else word for word, n in words.items())
         row = {**dict(zip(others, values, strict=True)), "runs": len(group), "status": status}
         row["optimizer"] = "/".join(group["optimizer"].unique())
+        if "log_loss" in group:
+            row["loss"] = losses(group["log_loss"].astype(float))
         for column in measured:
-            row[column], row[f"{column}_std"] = group[column].mean(), group[column].std()
+            row[column], row[f"{column}_half"] = interval(group[column])
         rows.append(row)
     return pd.DataFrame(rows), others

@@ -15,13 +15,17 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
+from robust_erm.core.statistics import LEGEND, bracketed
+from robust_erm.reports.ends import loss
 from robust_erm.store.reading import Recorded
 
 console = Console(stderr=True)
 output = Console(width=None if sys.stdout.isatty() else 160)
+WIDE = 6  # config columns that fit
 SHOWN = {
     "status": "status",
     "step": "step",
+    "loss": "loss",
     "train_clean_acc": "train\nclean",
     "train_robust_acc": "train\nrobust",
     "test_clean_acc": "test\nclean",
@@ -65,8 +69,16 @@ def made(members: Sequence[Recorded], verb: str = "trained") -> str:
     return f"{verb} {when} by git {', '.join(by[:3])}" + (f" and {len(by) - 3} more" if len(by) > 3 else "")
 
 
-def show(frame: pd.DataFrame, keys: list[str]) -> None:
-    """The terminal's table: what differs between the rows, then what was measured."""
+def show(frame: pd.DataFrame, keys: list[str], ends: str = "") -> None:
+    """The terminal's table: what differs between the rows, then what was measured.
+
+    Args:
+        frame: a row a run, or a group of them (:func:`robust_erm.reports.tables.grouped`).
+        keys: the columns of what differs.
+        ends: how ends differ (:func:`robust_erm.reports.ends.differ`): said below the table, losses in a column.
+    """
+    if ends and "loss" not in frame:
+        frame = frame.assign(loss=frame["log_loss"].astype(float).map(loss))
     table = Table(show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold")
     table.add_column("#", justify="right")
     for key in keys:
@@ -75,17 +87,21 @@ def show(frame: pd.DataFrame, keys: list[str]) -> None:
     attacks = {c: c.replace("_robust_acc_", "\n") for c in names if len(names) > 1}
     headings = {"runs": "runs", **SHOWN, **attacks}
     columns = [c for c in headings if c in frame and c not in keys and frame[c].notna().any()]
+    if not ends:
+        columns = [c for c in columns if c != "loss"]
     if "cd" not in set(frame["optimizer"]):
         columns = [c for c in columns if c != "margin_robust_l1"]  # the margin of coordinate descent only
     for column in columns:
         table.add_column("\n".join(map(safe, headings[column].split("\n"))), justify="right")
     records = frame.to_dict("records")
     for k, record in enumerate(records, start=1):
-        values = [cell(record[c], record.get(f"{c}_std"), percent="_acc" in c) for c in columns]
+        values = [cell(record[c], record.get(f"{c}_half", math.inf), percent="_acc" in c) for c in columns]
         table.add_row(str(k), *(cell(record[key]) for key in keys), *values)
     output.print(table)
-    over = "; mean and standard deviation over the seeds" if "runs" in columns else ""
-    output.print(f"accuracies in %, clean and under attack; margin: the least robust one on the training set{over}")
+    over = f"; {LEGEND}" if "runs" in columns and (frame["runs"] > 1).any() else ""
+    say(f"accuracies in %, clean and under attack; margin: the least robust one on the training set{over}")
+    if ends:
+        say(f"note: {ends}")
 
 
 def folders(frame: pd.DataFrame) -> None:
@@ -94,14 +110,12 @@ def folders(frame: pd.DataFrame) -> None:
         say(f"{k:>3}  {folder}")
 
 
-def cell(value: Any, spread: float | None = None, percent: bool = False) -> str:
-    """A number or word as the table shows it; accuracies in per cent."""
+def cell(value: Any, half: float = math.inf, percent: bool = False) -> str:
+    """A number or word as the table shows it; accuracies in per cent; ``half`` the width of its interval."""
     if not isinstance(value, float):
         return safe(value)
-    mean = f"{100 * value:.1f}" if percent else f"{value:.3g}"
-    if spread is None or math.isnan(spread):
-        return mean
-    return f"{mean} ± {100 * spread:.1f}" if percent else f"{mean} ± {spread:.2g}"
+    scale, number = (100, ".1f") if percent else (1, ".3g")
+    return escape(bracketed(scale * value, scale * half, number, between="\n"))
 
 
 def set_up_logging() -> None:
@@ -125,3 +139,5 @@ def show_claims(claims: Sequence[Any]) -> None:
         verdict = f"[{colours.get(claim.verdict, 'yellow')}]{claim.verdict}[/]"
         table.add_row(verdict, escape(claim.claim), escape(claim.where), escape(claim.measured))
     output.print(table)
+    if any("[" in claim.measured for claim in claims):
+        say(LEGEND)

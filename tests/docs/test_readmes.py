@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from robust_erm.results import load
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     path
@@ -60,6 +62,36 @@ def test_the_examples_run(path: Path, tmp_path: Path) -> None:
             command = [sys.executable, "-c", block["text"]]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{block['text']}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_tables_are_what_the_commands_print(tmp_path: Path) -> None:
+    """The front page's table of the sweep, and the evaluation's, in full; other processors move a last digit."""
+    for line in ("train -m optimizer=gd,sd eps=0,0.1,0.2", "evaluate"):
+        command = [sys.executable, "-m", *f"robust_erm.{line}".split()]
+        if line == "evaluate":
+            command += map(str, (tmp_path / "outputs").glob("*-eps0.1-*"))
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    frame = load(tmp_path / "outputs").set_index(["optimizer", "eps"])
+
+    def close(shown: str, value: float, most: float) -> None:
+        assert float(re.sub("[*,% ]", "", shown)) == pytest.approx(value, abs=most), shown
+
+    front = re.findall(r"^\| (gd|sd) \| (\S+) *\|(.*)\|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(front) == 4
+    for optimizer, eps, rest in front:
+        run, cells = frame.loc[(optimizer, float(eps))], rest.split("|")
+        close(cells[0], run["step"], 0.02 * run["step"])
+        for cell, column in zip(cells[1:4], ("train_robust_acc", "test_clean_acc", "test_robust_acc"), strict=True):
+            close(cell, 100 * run[column], 0.7)
+        for cell, column in zip(cells[4:], ("margin_robust_l2", "margin_robust_linf"), strict=True):
+            close(cell, run[column], 0.05 * run[column] + 0.0005)
+    page = (ROOT / "robust_erm" / "evaluation" / "README.md").read_text()
+    shown = re.findall(r"^(gd|sd) +│ (\S+) │ 1 +│(.*)│ +0$", page, re.MULTILINE)
+    assert len(shown) == 2
+    for optimizer, eps, rest in shown:
+        run = frame.loc[(optimizer, float(eps))]
+        for cell, column in zip(rest.split("│"), ("clean", "after_train", "certified", "attacked"), strict=True):
+            close(cell, 100 * run[f"evaluated.auto.test_{column}"], 0.7)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name)

@@ -58,7 +58,8 @@ def test_adds_an_interval_and_touches_nothing(
     before = [digest(folder_of(run)) for run in runs]
     assert evaluate.main([str(folder_of(runs[0]).parent), "exact=5", *QUICK]) == 0
     shown = capsys.readouterr().out
-    assert "[certified, attacked]" in shown
+    assert "certified" in shown
+    assert "attacked" in shown
     assert [digest(folder_of(run)) for run in runs] == before
     frame = load(folder_of(runs[0]).parent)
     (column,) = [c for c in frame if c.startswith("evaluated.") and c.endswith(".test_attacked")]

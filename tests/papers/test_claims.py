@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from robust_erm.core.statistics import interval
 from robust_erm.papers import claims
-from robust_erm.papers.claims import FAILS, HOLDS, UNDECIDED, Claim, above, every, interval, stated, within
+from robust_erm.papers.claims import FAILS, HOLDS, UNDECIDED, Claim, above, every, stated, within
 from robust_erm.papers.tsilivis2024 import fig1_2left_5 as gaps
 from robust_erm.papers.tsilivis2024 import sec51 as algorithms
 from robust_erm.papers.tsilivis2024.prop32_eq6 import complexities, proposition

@@ -113,7 +113,7 @@ def test_claims_that_strong_attacks_decide() -> None:
 
     close, edge, fitted = of(0.005, 0.04)
     assert [c.verdict for c in (close, edge, fitted)] == [HOLDS] * 3
-    assert "GD 0.0 of [10.0, 80.1], SD 0.5 of [10.0, 84.1]" in close.measured
+    assert "GD 0.0 (10.0 to 80.1), SD 0.5 (10.0 to 84.1)" in close.measured
     far, worse, broken = of(0.03, -0.04, warnings=1, train_attacked=0.99)
     assert [c.verdict for c in (far, worse, broken)] == [FAILS] * 3
     assert "6 of 6 runs with a sign" in far.measured

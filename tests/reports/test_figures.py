@@ -81,7 +81,7 @@ def test_strong_attacks_count_where_the_last_step_is_reported() -> None:
     assert edge.measured.startswith("GD - SD in 1 of 2 cells, where the last step is the one reported: 20.0 ")
     assert close.verdict == FAILS, "judged where it misses most"
     assert "most for SD, m = 10: 20.1 " in close.measured
-    assert "SD 10.1 of [-, 39.9]" in close.measured
+    assert "SD 10.1 (- to 39.9)" in close.measured
     assert "0 of 12 runs with a sign" in close.measured
     unchecked, _ = cnn._trusted(pd.DataFrame(rows).assign(warnings=math.nan), 1e-3)
     assert "a sign" not in unchecked.measured

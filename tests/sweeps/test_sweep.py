@@ -495,9 +495,9 @@ def test_the_table_is_grouped_over_seeds() -> None:
     assert keys == ["optimizer", "eps"]
     assert list(table["runs"]) == [3, 3, 3, 3]
     assert table["status"][0] == "2 converged, 1 diverged"
-    expected = frame.groupby(["optimizer", "eps"])["test_robust_acc"].agg(["mean", "std"])
+    expected = frame.groupby(["optimizer", "eps"])["test_robust_acc"].agg(["mean", "sem"])
     assert np.allclose(table["test_robust_acc"], expected["mean"])
-    assert np.allclose(table["test_robust_acc_std"], expected["std"])
+    assert np.allclose(table["test_robust_acc_half"], 4.302653 * expected["sem"]), "t of 2 degrees of freedom"
     one, keys = grouped(frame[frame["seed"] == 0], ["optimizer", "eps"])
     assert len(one) == 4
     assert keys == ["optimizer", "eps"]

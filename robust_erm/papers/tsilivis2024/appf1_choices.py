@@ -42,7 +42,9 @@ def _edges(table: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """The edge of CD over GD under each choice; a dot a draw."""
+    """The edge of CD over GD in the robust generalization gap at eps*/4, under each way to fill a gap in the paper's
+    protocol: bars are means over the draws, dots the draws.
+    """
     with style():
         fig, ax = plt.subplots(figsize=(COLUMN, 2.2), layout="constrained")
         for k, values in enumerate(_edges(table).values()):

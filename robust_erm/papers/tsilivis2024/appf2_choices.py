@@ -33,7 +33,9 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """Robust train accuracy against steps times eta (on the sum): curves of one trajectory lie on each other."""
+    """Robust train accuracy against steps times eta, means over the draws: curves of one trajectory, taken in steps of
+    another size, lie on each other.
+    """
     curves = read_curves(runs.drop_duplicates("folder").reset_index(drop=True))
     curves = curves.merge(table[["folder", "on_sum", "init_scale", "reduction"]], on="folder")
     with style():

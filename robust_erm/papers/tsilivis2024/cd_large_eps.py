@@ -23,7 +23,11 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """Left: the share of eps* - eps that CD reaches; right: its robust gap beside its limit's."""
+    """Left: the share of eps* - eps that coordinate descent (CD) reaches as its robust margin per ||w||_1; dots and
+    lines are means over the draws, bands reach from the least to the greatest, grey is all of it. Right: CD's robust
+    generalization gap (solid) beside that of its limit, the l_1 max margin (dotted), means over the draws; colours are
+    the sizes m of the left panel.
+    """
     with style():
         fig, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.5), layout="constrained")
         cd = table[table["algorithm"] == "cd"]

@@ -30,7 +30,9 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """Reached against possible; on the diagonal they are equal."""
+    """The robust margin that steepest descent reaches against the greatest possible, eps* - eps; a mark a run, on the
+    diagonal where they are equal.
+    """
     with style():
         fig, ax = plt.subplots(figsize=(COLUMN, 2.6), layout="constrained")
         for k, (p, some) in enumerate(table.groupby("p")):

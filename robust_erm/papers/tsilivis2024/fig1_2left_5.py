@@ -32,7 +32,11 @@ def _settings(table: pd.DataFrame) -> list[tuple[int, int, float]]:
 
 
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """A row for each distribution: the gap at eps = 0 and at eps*/4; above, the example, where there is one."""
+    """Generalization gaps (train less test accuracy, robust where eps > 0) against the number of training points, a row
+    for each distribution, a panel for each eps: lines are means over the draws, bands reach from the least to the
+    greatest; dotted: the max-margin separators that the algorithms tend to. In the example above, where there is one,
+    boxes are the threat around test points, filled where it crosses the separator.
+    """
     settings = _settings(table)
     toy = runs[runs["sweep"] == TOY]
     pairs = list(dict.fromkeys((w, x) for w, x, _ in settings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib import pyplot as plt
@@ -110,9 +111,10 @@ def attacked_points(
 
 
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """A row for each eps: GD and SD; the other geometries; and the margins of all, each over its own norm, in parts
-    of the greatest that the run has had (runs without a positive one are left out). At the end of each curve a dot
-    for what the strong attacks leave, and a line down to what is certified, means over the seeds.
+    """Robust accuracy on test (solid) and train points (dotted) against steps, under training's own PGD, a row for each
+    eps: GD and SD; the other geometries; and the robust margin over the algorithm's own norm, in parts of the greatest
+    that the run has had. Lines are means over the seeds, bands reach from the least to the greatest. At the end of each
+    curve a dot stands where the strong attacks leave it, and a line goes down to what is certified.
     """
     radii = sorted(table["eps"].unique())
     names = list(table["algorithm"].unique())
@@ -134,14 +136,20 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
                     _band(ax, some[some["algorithm"] == name], "test_robust_acc", colours[name], "-")
                     _strong(ax, some[some["algorithm"] == name], colours[name])
                 ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-                ax.set_ylim(0.4, 1.02)
+                ax.set_ylim(_floor(some), 1.02)
+            without = []
             for name in order:
                 one = some[some["algorithm"] == name]
                 top = one.groupby("folder")["margin"].transform("max")
+                without += [name] if len(one) and not (top > 0).any() else []
                 one = one[top > 0]
                 _band(row[-1], one.assign(margin=one["margin"] / top), "margin", colours[name], "-")
             row[-1].set_ylim(-0.2, 1.1)
             row[-1].axhline(0, color="0.7", lw=0.6, zorder=0)
+            if without:
+                row[-1].text(
+                    0.02, 0.98, f"never > 0: {', '.join(without)}", va="top", fontsize=6, transform=row[-1].transAxes
+                )
             row[0].set_ylabel(rf"$\epsilon$ = {eps:g}" + "\n(robust) accuracy")
             row[-1].set_ylabel("margin / greatest")
         for ax in axes.flat:
@@ -156,6 +164,13 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         handles.append(Line2D([], [], color="0.3", marker="o", ms=2.5, lw=0, label="strong attacks"))
         fig.legend(handles=handles, loc="outside lower center", ncols=min(7, len(handles)), frameon=False, fontsize=7)
     return fig
+
+
+def _floor(some: pd.DataFrame) -> float:
+    """Where the axis of accuracies begins: 40 %, or below all that is reached or certified in the end."""
+    last = some.groupby("folder").tail(1)
+    ends = last[["train_robust_acc", "test_robust_acc", "test_attacked", "test_certified"]].to_numpy(dtype=float)
+    return max(0.0, min(0.4, float(np.nanmin(ends)) - 0.03))
 
 
 def _band(ax: Axes, some: pd.DataFrame, column: str, colour: str, dash: str) -> None:

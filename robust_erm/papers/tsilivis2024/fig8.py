@@ -23,7 +23,9 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """A panel for each m and eps: train dotted, test solid; mean and range over seeds, to the last step of all."""
+    """Robust accuracy of the net against steps under training's own PGD, on train (dotted) and test points (solid), a
+    panel for each m and eps: lines are means over the seeds, bands reach from the least to the greatest.
+    """
     sizes, radii = sorted(table["m"].unique()), sorted(table["eps"].unique())
     colours = dict(zip(sorted(table["algorithm"].unique()), COLOURS, strict=False))
     with style():

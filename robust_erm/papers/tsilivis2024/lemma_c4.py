@@ -35,7 +35,9 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """The angle against the distance of eps from eps*, for the first threat, mean and range over draws."""
+    """The angle between the robust max-margin separators and that of the threat's own geometry, against how near eps is
+    to eps*: lines are means over the draws, bands reach from the least to the greatest.
+    """
     p = table["p"].max()
     dual = Norm(float(p)).dual.p
     with style():

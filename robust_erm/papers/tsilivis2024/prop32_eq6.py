@@ -93,7 +93,10 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """Left: bound against measured error. Right: the extra term of eq. (6) against d, beside its bound."""
+    """Left: the bound of Prop. 3.2 on the robust test error against the error that was measured, a mark a separator;
+    above the grey line the bound says nothing (it is 1). Right: the extra term of eq. (6), estimated by sampling
+    (dots), against d, beside its bound (dotted); a pair of lines for each eps, the greatest on top.
+    """
     with style():
         fig, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.8), layout="constrained")
         measured, sampled = (table[table["kind"] == kind] for kind in ("prop32", "eq6"))

@@ -38,7 +38,10 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """Lambda against eps, mean and range over draws."""
+    """The multiplier lambda(eps) of eq. (13) against eps, for threats l_p and geometries l_r: lines are means over the
+    draws, bands reach from the least to the greatest. With r = p* it is eps / (eps* - eps), whatever p: two lines
+    coincide.
+    """
     with style():
         fig, ax = plt.subplots(figsize=(COLUMN, 2.6), layout="constrained")
         for k, ((p, r), some) in enumerate(table[table["eps"] > 0].groupby(["p", "r"])):

@@ -47,7 +47,10 @@ def _of(table: pd.DataFrame, w: int, x: int, kind: str) -> pd.Series:
 
 
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """A panel a distribution: mean over m of the gap of l_2 less that of l_1; a dot a draw."""
+    """Robust generalization gap of the l_2 algorithm (or limit) less that of the l_1 one, averaged over m, a panel for
+    each distribution, in points: bars are means over the draws, dots the draws. Grey: what counts as similar. Above:
+    what Table 1 of the paper expects.
+    """
     radii, d = sorted(table["eps"].unique()), int(table["d"].iloc[0])
     places = _distributions(table)
     columns = min(3, len(places))

@@ -35,7 +35,9 @@ def _by_keys(runs: pd.DataFrame) -> list[tuple[tuple[float, ...], pd.Series]]:
 
 
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """``1 - ratio`` against steps, a panel for each threat, a line for each run."""
+    """What is missing to the greatest robust margin per ||w||_r, in parts of it, against steps, a panel for each threat
+    and a line for each run; colours are the geometries of descent, dashes the starts. Grey: 1 %.
+    """
     threats = sorted(table["p"].unique(), reverse=True)
     norms = sorted(table[NORM].unique())
     starts = sorted(table["model.init_scale"].unique())

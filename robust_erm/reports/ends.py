@@ -1,0 +1,59 @@
+"""At which losses runs ended, and whether they can be compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import pandas as pd
+
+_EQUAL = math.log(2)  # ends within a factor of 2 are at equal loss
+
+
+def loss(log_loss: float) -> str:
+    """``exp(log_loss)`` in two digits, however small: 0.36, 1.0e-07, 3.2e-900."""
+    if not math.isfinite(log_loss):
+        return {math.inf: "inf", -math.inf: "0"}.get(log_loss, "nan")
+    exponent = math.floor(log_loss / math.log(10))
+    if -4 <= exponent < 4:
+        return f"{math.exp(log_loss):.2g}"
+    return f"{10 ** (log_loss / math.log(10) - exponent):.1f}e{exponent:+03d}"
+
+
+def losses(log_losses: Iterable[float]) -> str:
+    """From the least to the greatest: ``2.0e-03 to 0.36``; of one value, or equal ones, that."""
+    values = sorted(x for x in log_losses if not math.isnan(x))
+    ends = list(dict.fromkeys(map(loss, (values[0], values[-1])))) if values else ["nan"]
+    return " to ".join(ends)
+
+
+def differ(frame: pd.DataFrame) -> str:
+    """One line on runs that did not end at the same loss; empty where they did, or where there is nothing to compare.
+
+    Runs which end at ``stop.loss`` are compared at equal loss. Others ended at their last step, or diverged: the line
+    says how many, and at which losses. Oracles, which take no step, do not count.
+
+    Args:
+        frame: a row a run: status, step, log_loss, perhaps optimizer.
+    """
+    trained = frame[~frame["optimizer"].astype(str).str.startswith("oracle")] if "optimizer" in frame else frame
+    if len(trained) < 2 or "log_loss" not in trained:
+        return ""
+    last, diverged = (trained[trained["status"] == word] for word in ("max_steps", "diverged"))
+    reached = trained[trained["status"] == "converged"]
+    ends = trained["log_loss"].astype(float)
+    if not len(diverged) and (not len(last) or (not len(reached) and ends.max() - ends.min() < _EQUAL)):
+        return ""
+    parts = []
+    if len(last):
+        parts.append(f"{len(last)} of {len(trained)} runs ended at the last step, at losses of {_of(last)}")
+    if len(diverged):
+        parts.append(f"{len(diverged)} of {len(trained)} runs diverged")
+    if len(reached):
+        parts.append(f"{len(reached)} reached stop.loss, at {_of(reached)}")
+    advice = " (stop.steps, stop.loss)" if len(last) else ""
+    return f"{'; '.join(parts)}: not compared at equal loss{advice}"
+
+
+def _of(some: pd.DataFrame) -> str:
+    return losses(some["log_loss"].astype(float))
