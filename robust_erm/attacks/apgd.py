@@ -88,18 +88,18 @@ class APGD(Iterative):
                 yield self._ascend(victim, eps, self._inside(victim, victim.x + eps * u, eps), loss)
 
     def _untargeted(self, f: Tensor, y: Tensor) -> Tensor:
-        value = -margin(f, y)
         if self.loss == "margin":
-            return value
+            return -margin(f, y)
+        f = _in_own_units(f)
         top = f.sort(-1, descending=True).values
-        return value / (top[..., 0] - top[..., 2] + 1e-12)
+        return -margin(f, y) / (top[..., 0] - top[..., 2] + 1e-12)
 
     def _targeted(self, f: Tensor, y: Tensor, rival: Tensor | None) -> Tensor:
-        value = -against(f, y, rival)
         if self.loss == "margin":
-            return value
+            return -against(f, y, rival)
+        f = _in_own_units(f)
         top = f.sort(-1, descending=True).values
-        return value / (top[..., 0] - (top[..., 2] + top[..., 3]) / 2 + 1e-12)
+        return -against(f, y, rival) / (top[..., 0] - (top[..., 2] + top[..., 3]) / 2 + 1e-12)
 
     def _inside(self, victim: Victim, x: Tensor, eps: Tensor) -> Tensor:
         box = victim.domain if self.box else None
@@ -141,6 +141,12 @@ class APGD(Iterative):
                 gradient = torch.where(stalls.unsqueeze(-1), best_gradient, gradient)
                 rises, halved, best_then, last = torch.zeros_like(value), stalls, best, k
         return best_x
+
+
+def _in_own_units(f: Tensor) -> Tensor:
+    """Logits (n, C) over the largest of each sample: a ratio of them is the same, and in range."""
+    size = f.detach().abs().amax(-1, keepdim=True)
+    return f / torch.where(size > 0, size, torch.ones_like(size))
 
 
 def checkpoints(steps: int) -> set[int]:

@@ -58,10 +58,15 @@ class FAB(Deterministic):
         size = torch.where(victim.margin(x0) > 0, math.inf, 0.0).to(x0)
         for _ in range(self.steps):
             w, value = torch.func.grad(total, has_aux=True)(x)
+            largest = w.abs().amax(-1)
+            largest = torch.where(largest > 0, largest, torch.ones_like(largest))
+            w, value = w / largest.unsqueeze(-1), value / largest  # the same boundary, whatever the logits' scale
             at_x0 = value + (w * (x0 - x)).sum(-1)
             near, far = nearest_zero(norm, w, value, x, box), nearest_zero(norm, w, at_x0, x0, box)
-            to_x, to_x0 = norm.value(near).clamp_min(1e-8), norm.value(far).clamp_min(1e-8)
-            share = (to_x / (to_x + to_x0)).clamp(0, _BIAS).unsqueeze(-1)
+            to_x, to_x0 = norm.value(near), norm.value(far)
+            both = to_x + to_x0
+            share = torch.where(both > 0, to_x / torch.where(both > 0, both, torch.ones_like(both)), _BIAS)
+            share = share.clamp(0, _BIAS).unsqueeze(-1)
             x = into_box((1 - share) * (x + _OVERSHOOT * near) + share * (x0 + _OVERSHOOT * far), box)
             across = victim.margin(x) <= 0
             length = norm.value(x - x0)
@@ -80,14 +85,17 @@ def nearest_zero(norm: Norm, w: Tensor, value: Tensor, x: Tensor, box: tuple[flo
 
     Args:
         norm: p = 1, 2 or inf.
-        w: (n, d).
+        w: (n, d), the largest ``|w_j|`` of each row about 1: products of two must not leave the range of numbers.
         value: (n,).
         x: (n, d).
         box: or None.
     """
     size, need = w.abs(), value.abs().unsqueeze(-1)
     down = (value.unsqueeze(-1) * w) > 0  # the coordinate falls
-    room = torch.full_like(x, 1e12) if box is None else torch.where(down, x - box[0], box[1] - x).clamp_min(0)
+    if box is None:
+        room = 2 * (need / size.amax(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)).expand_as(x)  # no bound
+    else:
+        room = torch.where(down, x - box[0], box[1] - x).clamp_min(0)
     room = torch.where(size > 0, room, torch.zeros_like(room))
     if norm.p == 1:
         sorted_size, order = size.sort(-1, descending=True)

@@ -56,7 +56,14 @@ def normalised(
     Returns:
         ``{prefix_l1, prefix_l2, prefix_linf}``; nan for the zero vector.
     """
-    return {f"{prefix}_{name}": least / norm.value(vector) ** degree for name, norm in norms.items()}
+    return {f"{prefix}_{name}": over_power(least, norm.value(vector), degree) for name, norm in norms.items()}
+
+
+def over_power(least: Tensor, size: Tensor, degree: int) -> Tensor:
+    """``least / size^degree``, one factor after the other: the power alone may leave the range of numbers."""
+    for _ in range(degree):
+        least = least / size
+    return least
 
 
 def layer_norms(params: Params) -> dict[str, Tensor]:
@@ -75,7 +82,6 @@ def spectral(params: Params) -> Tensor:
 
 def by_layers(least: Tensor, params: Params) -> Tensor:
     """``min_i margin_i / prod_l ||W_l||_F``, for nets homogeneous in every layer (lyu2022 eq. 4)."""
-    product = torch.ones_like(least)
     for size in layer_norms(params).values():
-        product = product * size
-    return least / product
+        least = least / size
+    return least

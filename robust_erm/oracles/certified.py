@@ -119,9 +119,11 @@ def crown_bound(net: Hidden, region: Region, steps: int = 0) -> Tensor:
     best = bound(alpha)
     if not steps or not bool(free.any()):
         return best.amin(-1)
+    reach = (net.a.abs() * torch.maximum(low.abs(), high.abs()).unsqueeze(-2)).amax(-1, keepdim=True)
+    reach = torch.where(reach > 0, reach, torch.ones_like(reach))  # of a unit: what gradients are in proportion to
     first, second = torch.zeros_like(alpha), torch.zeros_like(alpha)
     for t in range(1, steps + 1):
-        gradient: Tensor = torch.func.grad(lambda z: bound(z).sum())(alpha)
+        gradient: Tensor = torch.func.grad(lambda z: bound(z).sum())(alpha) / reach
         first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient.square()
         size = 0.1 * (1 - t / (steps + 1))
         alpha = (alpha + size * (first / (1 - 0.9**t)) / ((second / (1 - 0.999**t)).sqrt() + 1e-12)).clamp(0, 1)

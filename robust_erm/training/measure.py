@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from robust_erm.attacks.attack import Attack
-from robust_erm.core.margins import by_layers, divisors, layer_norms, normalised, spectral
+from robust_erm.core.margins import by_layers, divisors, layer_norms, normalised, over_power, spectral
 from robust_erm.core.norms import Norm
 from robust_erm.data.dataset import GaussianTeacher
 from robust_erm.optimizers.spectral import Spectral
@@ -139,7 +139,7 @@ def _normalised(runs: Runs, rows: Tensor, columns: dict[str, Tensor], predictors
             if degree is not None:
                 found |= normalised(least, theta, degree, f"margin_{kind}", norms)
             if own_spectral and degree is not None:
-                found[f"margin_{kind}_spectral"] = least / spectral(params) ** degree
+                found[f"margin_{kind}_spectral"] = over_power(least, spectral(params), degree)
             if layered:
                 found[f"margin_{kind}_layers"] = by_layers(least, params)
             if w is not None and w.ndim == 1:

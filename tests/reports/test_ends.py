@@ -32,7 +32,10 @@ def runs(*ends: tuple[str, str, float]) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("ends", "said"),
     [
-        ([("gd", "converged", 5e-4), ("sd", "max_steps", 0.36)], ["1 of 2", "last step, at losses of 0.36", "at 0.0005"]),
+        (
+            [("gd", "converged", 5e-4), ("sd", "max_steps", 0.36)],
+            ["1 of 2", "at losses of 0.36", "at 0.0005"],
+        ),
         ([("gd", "max_steps", 2e-3), ("sd", "max_steps", 0.36)], ["2 of 2", "losses of 0.002 to 0.36"]),
         ([("gd", "converged", 1e-3), ("sd", "diverged", 9.0)], ["1 of 2 runs diverged"]),
         ([("gd", "converged", 1e-3), ("sd", "converged", 1e-4)], []),

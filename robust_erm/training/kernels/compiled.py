@@ -73,6 +73,20 @@ def total(x):
     return s
 
 
+@njit(cache=True, nogil=True)
+def scaled_norm(w, d):
+    """``||w||_2`` of the first d entries, whose squares leave the range of numbers."""
+    top = 0.0
+    for j in range(d):
+        top = max(top, abs(np.float64(w[j])))
+    if top == 0.0 or not np.isfinite(top):
+        return top
+    s = 0.0
+    for j in range(d):
+        s += (np.float64(w[j]) / top) ** 2
+    return top * np.sqrt(s)
+
+
 @njit(cache=True, nogil=True, fastmath=_SUM)
 def dual_norm(w, d, dual):
     """``||w||_1`` or ``||w||_2`` of the first d entries."""
@@ -83,7 +97,7 @@ def dual_norm(w, d, dual):
         return s
     for j in range(d):
         s += np.float64(w[j]) * np.float64(w[j])
-    return np.sqrt(s)
+    return scaled_norm(w, d) if s < 1e-280 or s > 1e280 else np.sqrt(s)
 
 
 @njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})

@@ -70,7 +70,8 @@ class Net:
         arrays = [a.numpy() for a in (x_adv, pull, last, change, moved, hidden, on)]
         x_, pull_, last_, change_, moved_, hidden_, on_ = arrays
         given, labels, w_, wt_, v_ = (a.numpy() for a in (x.contiguous(), y.contiguous(), w, wt, v))
-        tolerance = 32 * torch.finfo(x.dtype).eps
+        # of moves, below which they are rounding of inputs near 1; far below any step
+        tolerance = min(32 * torch.finfo(x.dtype).eps, 1e-3 * attack.relative_step * eps)
         for k in range(attack.steps):
             counts = c.pgd_step(
                 x_, given, pull_, labels, last_, change_, attack.relative_step * eps, eps, low, high, tolerance
