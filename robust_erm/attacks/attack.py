@@ -112,7 +112,8 @@ def uniform_in_ball(p: float, shape: tuple[int, int, int], generator: torch.Gene
 def steepest_step(norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: tuple[float, float] | None) -> Tensor:
     """X minus the step of ``||.||_p``-length ``length`` that lowers the margin most, to first order.
 
-    In l_inf and l_2 the box is left to the clipping afterwards. In l_1 the steepest coordinate takes
+    In l_inf a coordinate whose slope is rounding beside the steepest one's (:func:`without_rounding`) stays. In l_inf
+    and l_2 the box is left to the clipping afterwards. In l_1 the steepest coordinate takes
     what the box leaves it, the next one the rest, and so on: the exact maximiser over ball and box
     (a fractional knapsack). Without a box one coordinate takes all.
 
@@ -123,6 +124,8 @@ def steepest_step(norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: 
         length: (), or (n, 1).
         box: bounds of every coordinate, or None.
     """
+    if norm.p == math.inf:
+        return x - length * without_rounding(gradient).sign()
     if norm.p != 1 or box is None:
         return x - length * norm.steepest(gradient)
     size, order = gradient.abs().sort(dim=-1, descending=True)
@@ -131,6 +134,17 @@ def steepest_step(norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: 
     before = room.cumsum(-1) - room
     taken = torch.minimum(room, (length - before).clamp_min(0))
     return x - torch.zeros_like(x).scatter(-1, order, taken) * gradient.sign()
+
+
+def without_rounding(gradient: Tensor) -> Tensor:
+    """0 for entries of ``gradient`` (..., d) within 64 roundings of the largest of their row.
+
+    Where two classes' weights cancel, as they do on pixels of few values, a sign would be rounding's, and with it the
+    gradient of the parameters at x'; what such a coordinate could add to the margin is rounding too.
+    """
+    size = gradient.abs()
+    least = 64 * torch.finfo(gradient.dtype).eps * size.amax(-1, keepdim=True)
+    return torch.where(size > least, gradient, torch.zeros_like(gradient))
 
 
 def into_box(x: Tensor, box: tuple[float, float] | None) -> Tensor:

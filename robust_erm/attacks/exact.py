@@ -21,6 +21,10 @@ class Exact(Deterministic):
     the pairwise worst margins ``<w_y - w_c, x> - eps ||w_y - w_c||_{p*}`` is taken: exact for the
     margin (not for the cross entropy, whose worst point may be another). The whole ball is the threat: no box.
 
+    Where two classes' weights of a coordinate agree to rounding (64 times the precision, of the largest weight), x'
+    does not move there: in l_inf either end of the ball is a worst point, the sign of what rounding leaves would choose
+    one, and the gradient at x' would depend on the order of the points. The margin is the same to rounding.
+
     Args:
         p: exponent of the threat's norm, in [1, inf].
     """
@@ -44,6 +48,8 @@ class Exact(Deterministic):
             return x - eps * y.unsqueeze(-1) * norm.steepest(w)
         classes = y.long()
         difference = w.unsqueeze(1) - w.unsqueeze(0)  # (C, C, d): w_y - w_c
+        ties = difference.abs() <= 64 * torch.finfo(w.dtype).eps * w.abs().amax()
+        difference = torch.where(ties, torch.zeros_like(difference), difference)
         logits = x @ w.mT
         own = own_class(len(w), y)
         true = torch.where(own, logits, torch.zeros_like(logits)).sum(-1, keepdim=True)

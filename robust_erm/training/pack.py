@@ -145,6 +145,7 @@ class _Fit:
                 tag = {"run": folder.run.name}
                 log.info("%s at step %d, on %s, with %d others", verb, t, self.device, beside, extra=tag)
                 warn_if_not_separable(folder.run)
+            self._warn_of_ties()
             # ended, but killed before the summary was written
             self.module.just_ended = (self.pack.status != RUNNING).nonzero().squeeze(-1).tolist()
             if len(self.pack.running):
@@ -152,6 +153,20 @@ class _Fit:
             else:
                 _finish_only(self.module, callbacks)
         return [recorder.summaries[i] for i in range(len(self.runs))]
+
+    def _warn_of_ties(self) -> None:
+        """Say which runs begin with a step that depends on the order of their points."""
+        if self.t or bool(self.pack.theta.any()):  # elsewhere sums do not cancel but by chance
+            return
+        for run, count in zip(self.runs, self.pack.undecided().tolist(), strict=True):
+            if count:
+                why = "by the sign of sums that cancel to rounding: the run depends on the order of its points"
+                advice = "a start such as model.init_scale=1e-3 decides them"
+                log.warning(
+                    "%s: its first step moves %d parameters %s; %s",
+                    *(run.name, count, why, advice),
+                    extra={"run": run.name},
+                )
 
     def _summarise(self, i: int, module: RobustERM) -> dict[str, Any]:
         run, radius = self.runs[i], float(self.evaluation.eps[i])

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils import _pytree as pytree
 
-from robust_erm.attacks.attack import Attack
+from robust_erm.attacks.attack import Attack, without_rounding
 from robust_erm.core.fields import substituted
 from robust_erm.core.streams import torch_stream
 from robust_erm.schedules.schedule import Point
@@ -80,7 +80,7 @@ class Runs:
         self.best_log_loss = torch.full_like(self.eps, torch.inf, dtype=torch.float64)
         self.status = torch.full_like(self.eps, RUNNING, dtype=torch.int8)
         self.stopped_at = torch.full_like(self.eps, -1, dtype=torch.int64)
-        self.generators = [torch_stream(seed, "attack") for seed in self.seeds]
+        self.generators = self.generators_of("attack")
 
     @property
     def running(self) -> Tensor:
@@ -173,9 +173,34 @@ class Runs:
 
     def log_losses(self, rows: Tensor) -> Tensor:
         """Worst-case training log losses (len(rows),), with noise from the stream "eval"."""
-        generators = [torch_stream(seed, "eval") for seed in self.seeds]
-        noise = self.noise(self.recipe.attack, rows.tolist(), self.train.x.shape[-2], generators)
+        noise = self.noise(self.recipe.attack, rows.tolist(), self.train.x.shape[-2], self.generators_of("eval"))
         return loss_and_grad_of(self.theta[rows], self._groups(rows), noise)[0]
+
+    def undecided(self) -> Tensor:
+        """How many parameters (R,) a step from here moves along a sign that rounding decides.
+
+        That is where the update changes with the sign of an entry of the gradient within 64 roundings of the largest:
+        sign descent where sums of points cancel, as those of pixels of few values do at theta = 0.
+        """
+        rows = torch.arange(len(self.eps), device=self.eps.device)
+        noise = self.noise(self.recipe.attack, rows.tolist(), self.train.x.shape[-2], self.generators_of("eval"))
+        log_loss, grad = loss_and_grad_of(self.theta, self._groups(rows), noise)
+        tied = (grad != 0) & (without_rounding(grad) == 0)
+
+        def moved(grad: Tensor, log_loss: Tensor, state: dict[str, Any], numbers: dict[str, Tensor]) -> Tensor:
+            optimizer = substituted(self.recipe.optimizer, numbers)
+            direction: Tensor = optimizer.update(grad, log_loss, state, self.recipe.layout)[0]
+            return direction
+
+        one, other = (
+            vmap(moved)(g, log_loss, self.state["optimizer"], self.numbers)
+            for g in (grad, torch.where(tied, -grad, grad))
+        )
+        return ((one - other).abs() > 1e-6 * one.abs().amax(-1, keepdim=True)).sum(-1)
+
+    def generators_of(self, stream: str) -> list[torch.Generator]:
+        """One generator for every run, at the start of that stream."""
+        return [torch_stream(seed, stream) for seed in self.seeds]
 
     def predictors(self, rows: Tensor) -> Tensor | None:
         """The weights (len(rows), d) or (len(rows), C, d) of models linear in their input, else None."""

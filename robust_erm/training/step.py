@@ -120,7 +120,10 @@ def _closed_form(recipe: Recipe, theta: Tensor, batch: Batch) -> tuple[Tensor, T
     dual = Norm(recipe.attack.p).dual
     s = -_exact_margin(recipe.attack, w, batch)
     share, log_loss = torch.func.grad_and_value(recipe.objective.of_scores)(s)  # share_i = d log L / d s_i
-    grad_w = -((batch.y * share).unsqueeze(0) @ batch.x).squeeze(0)
+    top = share.amax()
+    top = torch.where(top > 0, top, torch.ones_like(top))
+    # equal shares are 1 in the product: sums of points that cancel are 0, and their sign is not rounding's
+    grad_w = -((batch.y * (share / top)).unsqueeze(0) @ batch.x).squeeze(0) * top
     push = share.sum() * batch.eps
     grad_w = dual.least_sum(w, grad_w, push)
     (grad,) = pull(grad_w)

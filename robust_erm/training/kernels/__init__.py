@@ -55,8 +55,8 @@ def _cache_folder() -> Path | None:
     """The folder of numba's cache, None where it cannot be written to."""
     from robust_erm.training.kernels import compiled
 
-    shares: Any = compiled.shares
-    folder = Path(shares._cache.cache_path)
+    weigh: Any = compiled.weigh
+    folder = Path(weigh._cache.cache_path)
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     return folder if os.access(folder, os.W_OK) else None

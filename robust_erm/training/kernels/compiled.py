@@ -110,10 +110,12 @@ def least(x, m):
 
 
 @njit(cache=True, nogil=True)
-def shares(margins, out, w, info, num, m, d, dual, e, bits):
-    """Out (slots, m): ``d log L / d s_i`` of every running row, s_i = eps ||w||_* - margins_i.
+def weigh(margins, out, w, info, num, m, d, dual, e, bits):
+    """Out (slots, m): ``exp(s_i - max s)`` of every running row, s_i = eps ||w||_* - margins_i.
 
-    Leaves ``log L`` (a sum over samples) in the pieces SHIFT + log(TOTAL) of ``num``.
+    TOTAL of ``num`` is their sum, so that ``log L`` (a sum over samples) is SHIFT + log(TOTAL), and
+    ``d log L / d s_i`` is out_i / TOTAL. Not yet divided, equal weights are 1: sums of points that cancel
+    are 0, and their sign is not rounding's.
     """
     for r in range(info.shape[0]):
         if info[r, STATUS] != RUNNING:
@@ -121,19 +123,18 @@ def shares(margins, out, w, info, num, m, d, dual, e, bits):
         s = info[r, SLOT]
         low = least(margins[s], m)
         exp_into(margins[s, :m], -1.0, -low, e, bits)
-        tot = total(e)
         num[r, SHIFT] = num[r, EPS] * dual_norm(w[s], d, dual) - low
-        num[r, TOTAL] = tot
+        num[r, TOTAL] = total(e)
         for i in range(m):
-            out[s, i] = e[i] / tot
+            out[s, i] = e[i]
 
 
 @njit(cache=True, nogil=True, fastmath=_SUM)
-def negated(x, out, d):
-    """Out = -x, and ``||x||_1``, of the first d entries."""
+def negated(x, tot, out, d):
+    """Out = -x / tot, and its l_1 norm, of the first d entries."""
     s = 0.0
     for j in range(d):
-        out[j] = -np.float64(x[j])
+        out[j] = -np.float64(x[j]) / tot
         s += abs(out[j])
     return s
 
@@ -258,8 +259,9 @@ def update(
 ):  # fmt: skip
     """Judge every running row at step t and, where ``go``, take its step.
 
-    ``grads`` (slots, d) holds sum_i share_i z_i. For coordinate descent ``margins`` follow the
-    coordinate that moved; else zt is empty. ``offset`` is log(n) for a mean over samples.
+    ``grads`` (slots, d) holds sum_i weight_i z_i, of the weights of :func:`weigh`. For coordinate
+    descent ``margins`` follow the coordinate that moved; else zt is empty. ``offset`` is log(n) for a
+    mean over samples.
 
     Returns:
         How many rows are still running.
@@ -271,7 +273,7 @@ def update(
             continue
         s = info[k, SLOT]
         log_loss = num[k, SHIFT] + np.log(num[k, TOTAL]) - offset
-        size = negated(grads[s], g, d)
+        size = negated(grads[s], num[k, TOTAL], g, d)
         add_subgradient(g, w[s], num[k, EPS], d, dual)
         if depth > 0:
             pulled_back(g, theta[s], d, depth)

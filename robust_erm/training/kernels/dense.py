@@ -1,8 +1,9 @@
 """Steepest descent on the closed-form worst case, with one matrix product for all runs of a data set.
 
-A step is two matrix products for each data set, ``W Z'`` and ``S Z`` with Z = diag(y) X, and two
-compiled loops over the runs. Coordinate descent moves one weight, so its margins change by one
-column: it needs the first product only every :data:`REFRESH` steps, against rounding.
+A step is two matrix products for each data set, ``W Z'`` and ``E Z`` with Z = diag(y) X and E the
+weights of the points, and two compiled loops over the runs. Coordinate descent moves one weight, so
+its margins change by one column: it needs the first product only every :data:`REFRESH` steps,
+against rounding.
 
 A run's bits depend on that run alone: Z is padded with zeros to a multiple of 16 on both sides and
 the rows of every data set to a multiple of 4. On the processors tried, a row of such a product does
@@ -52,7 +53,7 @@ class Dense:
         spans, slots = _blocks(of_run)
         rows = max(stop for _, _, stop in spans)
         w, grads = (theta.new_zeros(rows, self.z.shape[-1]) for _ in range(2))
-        margins, shares = (theta.new_zeros(rows, self.z.shape[-2]) for _ in range(2))
+        margins, weights = (theta.new_zeros(rows, self.z.shape[-2]) for _ in range(2))
         moving = w if plan.depth == 0 else theta.new_zeros(rows, p)
         kept = torch.zeros_like(moving)
         moving[slots, :p], kept[slots, :p], given.info[:, SLOT] = theta, best, slots
@@ -60,7 +61,7 @@ class Dense:
             margins[slots, :m] = state["margins"]
         zt = self.zt.numpy() if self.incremental else np.empty((0, 0, 0), dtype=self.z.numpy().dtype)
         g, bits, block = np.empty(max(m, 2 * d)), np.empty(m, dtype=np.int64), np.array(of_run)
-        w_, grads_, margins_, shares_ = w.numpy(), grads.numpy(), margins.numpy(), shares.numpy()
+        w_, grads_, margins_, weights_ = w.numpy(), grads.numpy(), margins.numpy(), weights.numpy()
         theta_, best_, info_, num_ = moving.numpy(), kept.numpy(), given.info.numpy(), given.num.numpy()
         for slot in slots.tolist():
             c.product_weight(theta_[slot], w_[slot], d, plan.depth)
@@ -70,9 +71,9 @@ class Dense:
             if not self.incremental or at % REFRESH == 0:
                 for k, start, stop in spans:
                     torch.mm(w[start:stop], self.zt[k], out=margins[start:stop])
-            c.shares(margins_, shares_, w_, *loss)
+            c.weigh(margins_, weights_, w_, *loss)
             for k, start, stop in spans:
-                torch.mm(shares[start:stop], self.z[k], out=grads[start:stop])
+                torch.mm(weights[start:stop], self.z[k], out=grads[start:stop])
             arrays = (grads_, theta_, w_, best_, margins_, zt, block, info_, num_, g)
             if not c.update(*arrays, *rule, float(at // plan.every), at, at < t + n):
                 break
