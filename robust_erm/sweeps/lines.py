@@ -23,12 +23,17 @@ def sweep_name(overrides: list[str]) -> str:
 
 
 def prepare() -> None:
-    """Let Hydra find the launcher of a checkout that is not installed, and the resolvers of conf/."""
+    """Let Hydra find the launcher of a checkout that is not installed, our sweepers, and the resolvers of conf/."""
+    from hydra.core.plugins import Plugins
     from omegaconf import OmegaConf
 
     launch = conf_dir().parent / "launch"
     if (launch / "hydra_plugins").is_dir() and str(launch) not in sys.path:
         sys.path.insert(0, str(launch))  # before the copy that an editable install has made
+    Plugins.instance()
+    from hydra_plugins.robust_erm_packed.optuna import register
+
+    register()
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
     OmegaConf.register_new_resolver("conf_dir", lambda: str(conf_dir()), replace=True)
 

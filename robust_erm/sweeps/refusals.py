@@ -32,9 +32,11 @@ def refused(error: BaseException, conf: Path) -> str | None:
         return f"{key} = {value}: several values are a sweep: add -m; one list is written '{key}=[{value}]'"
     if found := re.search(r"Could not find '([^']+)/([^'/]+)'|Could not find '([^']+)'", text):
         group, _, name = (found[3] or f"{found[1]}/{found[2]}").rpartition("/")
+        if (group, name) == ("hydra/sweeper", "optuna"):
+            return f"{group} = {name}: needs a plugin: pip install 'robust-erm[optuna]'"
         files = (conf / group).glob("**/*.yaml" if group == "experiment" else "*.yaml")
         names = sorted(p.relative_to(conf / group).with_suffix("").as_posix() for p in files)
-        names += ["basic"] if group == "hydra/launcher" else []
+        names += {"hydra/launcher": ["basic"], "hydra/sweeper": ["basic", "optuna"]}.get(group, [])
         return f"{group} = {name}: must be one of {', '.join(names)}{_suggestion(name, names)}"
     if found := re.search(r"You must specify '([^']+)'", text):
         return f"{found[1]}: must be given"

@@ -29,6 +29,7 @@ class PackedLauncher(Launcher):
 
     def __init__(self, workers: int | None = None, pack_size: int | None = None) -> None:
         self.workers, self.pack_size = workers, pack_size
+        self.aside: list[str] = []  # overrides of every point that change no result
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before ``launch``."""
@@ -49,7 +50,8 @@ class PackedLauncher(Launcher):
 
         state = Singleton.get_state()
         HydraConfig.instance().set_config(self.config)
-        configs = composed(self.hydra_context.config_loader, self.config, job_overrides)
+        given = [[*point, *self.aside] for point in job_overrides]
+        configs = composed(self.hydra_context.config_loader, self.config, given)
         folder = Path(str(self.config.hydra.sweep.dir))
         results = self._results(configs, job_overrides, folder)
         Singleton.set_state(state)
