@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class ConfigError(Exception):
@@ -46,6 +47,18 @@ def one_of(key: str, value: str, choices: Iterable[str]) -> None:
     """Raise :class:`ConfigError` unless ``value`` is among ``choices``; suggests the nearest."""
     names = list(choices)
     require(value in names, key, value, f"must be one of {', '.join(names)}{hint(value, names)}")
+
+
+def home(key: str, value: str) -> Path:
+    """``value`` as a path, with ``~`` for the user's home folder.
+
+    Raises:
+        ConfigError: there is none, as in some containers.
+    """
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise ConfigError(key, value, "there is no home folder here: write the path in full") from None
 
 
 def hint(word: str, words: list[str]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pooch
 
-from robust_erm.core.errors import ConfigError, require
+from robust_erm.core.errors import ConfigError, home, require
 from robust_erm.data import images
 from robust_erm.data.dataset import Array, Dataset
 
@@ -82,7 +82,7 @@ def load(folder: str | None, cache: str, url: str, part: str) -> tuple[Array, im
     """Images (n, 784) in [0, 1] and labels (n,) of ``part``, train or t10k."""
 
     def read(name: str) -> bytes:
-        return _local(Path(folder).expanduser(), name) if folder else _cached(Path(cache).expanduser(), url, name)
+        return _local(home("folder", folder), name) if folder else _cached(home("cache", cache), url, name)
 
     pixels, raw = read(f"{part}-images-idx3-ubyte"), read(f"{part}-labels-idx1-ubyte")
     _, n, height, width = struct.unpack(">4I", pixels[:16])
@@ -115,10 +115,10 @@ class MNIST(images.OfClasses):
         require(self.m >= 1, "m", self.m, "must be 1 or more")
         require(self.m_test is None or self.m_test >= 1, "m_test", self.m_test, "must be 1 or more, or null")
         folder = self.folder
-        require(folder is None or Path(folder).expanduser().is_dir(), "folder", folder, "is not a folder")
+        require(folder is None or home("folder", folder).is_dir(), "folder", folder, "is not a folder")
 
     def _load(self, part: str) -> tuple[Array, images.Labels]:
-        cache = str(Path(self.cache or pooch.os_cache("robust_erm") / "mnist").expanduser())
+        cache = str(home("cache", self.cache) if self.cache else pooch.os_cache("robust_erm") / "mnist")
         require(
             self.folder is not None or not cache.startswith("~"), "cache", cache, "there is no home; set data.cache"
         )

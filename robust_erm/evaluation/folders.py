@@ -52,6 +52,8 @@ def evaluate(folders: Sequence[str | Path], options: Options) -> tuple[list[dict
     if taken:
         say(f"{len(taken)} evaluations were there already, {made(taken, 'made')}; fresh=true makes them again", console)
     count, done = sum(map(len, jobs.values())), 0
+    if count:
+        say(f"{count} evaluations to make ...", console)
     with console.status("") as status:
         for name, members in jobs.items():
             for pack in plan.packs([run for _, run, _ in members], AT_ONCE, 1):

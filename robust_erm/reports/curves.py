@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from robust_erm.reports.style import COLOURS, DASHES, PAGE, style
+from robust_erm.reports.style import COLOURS, DASHES, PAGE, over_steps, style
 
 LINES = 12  # in a figure; more cannot be told apart
 
@@ -48,7 +48,8 @@ def curves(table: pd.DataFrame, keys: list[str]) -> Figure:
                 if seeds.shape[1] > 1:
                     ax.fill_between(steps, seeds.min(axis=1), seeds.max(axis=1), color=colour, alpha=0.15, lw=0)
         for ax, column in zip(axes.flat, panels, strict=False):
-            ax.set(xscale="log", title=PANELS[column])
+            over_steps(ax)
+            ax.set_title(PANELS[column])
             if column.startswith("margin"):
                 _show_positive(ax)
             else:

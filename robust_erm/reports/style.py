@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,17 @@ COLUMN, PAGE = 3.35, 6.8  # inches: one column of a paper, and two
 def style() -> AbstractContextManager[Any]:
     """8 pt, no box around the axes."""
     return plt.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False})
+
+
+def over_steps(ax: Axes) -> None:
+    """A log scale of steps, with step 0, drawn at 1/2, labelled so."""
+    ax.set_xscale("log")
+    last = max((float(np.max(line.get_xdata())) for line in ax.lines if np.size(line.get_xdata())), default=1.0)
+    powers = range(max(1, math.floor(math.log10(max(last, 1)))) + 1)
+    every = 1 if len(powers) <= 4 else 2
+    labels = [f"$10^{{{k}}}$" if k > 1 else str(10**k) for k in powers]
+    shown = [label if k % every == 0 else "" for k, label in zip(powers, labels, strict=True)]
+    ax.set_xticks([0.5, *(10.0**k for k in powers)], ["0", *shown])
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
@@ -55,7 +67,8 @@ def _say_cut_off(ax: Axes) -> None:
     for word, at, count in (("below", 0.04, int((values < low).sum())), ("above", 0.96, int((values > high).sum()))):
         if count:
             text = f"{count} of {len(ends)} lines end{'s' if count == 1 else ''} {word}"
-            ax.text(0.02, at, text, fontsize=6, color="0.3", va="center", transform=ax.transAxes)
+            box = {"facecolor": "white", "alpha": 0.8, "pad": 1, "lw": 0}
+            ax.text(0.02, at, text, fontsize=6, color="0.3", va="center", transform=ax.transAxes, bbox=box)
 
 
 def _end(points: Any) -> float | None:

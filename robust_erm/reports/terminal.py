@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import sys
@@ -19,6 +20,8 @@ from robust_erm.core.statistics import LEGEND, bracketed
 from robust_erm.reports.ends import loss
 from robust_erm.store.reading import Recorded
 
+if isinstance(sys.stdout, io.TextIOWrapper):  # a degree sign ends no command on a terminal without one
+    sys.stdout.reconfigure(errors="backslashreplace")
 console = Console(stderr=True)
 output = Console(width=None if sys.stdout.isatty() else 160)
 WIDE = 6  # config columns that fit

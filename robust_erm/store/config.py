@@ -134,6 +134,9 @@ class Run(Section):
         require(single, "dtype", self.dtype, "trainer.device=mps has no float64; use dtype=float32")
         known = METRIC.fullmatch(self.returns) is not None
         require(known, "returns", self.returns, "must be a final metric, such as test_robust_acc or margin_robust_l2")
+        for key, path in (("output_dir", self.output_dir), ("run_dir", self.run_dir)):
+            full = "is a folder of that name: shells expand ~ only where a word begins; write $HOME instead"
+            require(path is None or not str(path).startswith("~"), key, path, full)
         at_most("measure_per_decade", self.measure_per_decade, 100_000)
         check_fits(self)
 

@@ -11,6 +11,7 @@ import ast
 import dataclasses
 import hashlib
 import importlib.util
+import os
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
@@ -73,7 +74,7 @@ def _files(part: Any) -> Fingerprint:
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)
         if isinstance(value, str) and value and field.metadata.get("identity", True):
-            path = Path(value).expanduser()
+            path = Path(os.path.expanduser(value))  # which leaves it as it is where there is no home folder
             if path.is_file():
                 stat = path.stat()
                 found[f"file {value}"] = _of_file(str(path), stat.st_mtime_ns, stat.st_size)

@@ -59,6 +59,8 @@ def refused(error: BaseException, conf: Path) -> str | None:
 def _grammar(override: str) -> str:
     """How such an override is written instead."""
     key, _, value = override.partition("=")
+    if value.startswith("~"):
+        return f"write $HOME{value[1:]} for a folder of your own"
     if any(c in value for c in "([#={}: "):
         return f"quote what has ( [ {{ # = : or spaces in it: '{key}=\"{value}\"'"
     return "write key=value, lists as key=[a,b]"

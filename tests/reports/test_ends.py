@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,11 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from shell import ROOT
 
 from robust_erm.core.statistics import LEGEND, bracketed, interval
 from robust_erm.papers.claims import above, within
 from robust_erm.reports.ends import differ, loss, losses
-from robust_erm.reports.style import save
+from robust_erm.reports.style import over_steps, save
 from robust_erm.reports.tables import grouped
 from robust_erm.reports.terminal import show
 
@@ -104,3 +108,21 @@ def test_axes_say_which_lines_they_cut_off(tmp_path: Path) -> None:
     ax.plot(np.arange(3), np.arange(3))
     save(figure, tmp_path / "figure")
     assert not ax.texts
+
+
+def test_step_0_is_labelled() -> None:
+    for last, labels in ((1, ["0", "1"]), (300, ["0", "1", "10", "$10^{2}$"]), (10**5, ["0", "1", "", "$10^{2}$"])):
+        figure, ax = plt.subplots()
+        ax.plot([0.5, 1, last], [0, 1, 2])
+        over_steps(ax)
+        assert ax.get_xticks()[0] == 0.5
+        assert [label.get_text() for label in ax.get_xticklabels()][: len(labels)] == labels
+        plt.close(figure)
+
+
+def test_no_sign_ends_a_command_on_a_plain_terminal() -> None:
+    line = "from robust_erm.reports.terminal import say, show_claims; from robust_erm.papers.claims import stated;"
+    line += "say('5\u00b0 \u221e'); show_claims([stated('a', 'b', '5\u00b0', True)])"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", line], env=environment, capture_output=True, text=True, check=True)
+    assert "5\\xb0 \\u221e" in done.stdout

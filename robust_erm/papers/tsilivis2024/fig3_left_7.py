@@ -24,7 +24,7 @@ from robust_erm.papers.claims import Claim
 from robust_erm.papers.reproduced import parameters
 from robust_erm.papers.tsilivis2024 import fig3_left_7_claims as nets_claims
 from robust_erm.papers.tsilivis2024.fig3_left_7_claims import LONG, PAPER, UNIT
-from robust_erm.reports.style import COLOURS, PAGE, style
+from robust_erm.reports.style import COLOURS, PAGE, over_steps, style
 from robust_erm.reports.tables import read_curves
 from robust_erm.store.reading import run_of
 from robust_erm.training.problem import draw
@@ -153,7 +153,8 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             row[0].set_ylabel(rf"$\epsilon$ = {eps:g}" + "\n(robust) accuracy")
             row[-1].set_ylabel("margin / greatest")
         for ax in axes.flat:
-            ax.set(xscale="log", xlim=(0.4, 1.2 * table["step"].max()))
+            over_steps(ax)
+            ax.set_xlim(0.4, 1.2 * table["step"].max())
         for ax in axes[-1]:
             ax.set_xlabel("step")
         titles = ["GD and SD", "other geometries", "robust margin over own norm"]

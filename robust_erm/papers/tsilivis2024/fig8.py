@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from robust_erm.papers.claims import Claim, above
-from robust_erm.reports.style import COLOURS, PAGE, style
+from robust_erm.reports.style import COLOURS, PAGE, over_steps, style
 from robust_erm.reports.tables import read_curves
 
 
@@ -48,7 +48,7 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
                         ax.plot(steps, seeds.mean(axis=1), dash, color=colours[str(name)], lw=1.1)
                         low, high = seeds.min(axis=1), seeds.max(axis=1)
                         ax.fill_between(steps, low, high, color=colours[str(name)], alpha=0.15, lw=0)
-                ax.set_xscale("log")
+                over_steps(ax)
                 ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         for ax, m in zip(axes[0], sizes, strict=True):
             ax.set_title(f"m = {m}")

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from robust_erm.core.margins import name_of
 from robust_erm.papers.claims import Claim, every
-from robust_erm.reports.style import COLOURS, DASHES, PAGE, style
+from robust_erm.reports.style import COLOURS, DASHES, PAGE, over_steps, style
 from robust_erm.reports.tables import read_curves
 
 NORM = "optimizer.r"
@@ -49,7 +49,8 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
                 dash = DASHES[starts.index(run["model.init_scale"].iloc[0])]
                 ax.plot(run["step"].clip(lower=0.5), (1 - run["ratio"]).clip(lower=1e-6), dash, color=colour, lw=0.9)
             ax.axhline(0.01, color="0.6", lw=0.6)
-            ax.set(xscale="log", yscale="log", xlabel="step", title=rf"threat $\ell_{{{_name(p)}}}$", ylim=(None, 1.2))
+            over_steps(ax)
+            ax.set(yscale="log", xlabel="step", title=rf"threat $\ell_{{{_name(p)}}}$", ylim=(None, 1.2))
         axes[0, 0].set_ylabel(r"1 - robust margin per $\|w\|_r$ / greatest")
         handles = [
             Line2D([], [], color=COLOURS[k], label=rf"r = {_name(r)}".replace(r"\infty", "∞"))
