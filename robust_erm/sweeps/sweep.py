@@ -17,7 +17,8 @@ import torch
 
 from robust_erm.reports.live import View
 from robust_erm.reports.report import Failure, Result
-from robust_erm.reports.terminal import console
+from robust_erm.reports.terminal import console, say
+from robust_erm.store import locks
 from robust_erm.store.config import Run
 from robust_erm.store.identity import title
 from robust_erm.store.locks import Held
@@ -90,6 +91,7 @@ class Sweep:
     def __init__(self, runs: Sequence[Run], workers: int | None, size: int | None) -> None:
         self.results: dict[str, Result] = {}
         self.held: list[Run] = []
+        self.holders: set[str] = set()
         self.full = ""
         todo = []
         for run in runs:
@@ -98,6 +100,7 @@ class Sweep:
                 todo.append(run)
             else:
                 self.results[run.id] = summary
+                locks.clear(folder_of(run))  # of one that was killed between its summary and the end
         self.found = Counter(str(summary["status"]) for summary in self.results.values() if isinstance(summary, dict))
         self.size, self.asked, self.todo = size, workers, todo
         self.jobs: deque[Job] = deque()
@@ -193,6 +196,7 @@ class Sweep:
             for run, result in zip(job.runs, event.value, strict=True):
                 if isinstance(result, Held):
                     self.held.append(run)
+                    self._tell(result)
                 else:
                     self.results[run.id] = result
                     outcomes[str(result["status"])] += 1
@@ -202,6 +206,14 @@ class Sweep:
             outcomes = self._died(job, event.value)
         self.view.stop(job.number, outcomes)
         self.view.packs = self.view.packs_done + len(self.jobs) + len(self.view.running)
+
+    def _tell(self, held: Held) -> None:
+        """Say whom this sweep waits for, once each."""
+        if held.by not in self.holders:
+            self.holders.add(held.by)
+            what = f"{held.by} trains it, by its lock {held.lock}"
+            patience = f"who shows no life for {locks.PATIENCE:.0f} s is taken over; removing that file does so now"
+            say(f"{held.lock.parent.name}: {what}; {patience}", console)
 
     def _failed(self, job: Job, said: dict[str, Any]) -> Counter[str]:
         """A pack that raised: its halves again, down to the run that is to blame."""

@@ -64,7 +64,7 @@ def train_pack(
         for i, folder in enumerate(folders):
             folder.path.mkdir(parents=True, exist_ok=True)
             if (other := locks.acquire(folder.path)) is not None:
-                results[i] = Held(other)
+                results[i] = other
                 continue
             mine.append(i)
             if (summary := folder.read_summary()) is not None:
@@ -74,10 +74,11 @@ def train_pack(
             _require_ours(folders[i], kept)
         # who stands where: the step, and whether training had ended there
         places = {i: (kept["run"]["t"], kept["run"]["status"]) if kept else (0, RUNNING) for i, kept in resumed.items()}
-        for place in sorted(set(places.values())):
-            members = [i for i in resumed if places[i] == place]
-            fit = _Fit([folders[i] for i in members], [resumed[i] for i in members], place[0], device, cores)
-            results |= dict(zip(members, fit.run(report, stop), strict=True))
+        with locks.beating([folders[i].path for i in resumed]):
+            for place in sorted(set(places.values())):
+                members = [i for i in resumed if places[i] == place]
+                fit = _Fit([folders[i] for i in members], [resumed[i] for i in members], place[0], device, cores)
+                results |= dict(zip(members, fit.run(report, stop), strict=True))
     finally:
         for i in mine:
             locks.release(folders[i].path)

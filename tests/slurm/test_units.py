@@ -243,7 +243,8 @@ def test_locks_of_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / f"{locks.LOCK}1").write_text(json.dumps(held))
         fake(tmp_path / "bin", "squeue", f"echo {state}")
         queue._answers.clear()
-        assert locks.acquire(folder) == ("process 1 on elsewhere (job 12)" if holds else None)
+        assert locks.holder(folder) == ("process 1 on elsewhere (job 12)" if holds else None)
+        assert (locks.acquire(folder) is not None) == holds
         if not holds:
             locks.release(folder)
             assert list(folder.iterdir()) == []
@@ -306,7 +307,8 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> folders.SlurmSweep
     facts = {"job": "12", "name": "x", "tasks": [2, 2], "steps": [9, 9], "code": "c", "revision": "r", "settings": {}}
     files.write_json(made.path / "1" / "submission.json", facts)
     for k in (0, 1):
-        work = {"runs": [{"id": i} for i in ids[2 * k : 2 * k + 2]]}
+        runs = [{"id": i, "config": {}, "margin": None} for i in ids[2 * k : 2 * k + 2]]
+        work = {"code": "c", "max_requeues": 3, "poll": 1.0, "runs": runs}
         files.write_json(folders.Submission(made.path / "1").work(k), work)
     return made
 
@@ -337,7 +339,9 @@ def test_how_a_sweep_stands(sweep: folders.SlurmSweep, monkeypatch: pytest.Monke
     assert [ending(task) for task in standing.dead] == ["OUT_OF_MEMORY, exit 0:125 on n1, after 2 requeues"]
     forgotten = stands(monkeypatch, sweep, {"12_1": Seen("PENDING")}, {"12_0": Seen("TIMEOUT", code="0:0")})
     assert [ending(task) for task in forgotten.dead] == ["TIMEOUT"]
-    said = {"state": "done", "failures": {"d": {"cause": "ValueError: no", "traceback": ""}}, "held": ["c"]}
+    failures = {"d": {"cause": "ValueError: no", "traceback": ""}}
+    said = {"state": "done", "failures": failures, "held": ["c"], "results": [], "notes": [], "attempts": []}
+    said |= {"restarts": 0, "progress": {}}
     files.write_json(folders.Submission(sweep.path / "1").said(1), said)
     standing = stands(monkeypatch, sweep, {"12_0": dead["12_0"]})
     assert standing.results["d"].cause == "ValueError: no"
