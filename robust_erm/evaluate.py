@@ -48,18 +48,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from robust_erm.evaluation.folders import evaluate
     from robust_erm.evaluation.options import parsed
     from robust_erm.evaluation.table import show
+    from robust_erm.reports.terminal import told
 
     try:
         folders, options = parsed(given)
         found, failed = evaluate(folders, options)
     except ConfigError as error:
-        print(f"robust_erm: {error}", file=sys.stderr)
-        return 2
+        return told([str(error)], 2)
     if found:
         show(found, folders, options)
-    for line in failed:
-        print(f"robust_erm: {line}", file=sys.stderr)
-    return 1 if failed else 0
+    return told(failed, 1 if failed else 0, most=20)
 
 
 def command() -> None:

@@ -5,7 +5,6 @@ python -m robust_erm.gallery outputs/reproduced --scale paper --out outputs/gall
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +14,12 @@ from robust_erm.papers.gallery import FIRST, page, picture, read_claims, refresh
 from robust_erm.reports.terminal import told
 from robust_erm.store.files import Damaged, write_output
 from robust_erm.store.reading import found_below
-from robust_erm.store.source import version
+from robust_erm.sweeps.exits import Parser, ended_cleanly
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="robust_erm.gallery", description="What has been reproduced, as one page.")
-    parser.add_argument("--version", action="version", version=version())
+    parser = Parser(prog="robust_erm.gallery", description="What has been reproduced, as one page.")
     parser.add_argument("folder", type=Path, nargs="?", default=Path("outputs/reproduced"))
     parser.add_argument("--scale", default="paper", help="of the experiments shown")
     parser.add_argument("--out", type=Path, required=True, help="folder for README.md and the pictures")
@@ -63,5 +61,11 @@ def _whole(folder: Path, damaged: list[str]) -> bool:
     return True
 
 
+def command() -> None:
+    """The console command ``robust-erm-gallery``."""
+    with ended_cleanly():
+        sys.exit(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

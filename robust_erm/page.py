@@ -5,7 +5,6 @@ python -m robust_erm.page outputs --where optimizer=sd --out page.html
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,13 +15,12 @@ from robust_erm.reports.query import where
 from robust_erm.reports.tables import load, with_curves
 from robust_erm.reports.terminal import told
 from robust_erm.store.files import write_output
-from robust_erm.store.source import version
+from robust_erm.sweeps.exits import Parser, ended_cleanly
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="robust_erm.page", description="One self-contained HTML page of many runs.")
-    parser.add_argument("--version", action="version", version=version())
+    parser = Parser(prog="robust_erm.page", description="One self-contained HTML page of many runs.")
     parser.add_argument("paths", nargs="*", default=["outputs"], help="run folders, folders of them, sweeps' folders")
     parser.add_argument("--where", nargs="+", default=[], metavar="KEY=VALUE", help="keep runs with this config")
     parser.add_argument("--out", type=Path, default=Path("page.html"), help="the page (default: page.html)")
@@ -50,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def command() -> None:
     """The console command ``robust-erm-page``."""
-    sys.exit(main())
+    with ended_cleanly():
+        sys.exit(main())
 
 
 if __name__ == "__main__":

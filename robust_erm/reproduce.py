@@ -44,8 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         claims, folder, complete = reproduce(name, scales[-1], [o for o in overrides if not o.startswith("scale=")])
     except ConfigError as error:
-        print(f"robust_erm: {error}", file=sys.stderr)
-        return 2
+        from robust_erm.reports.terminal import told
+
+        return told([str(error)], 2)
     from robust_erm.reports.terminal import show_claims
 
     show_claims(claims)

@@ -5,7 +5,6 @@ python -m robust_erm.results outputs --where optimizer=sd eps=0.2 --csv table.cs
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,15 +15,14 @@ from robust_erm.reports.query import as_parquet, known, where
 from robust_erm.reports.tables import load, read_curves, varying
 from robust_erm.reports.terminal import WIDE, folders, say, show, told
 from robust_erm.store.files import write_output
-from robust_erm.store.source import version
+from robust_erm.sweeps.exits import Parser, ended_cleanly
 
 __all__ = ["load", "read_curves", "where"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="robust_erm.results", description="Run folders as one table.")
-    parser.add_argument("--version", action="version", version=version())
+    parser = Parser(prog="robust_erm.results", description="Run folders as one table.")
     parser.add_argument("paths", nargs="*", default=["outputs"], help="run folders, or folders of them")
     parser.add_argument("--where", nargs="+", default=[], metavar="KEY=VALUE", help="keep runs with this config")
     parser.add_argument("--columns", nargs="+", default=[], metavar="COLUMN", help="show these, not what differs")
@@ -59,7 +57,8 @@ def _nothing(damaged: list[str]) -> str:
 
 def command() -> None:
     """The console command ``robust-erm-results``."""
-    sys.exit(main())
+    with ended_cleanly():
+        sys.exit(main())
 
 
 if __name__ == "__main__":

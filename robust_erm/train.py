@@ -33,8 +33,9 @@ def _require_known_flags() -> None:
     except Refused as error:
         between = "unrecognized arguments" in str(error) and "=" in str(error)
         advice = "put -m and other flags before the overrides" if between else "--help shows what there is"
-        print(f"robust_erm: {error}; {advice}", file=sys.stderr)
-        raise SystemExit(2) from None
+        from robust_erm.reports.terminal import told
+
+        raise SystemExit(told([f"{error}; {advice}"], 2)) from None
 
 
 def main() -> None:

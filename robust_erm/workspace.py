@@ -5,7 +5,6 @@ python -m robust_erm.workspace --entity me --out workspace.json
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -14,9 +13,10 @@ from typing import Any
 
 from robust_erm.core.errors import ConfigError, require
 from robust_erm.reports.tables import flat
+from robust_erm.reports.terminal import told
 from robust_erm.reports.workspace import build, check, keys_of, spec_of
 from robust_erm.store.files import write_json
-from robust_erm.store.source import version
+from robust_erm.sweeps.exits import Parser, ended_cleanly
 
 
 def sent() -> set[tuple[str, str]]:
@@ -43,8 +43,7 @@ def sent() -> set[tuple[str, str]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="robust_erm.workspace", description="The W&B workspace of the project.")
-    parser.add_argument("--version", action="version", version=version())
+    parser = Parser(prog="robust_erm.workspace", description="The W&B workspace of the project.")
     parser.add_argument("--entity", help="user or team; default: that of the login")
     parser.add_argument("--project", default="robust-erm", help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("workspace.json"), help="the spec; default: %(default)s")
@@ -60,8 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.save:
             _save(workspace)
     except ConfigError as error:
-        print(f"robust_erm: {error}", file=sys.stderr)
-        return 2
+        return told([str(error)], 2)
     return 0
 
 
@@ -78,7 +76,8 @@ def _save(workspace: Any) -> None:
 
 def command() -> None:
     """The console command ``robust-erm-workspace``."""
-    sys.exit(main())
+    with ended_cleanly():
+        sys.exit(main())
 
 
 if __name__ == "__main__":

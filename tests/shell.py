@@ -46,3 +46,10 @@ def same_results(a: Path, b: Path) -> int:
 
 def has_checkpoint(cwd: Path) -> bool:
     return any(cwd.glob("outputs/*/checkpoint.pt"))
+
+
+def fake(path: Path, name: str, script: str) -> None:
+    """A command of that name, a script of the shell, in the folder ``path``."""
+    path.mkdir(exist_ok=True)
+    (path / name).write_text(f"#!/bin/sh\n{script}\n")
+    (path / name).chmod(0o755)

@@ -12,7 +12,7 @@ from rich.table import Table
 from robust_erm.core.statistics import LEGEND, interval
 from robust_erm.evaluation.options import Options
 from robust_erm.reports.tables import load, varying
-from robust_erm.reports.terminal import WIDE, cell, output, say
+from robust_erm.reports.terminal import WIDE, cell, output, safe, say
 
 
 def show(found: Sequence[dict[str, Any]], folders: Sequence[str | Path], options: Options) -> None:
@@ -30,7 +30,7 @@ def show(found: Sequence[dict[str, Any]], folders: Sequence[str | Path], options
     parts = [part for part in ("train", "test") if f"{part}_attacked" in rows]
     table = Table(show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold")
     for heading in (*shown, *last, "runs"):
-        table.add_column(heading.replace(*((" at", "\nat") if given else ("trained at ", ""))))
+        table.add_column(safe(heading).replace(*((" at", "\nat") if given else ("trained at ", ""))))
     columns = [f"{part}_{kind}" for part in parts for kind in ("clean", "after_train", "certified", "attacked")]
     for column in columns:
         table.add_column(column.replace("_", "\n", 1).replace("after_train", "own attack"), justify="right")

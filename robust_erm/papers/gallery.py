@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.image import imread
+
+from robust_erm.core.errors import first_line
 from robust_erm.core.statistics import LEGEND
 from robust_erm.papers.claims import FAILS, HOLDS, UNDECIDED
 from robust_erm.reports.live import duration
@@ -51,8 +55,10 @@ def picture(folder: Path) -> bytes:
         data = read_bytes(path)
     except FileNotFoundError:
         raise Damaged(path, "is missing") from None
-    if not data.startswith(b"\x89PNG"):
-        raise Damaged(path, "is no PNG")
+    try:
+        imread(io.BytesIO(data), format="png")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise Damaged(path, f"is no whole PNG ({first_line(error)})") from None
     return data
 
 

@@ -44,12 +44,12 @@ def say(text: str, to: Console = output) -> None:
     to.print(plain(text), soft_wrap=True, highlight=False, markup=False)
 
 
-def told(lines: Sequence[str], status: int) -> int:
-    """Say what went wrong, a line each on standard error, ten at the most; returns ``status``."""
-    for line in lines[:10]:
-        print(f"robust_erm: {plain(line)}", file=sys.stderr)
-    if len(lines) > 10:
-        print(f"robust_erm: ... and {len(lines) - 10} more", file=sys.stderr)
+def told(lines: Sequence[str], status: int, most: int = 4) -> int:
+    """Say what went wrong, a line each on standard error, ``most`` of them; returns ``status``."""
+    for line in lines[:most]:
+        print(f"robust_erm: {plain(line):.500}", file=sys.stderr)
+    if len(lines) > most:
+        print(f"robust_erm: ... and {len(lines) - most} more", file=sys.stderr)
     return status
 
 

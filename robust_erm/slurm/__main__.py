@@ -5,7 +5,6 @@ python -m robust_erm.slurm status|watch|collect|cancel|resume outputs/sweeps/<sw
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from robust_erm.store.config import resolve
 from robust_erm.store.files import write_json
 from robust_erm.store.trust import require_trusted
 from robust_erm.sweeps.earlier import settled
+from robust_erm.sweeps.exits import Parser, ended_cleanly
 from robust_erm.training import contracts
 
 
@@ -75,7 +75,7 @@ def collect(sweep: SlurmSweep) -> int:
 def watch(sweep: SlurmSweep) -> int:
     """Wait with a live view, then collect."""
     submissions = sweep.submissions()
-    poll = submissions[-1].facts["settings"]["poll"] if submissions else 10.0
+    poll = submissions[-1].whole["settings"].get("poll", 10.0) if submissions else 10.0
     return int(any(isinstance(result, Failure) for result in follow(sweep, poll, quiet=False)))
 
 
@@ -122,14 +122,14 @@ def resume(sweep: SlurmSweep, changes: list[str], yes: bool = False) -> int:
     previous = sweep.submissions()
     require(bool(previous), "folder", sweep.folder, "nothing has been submitted yet")
     _require_owned(sweep)
-    facts = previous[-1].facts
+    facts = previous[-1].whole
     stored = settings(facts["settings"])
     ours = [change for change in changes if not change.startswith(("stale=", "trust="))]
     chosen = changed(stored, ours)
     _require_agreed(stored, chosen, yes)
     own = dict(change.split("=", 1) for change in changes if change not in ours)
     standing = Watch(sweep).look(patient=False)
-    works = [s.work(k) for s in previous for k in range(len(s.facts["tasks"]))]
+    works = [s.work(k) for s in previous for k in range(len(s.whole["tasks"]))]
     configs = {entry["id"]: (entry, path) for path in works for entry in read_work(path)["runs"]}
     runs = []
     for point in standing.points:
@@ -172,8 +172,7 @@ def sweeps(outputs: Path) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="robust_erm.slurm", description="Sweeps on a SLURM cluster.")
-    parser.add_argument("--version", action="version", version=source.version())
+    parser = Parser(prog="robust_erm.slurm", description="Sweeps on a SLURM cluster.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     says = {
         "status": "every task; without a folder, all sweeps below outputs/",
@@ -212,7 +211,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def command_line() -> None:
     """The console command ``robust-erm-slurm``."""
-    sys.exit(main())
+    with ended_cleanly():
+        sys.exit(main())
 
 
 if __name__ == "__main__":

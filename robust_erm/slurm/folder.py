@@ -91,6 +91,14 @@ class Submission:
         """submission.json: job, name, tasks and steps (runs and most steps of each), settings, code, revision."""
         return read_submission(self.path / "submission.json")
 
+    @property
+    def whole(self) -> dict[str, Any]:
+        """The same; raises :class:`Damaged` where there is no submission.json: it was killed while it was submitted."""
+        facts = self.facts
+        if not facts:
+            raise Damaged(self.path / "submission.json", "is missing; submit the line again")
+        return facts
+
     def job_of(self, facts: dict[str, Any], number: int) -> str:
         """What SLURM calls task ``number``."""
         return str(facts["job"]) + (f"_{number}" if len(facts["tasks"]) > 1 else "")

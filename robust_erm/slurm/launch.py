@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from robust_erm.core.errors import ConfigError, require
 from robust_erm.reports.report import Result
-from robust_erm.reports.terminal import console, output, say
+from robust_erm.reports.terminal import console, output, say, told
 from robust_erm.slurm import sbatch, submit
 from robust_erm.slurm.conclude import command, conclude
 from robust_erm.slurm.folder import SlurmSweep
@@ -58,8 +57,7 @@ def launch(
             say("all that is missing has been submitted before, and is under way", console)
     except ConfigError as error:
         leave_nothing(folder)
-        print(f"robust_erm: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(told([str(error)], 2)) from None
     if chosen.detach and (todo or under_way):
         leave(sweep)
         raise SystemExit(0)

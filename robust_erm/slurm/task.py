@@ -20,6 +20,7 @@ from robust_erm.slurm.folder import Submission, read_said, read_work
 from robust_erm.store.files import write_json
 from robust_erm.store.queue import this_job
 
+FUTILE = 3  # starts in a row that took no step, after which a task does not try again
 AGAIN = 75  # exit status of a task that was told to end and wants to go on later (EX_TEMPFAIL)
 
 
@@ -37,8 +38,8 @@ class Share:
         signal.signal(signal.SIGTERM, _asked_to_end)
         try:
             state = Work(Path(self.folder), self.number).run()
-        except KeyboardInterrupt:  # before anything was trained
-            state = "stopped"
+        except KeyboardInterrupt:  # before anything was begun; it does not come again
+            state = Work(Path(self.folder), self.number).end_at_once()
         if state == "stopped":
             sys.stdout.flush()
             os._exit(AGAIN)  # before submitit writes a result: SLURM may end this process any moment
@@ -58,6 +59,7 @@ class Work:
         self.given, self.path = read_work(submission.work(number)), submission.said(number)
         self.job, self.restarts = this_job() or ("", 0)
         self.earlier = read_said(self.path)
+        self.sweep: Any = None
         self.word = {
             "state": "running",
             "job": self.job,
@@ -75,24 +77,43 @@ class Work:
         if self.earlier.get("state") == "done":
             print("this task had finished; nothing to do", flush=True)
             return "done"
-        attempt = {
-            "node": os.environ.get("SLURMD_NODENAME", socket.gethostname()),
-            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
-            "restarts": self.restarts,
-            "began": time.time(),
-        }
-        self.word["attempts"] = [*self.word["attempts"], attempt]
         state = "done"
         try:
-            self._say()
+            self._begin()
             self._train()
         except (KeyboardInterrupt, SystemExit):
             state = self._stopped()
         except Exception as error:
             self._failed(error)
-        attempt["ended"] = time.time()
+        return self._end(state)
+
+    def end_at_once(self) -> str:
+        """For an attempt that was told to end before :meth:`run` had begun."""
+        if self.earlier.get("state") == "done":
+            return "done"
+        self._begin()
+        return self._end(self._stopped())
+
+    def _begin(self) -> None:
+        attempt = {
+            "node": os.environ.get("SLURMD_NODENAME", socket.gethostname()),
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+            "restarts": self.restarts,
+            "began": time.time(),
+            "steps": 0,
+        }
+        self.word["attempts"] = [*self.word["attempts"], attempt]
+        self._say()
+
+    def _end(self, state: str) -> str:
+        self.word["attempts"][-1]["ended"] = time.time()
         self._say(state=state)
         return state
+
+    def _steps(self) -> int:
+        """Steps that all runs together have taken in this attempt."""
+        view = getattr(self.sweep, "view", None)
+        return int(view.totals()["steps"]) if view is not None else 0
 
     def _train(self) -> None:
         from robust_erm.reports.report import Failure
@@ -117,7 +138,7 @@ class Work:
             self._give_up()
             return
         self._look_at_gpus(runs[0])
-        sweep = Sweep(runs, given["workers"], given["pack_size"])
+        sweep = self.sweep = Sweep(runs, given["workers"], given["pack_size"])
         results = sweep.train(lambda *args: _told(self, given["poll"], *args), wait=False)
         if sweep.todo:
             self.word["progress"] = _plain(sweep.view)
@@ -137,6 +158,16 @@ class Work:
 
     def _stopped(self) -> str:
         """After the workers have left checkpoints."""
+        if self.word["attempts"]:
+            self.word["attempts"][-1]["steps"] = self._steps()
+        last = self.word["attempts"][-FUTILE:]
+        if len(last) == FUTILE and not any(attempt.get("steps", 1) for attempt in last):
+            why = f"{FUTILE} starts in a row were told to end before a step was taken"
+            advice = (
+                "ask for more hydra.launcher.time, or less hydra.launcher.warning (SLURM may send it a minute early)"
+            )
+            self._fail_all(f"{why}: {advice}; resume goes on", "")
+            return "done"
         if self.restarts >= self.given["max_requeues"]:
             self._give_up()
             return "done"

@@ -66,12 +66,12 @@ def write_output(option: str, path: Path, data: bytes) -> None:
     """Write what a user asked for, whole; raises :class:`ConfigError` where that cannot be."""
     parent = path.absolute().parent
     require(str(path) not in ("", "."), option, repr(str(path)), "must name a file")
-    require(parent.is_dir(), option, path, "its folder is missing")
-    require(not path.is_dir(), option, path, "is a folder; name a file")
     try:
+        require(parent.is_dir(), option, path, "its folder is missing")
+        require(not path.is_dir(), option, path, "is a folder; name a file")
         write_whole(path, data)
     except OSError as error:
-        raise ConfigError(option, path, f"cannot be written: {error.strerror}") from None
+        raise ConfigError(option, f"{path!s:.80}", f"cannot be written: {error.strerror}") from None
 
 
 def read_bytes(path: Path) -> bytes:

@@ -9,6 +9,7 @@ user trusts by name (``trust=`` of a command, ROBUST_ERM_TRUST in the environmen
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 from robust_erm.store.files import Damaged
 from robust_erm.store.typed import BUILT
 
-ROOMS = ("data", "models", "objectives", "optimizers", "schedules", "attacks")
+# a name in one of our modules, and nothing that it has imported: robust_erm.data.mnist.os.system has one word too many
+_OURS = re.compile(r"robust_erm\.(?:objectives|(?:data|models|optimizers|schedules|attacks)\.\w+)\.\w+", re.ASCII)
 VARIABLE = "ROBUST_ERM_TRUST"
 
 
@@ -50,8 +52,7 @@ def require_trusted(content: Any, path: Path, modules: Iterable[str] = ()) -> No
 def _require_target(target: Any, path: Path, known: tuple[str, ...]) -> None:
     if not isinstance(target, str):
         raise Damaged(path, f"names a component by {type(target).__name__}, not by a dotted path")
-    ours = target.startswith(tuple(f"robust_erm.{room}." for room in ROOMS))
-    if ours or target in BUILT or any(target.startswith(f"{name}.") for name in known):
+    if _OURS.fullmatch(target) or target in BUILT or any(target.startswith(f"{name}.") for name in known):
         return
     module = target.rpartition(".")[0]
     advice = f"is not imported for a stored config; if you trust it: trust={module}, or {VARIABLE}={module}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ def check_all(configs: Iterable[Config], labels: Sequence[str], elsewhere: bool 
     """Resolve and check every config before anything is trained; ``elsewhere``: devices are not looked for.
 
     Raises:
-        SystemExit: status 2, after one line for each bad point (at most ten are shown).
+        SystemExit: status 2, after one line for each fault, with the points that have it (some are shown).
     """
     many = len(labels) > 1
     with checking() as tick:
@@ -45,32 +44,41 @@ def check_all(configs: Iterable[Config], labels: Sequence[str], elsewhere: bool 
                 try:
                     radii(run)
                 except ConfigError as error:
-                    faults.append(_labelled(error, labelled[run.id], many))
+                    faults.append((str(error), labelled[run.id]))
                 except ArithmeticError:
                     pass  # that run alone fails, by its name
     for parent in {folder_of(run).parent for run in runs} if not faults else ():
         try:
             parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            faults.append(f"output_dir = {parent}: cannot be made ({error.strerror}); choose another folder")
+            faults.append((f"output_dir = {parent}: cannot be made ({error.strerror}); choose another folder", ""))
     if faults:
-        told(faults, 2)
+        told(_said(faults, len(labels)), 2)
         if many:
             told([f"{len(faults)} of {len(labels)} points are not valid; nothing was trained"], 2)
         raise SystemExit(2)
     return runs
 
 
-def _labelled(error: ConfigError, label: str, many: bool) -> str:
-    return f"{error}" + (f"   [{label}]" if many else "")
+def _said(faults: Sequence[tuple[str, str]], points: int) -> list[str]:
+    """A line for each fault, and where it is: a point, some, or all of them."""
+    found: dict[str, list[str]] = {}
+    for fault, label in faults:
+        found.setdefault(fault, []).append(label)
+    lines = []
+    for fault, labels in found.items():
+        others = f", and {len(labels) - 1} more" if len(labels) > 1 else ""
+        where = "all points" if len(labels) == points else f"{labels[0]}{others}"
+        lines.append(f"{fault}   [{where}]" if points > 1 and labels[0] else fault)
+    return lines
 
 
 def _resolved(
     configs: Iterable[Config], labels: Sequence[str], elsewhere: bool, tick: Callable[[str, bool], None]
-) -> tuple[list[Run], list[str], dict[str, str]]:
-    """The runs, a line for each fault, and the label of every run by its id."""
+) -> tuple[list[Run], list[tuple[str, str]], dict[str, str]]:
+    """The runs, each fault with the label of its point, and the label of every run by its id."""
     runs: list[Run] = []
-    faults: list[str] = []
+    faults: list[tuple[str, str]] = []
     owners: dict[Path, str] = {}
     places: dict[str, Path] = {}
     labelled: dict[str, str] = {}
@@ -92,7 +100,7 @@ def _resolved(
             labelled.setdefault(run.id, label)
             tick(f"checked {len(runs)} of {len(labels)} points", run.trainer.progress)
         except ConfigError as error:
-            faults.append(_labelled(error, label, len(labels) > 1))
+            faults.append((str(error), label))
     if len(owners) < len(runs):
         say(f"{len(runs)} points are {len(owners)} runs: some are the same", console)
     return runs, faults, labelled
@@ -127,8 +135,7 @@ def checked(
     except BaseException as error:
         leave_nothing(folder)
         if isinstance(error, ConfigError):
-            print(f"robust_erm: {error}", file=sys.stderr)
-            raise SystemExit(2) from None
+            raise SystemExit(told([str(error)], 2)) from None
         raise
 
 

@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from robust_erm.core.errors import ConfigError
+from robust_erm.core.errors import ConfigError, require
 from robust_erm.store.typed import contained
 
 Plain = dict[str, Any]
@@ -101,5 +101,13 @@ def _updated(config: DictConfig, overrides: list[Override]) -> DictConfig:
 
 
 def _with(node: Plain, path: list[str], value: Any) -> Plain:
-    """``node`` with the value at ``path`` replaced; what is not on the path is shared."""
-    return {**node, path[0]: value if len(path) == 1 else _with(node[path[0]], path[1:], value)}
+    """``node`` with the value at ``path`` replaced; what is not on the path is shared.
+
+    Raises:
+        ConfigError: another override has put a value where a mapping of options should be.
+    """
+    if len(path) == 1:
+        return {**node, path[0]: value}
+    inner = node.get(path[0])
+    require(isinstance(inner, dict), path[0], inner, f"has no {'.'.join(path[1:])}: it is a mapping of options")
+    return {**node, path[0]: _with(inner, path[1:], value)}  # type: ignore[arg-type]

@@ -5,14 +5,30 @@ Nothing heavy is imported here, so that Ctrl-C is heard from the first moment.
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
-from robust_erm.store.source import conf_dir
+from robust_erm.store.source import conf_dir, version
+
+
+class Parser(argparse.ArgumentParser):
+    """Arguments of a command: ``--version`` as everywhere, and what it refuses in one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if not options.get("prog", "").count(" "):  # not the parser of a verb
+            self.add_argument("--version", action="version", version=version())
+
+    def error(self, message: str) -> NoReturn:
+        """Status 2."""
+        from robust_erm.reports.terminal import told
+
+        raise SystemExit(told([f"{message}; --help shows what there is"], 2))
 
 
 def interrupted(*_: Any) -> None:
@@ -38,5 +54,6 @@ def ended_cleanly() -> Iterator[None]:
         line = refused(error, conf_dir())
         if line is None:
             raise
-        print(f"robust_erm: {line}", file=sys.stderr)
-        raise SystemExit(2) from None
+        from robust_erm.reports.terminal import told
+
+        raise SystemExit(told([line], 2)) from None

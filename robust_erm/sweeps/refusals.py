@@ -53,7 +53,17 @@ def refused(error: BaseException, conf: Path) -> str | None:
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         cause = f" ({str(error.__cause__).splitlines()[0]})" if error.__cause__ is not None else ""
         return f"{text.splitlines()[0] if text else type(error).__name__}{cause}"
+    if isinstance(error, TypeError) and "defaults_list" in _last_file(error):
+        return f"{' '.join(sys.argv[1:]):.100}: a group takes the name of one of its components (--help lists them)"
+    if "/hydra/" in _last_file(error) or "/omegaconf/" in _last_file(error):
+        return f"options: Hydra cannot make anything of them ({first_line(error)})"
     return None
+
+
+def _last_file(error: BaseException) -> str:
+    """Where an error was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return frames[-1].filename if frames else ""
 
 
 def _grammar(override: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shell import ROOT
+from shell import ROOT, fake
 
 from robust_erm.core.errors import ConfigError
 from robust_erm.slurm import __main__ as slurm
@@ -30,14 +30,6 @@ from robust_erm.store.identity import as_data
 from robust_erm.store.queue import Seen
 from robust_erm.store.run_folder import RunFolder
 from robust_erm.training import resources
-
-
-def fake(path: Path, name: str, script: str) -> None:
-    """A command of that name."""
-    path.mkdir(exist_ok=True)
-    (path / name).write_text(f"#!/bin/sh\n{script}\n")
-    (path / name).chmod(0o755)
-
 
 # ---- settings, script, refusals -------------------------------------------------------------------
 

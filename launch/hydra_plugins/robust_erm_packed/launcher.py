@@ -14,6 +14,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -96,6 +97,8 @@ class PackedSweeper(BasicSweeper):
     """Hydra's own sweeper; it leaves the checking of points to a launcher that checks them all itself."""
 
     def __init__(self, max_batch_size: int | None = None, params: Any = None) -> None:
+        if max_batch_size is not None and not (isinstance(max_batch_size, int) and max_batch_size >= 1):
+            raise HydraException(f"hydra.sweeper.max_batch_size = {max_batch_size}: must be 1 or more, or null")
         super().__init__(max_batch_size, params)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:

@@ -1,0 +1,102 @@
+"""Commands in a fork of this process, which has imported everything: hundreds of them in a minute."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from hydra.core.global_hydra import GlobalHydra
+
+import robust_erm.evaluate
+import robust_erm.gallery
+import robust_erm.page
+import robust_erm.reproduce
+import robust_erm.results
+import robust_erm.slurm.__main__
+import robust_erm.train
+import robust_erm.workspace
+
+for _module in ("evaluation.folders", "reports.report", "sweeps.run", "training.pack"):  # imported when called
+    import_module(f"robust_erm.{_module}")
+
+COMMANDS: dict[str, Callable[[], None]] = {
+    "train": robust_erm.train.main,
+    "evaluate": robust_erm.evaluate.command,
+    "results": robust_erm.results.command,
+    "page": robust_erm.page.command,
+    "gallery": robust_erm.gallery.command,
+    "reproduce": robust_erm.reproduce.command,
+    "workspace": robust_erm.workspace.command,
+    "slurm": robust_erm.slurm.__main__.command_line,
+}
+SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command did: exit status (None: it hung), and what it said."""
+
+    status: int | None
+    out: str
+    err: str
+
+    @property
+    def crashed(self) -> bool:
+        """A traceback on the terminal, or an end by a signal."""
+        return "Traceback (most recent call last)" in self.out + self.err or (self.status or 0) < 0
+
+
+def run(command: str, *arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> Done:
+    """``python -m robust_erm.<command> <arguments>`` in ``cwd``."""
+    with tempfile.TemporaryDirectory() as said:
+        streams = [Path(said) / name for name in ("out", "err")]
+        child = os.fork()
+        if child == 0:
+            _child(command, arguments, cwd, env or {}, streams)
+        status = _waited(child)
+        return Done(status, *(path.read_text(errors="replace") for path in streams))
+
+
+def _waited(child: int) -> int | None:
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        done, code = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(code)
+        time.sleep(0.005)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def _child(command: str, arguments: Sequence[str], cwd: Path, env: Mapping[str, str], streams: list[Path]) -> None:
+    status = 1
+    try:
+        os.setsid()
+        os.chdir(cwd)
+        os.environ.update(env)
+        for number, path in zip((1, 2), streams, strict=True):
+            os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        sys.stdin, sys.stdout, sys.stderr = (os.fdopen(k, mode) for k, mode in ((0, "r"), (1, "w"), (2, "w")))
+        sys.argv = [f"robust_erm.{command}", *arguments]
+        GlobalHydra.instance().clear()
+        try:
+            COMMANDS[command]()
+            status = 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
