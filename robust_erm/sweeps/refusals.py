@@ -123,7 +123,7 @@ def _instead(key: str, options: list[str], given: Sequence[tuple[str, str, str]]
     if near:
         return f" (did you mean {group}{dot}{near[0]}?)"
     if dot and beside:
-        component = next((f"{g}={v}" for g, _, v in given if g == group.partition(".")[0]), group)
+        component = next((f"{g}={v}" for g, _, v in reversed(given) if g == group.partition(".")[0]), group)
         return f": {component} has {', '.join(beside)}"
     return "; --cfg hydra shows all" if key.startswith("hydra.") else "; --cfg job shows all"
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from robust_erm.slurm import folder as folders
 from robust_erm.slurm import sbatch, submit
 from robust_erm.slurm.folder import ending
 from robust_erm.slurm.settings import changed, settings
-from robust_erm.slurm.task import AGAIN
+from robust_erm.slurm.task import AGAIN, FUTILE, Work
 from robust_erm.slurm.watch import Watch
 from robust_erm.store import files, locks, queue, source
 from robust_erm.store.config import Run, resolve
@@ -404,6 +405,39 @@ def test_a_file_that_is_replaced_while_it_is_read(tmp_path: Path, monkeypatch: p
     left[:] = [errno.ESTALE] * 9
     with pytest.raises(files.Damaged, match="Stale"):
         files.read_text(path)
+
+
+# ---- attempts of a task ---------------------------------------------------------------------------
+
+
+def test_starts_that_take_no_step_are_told(sweep: folders.SlurmSweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time limit that is shorter than the start would otherwise go round until max_requeues."""
+    submission = folders.Submission(sweep.path / "1")
+
+    def attempt(restarts: int, steps: int | None) -> str:
+        """One that is told to end after so many steps; None: before it has begun."""
+        monkeypatch.setattr("robust_erm.slurm.task.this_job", lambda: ("12_0", restarts))
+        work = Work(submission.path, 0)
+        if steps is None:
+            return work.end_at_once()
+
+        def train() -> None:
+            work.sweep = SimpleNamespace(view=SimpleNamespace(totals=lambda: {"steps": steps}))
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(work, "_train", train)
+        return work.run()
+
+    work = files.read_json(submission.work(0)) | {"max_requeues": 100}
+    files.write_json(submission.work(0), work)
+    ends = [0, None, 5, 0, 0, 7, 0, None, 0]
+    states = [attempt(k, steps) for k, steps in enumerate(ends)]
+    assert states == ["stopped"] * (len(ends) - 1) + ["done"]
+    said = folders.read_said(submission.said(0))
+    assert [a["steps"] for a in said["attempts"]] == [steps or 0 for steps in ends]
+    assert f"{FUTILE} starts in a row were told to end before a step was taken" in said["failures"]["a"]["cause"]
+    assert "hydra.launcher.time" in said["failures"]["b"]["cause"]
+    assert attempt(len(ends), 9) == "done", "it does not begin again"
 
 
 # ---- the job's shell ------------------------------------------------------------------------------
