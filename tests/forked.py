@@ -82,6 +82,7 @@ def _child(command: str, arguments: Sequence[str], cwd: Path, env: Mapping[str, 
     try:
         os.setsid()
         os.chdir(cwd)
+        sys.path.insert(0, str(cwd))  # as ``python -m`` has it
         os.environ.update(env)
         for number, path in zip((1, 2), streams, strict=True):
             os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)

@@ -50,6 +50,8 @@ def copied(results: Path, tmp_path: Path) -> Callable[[], Path]:
         count += 1
         place = tmp_path / str(count)
         shutil.copytree(results, place)
+        for path in place.glob("outputs/sweeps/*/slurm/**/*.json"):  # they name the folder that a sweep was started in
+            path.write_text(path.read_text().replace(str(results), str(place)))
         return place
 
     return copy

@@ -133,21 +133,25 @@ def resume(sweep: SlurmSweep, changes: list[str], yes: bool = False) -> int:
     configs = {entry["id"]: (entry, path) for path in works for entry in read_work(path)["runs"]}
     runs = []
     for point in standing.points:
-        if point.id not in standing.waiting and not isinstance(standing.results.get(point.id), dict):
-            require(point.id in configs, "folder", point.folder, "was never submitted; submit the line again")
-            entry, path = configs[point.id]
-            require_trusted(entry["config"], path, filter(None, own.get("trust", "").split(",")))
-            run = resolve({**entry["config"], "stale": own.get("stale", "refuse")})
+        ended = isinstance(standing.results.get(point.id), dict)
+        if point.id in standing.waiting or (ended and point.id not in configs):
+            continue
+        require(point.id in configs, "folder", point.folder, "was never submitted; submit the line again")
+        entry, path = configs[point.id]
+        require_trusted(entry["config"], path, filter(None, own.get("trust", "").split(",")))
+        run = resolve({**entry["config"], "stale": own.get("stale", "refuse")})
+        if not ended:
             contracts.check(run)
-            advice = "is another run with the code as it is now; submit the line again"
-            require(run.id == point.id, "folder", point.folder, advice)
-            runs.append(run)
+        advice = "is another run with the code as it is now; submit the line again"
+        require(run.id == point.id, "folder", point.folder, advice)
+        runs.append(run)
+    runs, stale = settled(runs, lambda line: say(line, console))  # also what has ended: results are not mixed
+    if stale:
+        return told([*stale, "nothing was submitted"], 2)
+    runs = [run for run in runs if run.fresh or not isinstance(standing.results.get(run.id), dict)]
     if not runs:
         say("nothing to resume: all runs have a result, or are under way")
         return 0
-    runs, stale = settled(runs, lambda line: say(line, console))
-    if stale:
-        return told([*stale, "nothing was submitted"], 2)
     if facts["code"] != source.fingerprint():
         say(
             f"the code is not what was submitted before: {facts['revision']} ({facts['code']}) then, "
@@ -188,7 +192,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             of = "of the launcher: memory=32 time=600; also stale=keep|retrain, trust=<modules>"
             one.add_argument("changes", nargs="*", metavar="OPTION=VALUE", help=of)
             one.add_argument("--yes", action="store_true", help="submit with the shell lines that are stored there")
-    options = parser.parse_args(arguments)
+    options, after = parser.parse_known_args(arguments)
+    if options.verb == "resume":  # argparse takes no options between the changes
+        options.changes += [word for word in after if not word.startswith("-")]
+        after = [word for word in after if word.startswith("-")]
+    if after:
+        parser.error(f"unrecognized arguments: {' '.join(after)}")
     set_up_logging()
     try:
         if options.folder is None:

@@ -65,6 +65,16 @@ def differing(now: Fingerprint, recorded: Fingerprint) -> list[str]:
     ]
 
 
+def continued(now: Fingerprint, recorded: Fingerprint) -> Fingerprint:
+    """Of what goes on where other code or data had begun: of the files that differ, both, one after the other."""
+    found = dict(now)
+    for name in now.keys() | recorded.keys():
+        before, after = recorded.get(name, "nothing"), now.get(name, "nothing")
+        if before != after:
+            found[name] = before if before.endswith(f", then {after}") else f"{before}, then {after}"
+    return found
+
+
 def _files(part: Any) -> Fingerprint:
     """Of the files that a component names in its fields, or whatever it says of itself by ``fingerprint()``."""
     found: Fingerprint = {}

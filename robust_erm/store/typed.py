@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any
@@ -70,6 +71,17 @@ def _schema(cls: Hashable) -> Any:
     return schema
 
 
+def _kind(field: dataclasses.Field[Any]) -> str:
+    """The type of a field as its source spells it, with or without ``from __future__ import annotations``."""
+    kind = field.type
+    text = kind.__name__ if isinstance(kind, type) else str(kind)
+    return text.replace("typing.", "")
+
+
+def _must_be_given(field: dataclasses.Field[Any]) -> bool:
+    return field.default in (MISSING, dataclasses.MISSING) and field.default_factory is dataclasses.MISSING
+
+
 def typed(cls: type[Any], values: dict[str, Any], key: str) -> Any:
     """``cls(**values)`` with every value converted to the type of its field."""
     prefix = f"{key}." if key else ""
@@ -81,20 +93,22 @@ def typed(cls: type[Any], values: dict[str, Any], key: str) -> Any:
     converted: dict[str, Any] = {}
     schema: Any = _schema(cls)  # type: ignore[arg-type]
     for name, value in values.items():
-        if fields[name].type == "Any" or dataclasses.is_dataclass(value):
+        kind = _kind(fields[name])
+        if kind == "Any" or dataclasses.is_dataclass(value):
             converted[name] = value
             continue
         require(value != MISSING, f"{prefix}{name}", value, "must be given")
-        if isinstance(value, str) and fields[name].type.startswith("float"):
+        if isinstance(value, str) and re.search(r"\bfloat\b", kind):
             value = _SPELLED.get(value.lower(), value)
-        whole = fields[name].type == "int" and isinstance(value, float) and value.is_integer()  # 1e3
+        number = re.search(r"\bint\b", kind) and not re.search(r"\bfloat\b", kind)
+        whole = number and isinstance(value, float) and value.is_integer()  # 1e3
         try:
             schema[name] = int(value) if whole else value
         except ValidationError as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"{prefix}{name}", value, f"has the wrong type: {reason}") from None
-        converted[name] = tuple(schema[name]) if "tuple" in str(fields[name].type) else schema[name]
-    missing = [n for n, f in fields.items() if n not in values and f.default in (MISSING, dataclasses.MISSING)]
+        converted[name] = tuple(schema[name]) if "tuple" in kind.lower() and schema[name] is not None else schema[name]
+    missing = [n for n, f in fields.items() if n not in values and _must_be_given(f)]
     require(not missing, prefix + (missing or [""])[0], "???", "must be given")
     try:
         return cls(**converted)

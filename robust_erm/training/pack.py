@@ -17,7 +17,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from robust_erm.core.errors import require
 from robust_erm.store import locks
 from robust_erm.store.config import Run
-from robust_erm.store.fingerprint import differing
+from robust_erm.store.fingerprint import continued, differing
 from robust_erm.store.locks import Held
 from robust_erm.store.run_folder import RunFolder
 from robust_erm.training.callbacks import Progress, Recorder
@@ -127,6 +127,8 @@ class _Fit:
         self.module = RobustERM(self.pack, self.evaluation, schedule, first.trainer.inner_steps)
         for i, kept in enumerate(resumed):
             if kept is not None:
+                if (earlier := kept.get("fingerprint")) is not None:
+                    folders[i].fingerprint = continued(folders[i].fingerprint, earlier)
                 self.pack.load(i, kept["run"])
                 self.module.rows[i] = kept["rows"]
 
