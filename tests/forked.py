@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -84,6 +85,7 @@ def _child(command: str, arguments: Sequence[str], cwd: Path, env: Mapping[str, 
         os.chdir(cwd)
         sys.path.insert(0, str(cwd))  # as ``python -m`` has it
         os.environ.update(env)
+        warnings.resetwarnings()  # pytest makes errors of them
         for number, path in zip((1, 2), streams, strict=True):
             os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

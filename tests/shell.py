@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def command(
     *arguments: str, cwd: Path, module: str = "robust_erm.train", **env: str
 ) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline", **env}
     line = [sys.executable, "-m", module, *arguments]
     return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 

@@ -36,12 +36,17 @@ def gaussian_accuracy(w: Array, w_star: Array, eps: float, p: float) -> float:
     """
     if not np.isfinite(w).all():
         return math.nan
-    size = float(np.linalg.norm(w))
-    if size == 0:
+    if not w.any():
         return 0.0
-    u, v = w / size, w_star / np.linalg.norm(w_star)
+    u, v = _unit(w), _unit(w_star)
     along = float(u @ v)
     across = float(np.linalg.norm(u - along * v))
     a = eps * float(Norm(p).dual.value(torch.from_numpy(u)))
     slope = along / across if across > 0 else math.copysign(math.inf, along)
     return float(1 - (ndtr(a) - 2 * owens_t(a, slope)))
+
+
+def _unit(v: Array) -> Array:
+    """v / ||v||_2, of entries of any size."""
+    v = np.ldexp(v, -np.frexp(np.abs(v).max())[1])  # exact, and squares neither over- nor underflow
+    return v / np.linalg.norm(v)

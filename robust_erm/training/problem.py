@@ -52,14 +52,14 @@ def exact_margin(data: Data, seed: int, p: float) -> float:
     """eps*: the exact l_p margin of the training set of ``seed``, 0 where it is not separable.
 
     Raises:
-        ArithmeticError: it could not be found; tried once.
+        ArithmeticError: it could not be found, or the data set is not what it must be; tried once.
     """
     key = (data, seed, p)
     if key not in MARGINS:
         try:
             found = draw(data, seed)
             MARGINS[key] = max_margin(found.x_train * found.y_train[:, None], p).value
-        except ArithmeticError as error:
+        except (ArithmeticError, ConfigError) as error:
             MARGINS[key] = str(error)
     value = MARGINS[key]
     if isinstance(value, str):

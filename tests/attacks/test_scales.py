@@ -160,7 +160,10 @@ def test_bounds_and_accuracies_do_not_see_the_scale(power: int) -> None:
     assert bool((crown_bound(one, region, 20) > plain).any()), "alpha does raise some"
     teacher = np.array([1.0, -2.0, 0.5])
     v = np.array([0.3, -1.0, 0.4])
-    assert gaussian_accuracy(scale * v, teacher, 0.1, 2.0) == gaussian_accuracy(v, teacher / scale, 0.1, 2.0)
+    for exponent in (power, 10 * power):
+        other = gaussian_accuracy(v, np.ldexp(teacher, -exponent), 0.1, 2.0)
+        assert gaussian_accuracy(np.ldexp(v, exponent), teacher, 0.1, 2.0) == other
+    assert gaussian_accuracy(v, teacher, 0.1, 2.0) == pytest.approx(0.85, abs=0.1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
