@@ -55,25 +55,30 @@ class Done:
         return "Traceback (most recent call last)" in self.out + self.err or (self.status or 0) < 0
 
 
-def run(command: str, *arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> Done:
-    """``python -m robust_erm.<command> <arguments>`` in ``cwd``."""
+def run(
+    command: str, *arguments: str, cwd: Path, env: Mapping[str, str] | None = None, seconds: float = SECONDS
+) -> Done:
+    """``python -m robust_erm.<command> <arguments>`` in ``cwd``; killed, with its group, after so many seconds."""
     with tempfile.TemporaryDirectory() as said:
         streams = [Path(said) / name for name in ("out", "err")]
         child = os.fork()
         if child == 0:
             _child(command, arguments, cwd, env or {}, streams)
-        status = _waited(child)
-        return Done(status, *(path.read_text(errors="replace") for path in streams))
+        status = _waited(child, seconds)
+        return Done(status, *(path.read_text(errors="replace") if path.exists() else "" for path in streams))
 
 
-def _waited(child: int) -> int | None:
-    deadline = time.monotonic() + SECONDS
+def _waited(child: int, seconds: float) -> int | None:
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         done, code = os.waitpid(child, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(code)
         time.sleep(0.005)
-    os.killpg(child, signal.SIGKILL)
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:  # it has no group of its own yet
+        os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return None
 

@@ -99,12 +99,12 @@ def device_of(options: Options) -> torch.device:
     return trainer.torch_device
 
 
-def check(options: Options) -> None:
-    """Raise ConfigError where ``options`` would be refused for every l_inf-trained net, before there is one."""
+def check(options: Options, run: Run) -> None:
+    """Raise ConfigError where ``options`` would be refused for ``run``, before it has been trained."""
     device_of(options)
-    for name in {*options.attack, *options.of_attacks} - {"auto"}:
-        attack = _attack(name, float("inf"), options)
-        require(not attack.closed_form, "attack", name, "needs a model linear in its input")
+    attacks_of(run, options)
+    for name in options.of_attacks:  # options of an attack that is not run are held against it all the same
+        _attack(name, run.p, options)
 
 
 def boxed(run: Run) -> bool:

@@ -101,9 +101,11 @@ def evaluate_pack(members: Sequence[Member], name: str, options: Options, device
             "p": str(run.p),
             "box": list(domain) if domain else None,
             "settings": options.what,
-            "warnings": [],
+            "warnings": [f"{count} of its parameters are no finite numbers: there is nothing to evaluate"]
+            if count
+            else [],
         }
-        for _, run, radius in members
+        for (_, run, radius), count in zip(members, (~pack.theta.isfinite()).sum(1).tolist(), strict=True)
     ]
     arrays: list[dict[str, Any]] = [{} for _ in members]
     datasets = [draw(run.data, run.seed) for _, run, _ in members]
@@ -143,7 +145,7 @@ def evaluate_pack(members: Sequence[Member], name: str, options: Options, device
         if options.checks and part == options.parts[-1] and first.p in (1, 2, float("inf")):
             tick("signs of masked gradients")
             for i, signs in enumerate(masking(pack, points, eps, rows, box, left)):
-                found[i] |= {"masking": signs.numbers, "warnings": signs.warnings}
+                found[i] |= {"masking": signs.numbers, "warnings": [*found[i]["warnings"], *signs.warnings]}
     for (path, run, _), row, own in zip(members, found, arrays, strict=True):
         row |= {"seconds": time.monotonic() - began, "pack_size": len(members), "device": _device(device)}
         buffer = io.BytesIO()

@@ -47,6 +47,6 @@ def gaussian_accuracy(w: Array, w_star: Array, eps: float, p: float) -> float:
 
 
 def _unit(v: Array) -> Array:
-    """v / ||v||_2, of entries of any size."""
+    """V / ||v||_2, of entries of any size."""
     v = np.ldexp(v, -np.frexp(np.abs(v).max())[1])  # exact, and squares neither over- nor underflow
     return v / np.linalg.norm(v)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from robust_erm.core.errors import require
+from robust_erm.core.errors import ConfigError, require
 from robust_erm.evaluation.folders import evaluate
 from robust_erm.evaluation.options import Options, check, parsed
 from robust_erm.papers.claims import write
@@ -16,14 +16,21 @@ from robust_erm.papers.experiments import OF_EVALUATE, experiment
 from robust_erm.papers.reproduced import caption, facts, read
 from robust_erm.reports.style import save
 from robust_erm.reports.terminal import console, say
+from robust_erm.store.config import resolve
 from robust_erm.store.files import write_whole
-from robust_erm.sweeps.lines import sweep
+from robust_erm.sweeps.compose import composed
+from robust_erm.sweeps.lines import points, sweep
 
 
-def _checked(line: Sequence[str]) -> Options:
-    """What ``line`` asks of an evaluation that a figure can show; raises ConfigError before there is a run."""
+def _checked(line: Sequence[str], lines: Iterable[Sequence[str]]) -> Options:
+    """What ``line`` asks of an evaluation that a figure can show, of what ``lines`` train; raises ConfigError."""
     _, options = parsed(line)
-    check(options)
+    for one in lines:
+        loader, master, found = points(one)
+        for config in composed(loader, master, [found[0], found[-1]]):
+            if isinstance(config, ConfigError):
+                raise config
+            check(options, resolve(config))
     own = "is each run's own here: evaluate other radii with robust_erm.evaluate"
     require(not options.eps, "evaluate.eps", ",".join(map(str, options.eps)), own)
     needed = "must have test: it is what the figure shows"
@@ -39,9 +46,10 @@ def reproduce(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[Any
     """
     chosen, began = experiment(name), time.monotonic()
     evaluation = chosen.evaluation(scale, overrides)
-    options = _checked(evaluation) if evaluation else None
+    lines = chosen.lines(scale, [o for o in overrides if not o.startswith(OF_EVALUATE)])
+    options = _checked(evaluation, lines.values()) if evaluation else None
     folders, complete = {}, True
-    for label, line in chosen.lines(scale, [o for o in overrides if not o.startswith(OF_EVALUATE)]).items():
+    for label, line in lines.items():
         say(f"{label}: python -m robust_erm.train -m {' '.join(line)}", console)
         jobs = sweep([*line, "report=false"])
         folders[label] = [Path(job.working_dir) for job in jobs if job.status.name == "COMPLETED"]

@@ -15,8 +15,9 @@ import torch
 from omegaconf import DictConfig
 
 from robust_erm import evaluate
+from robust_erm.core.errors import ConfigError
 from robust_erm.evaluation import certificates, packs, strong
-from robust_erm.evaluation.options import Options, attacks_of
+from robust_erm.evaluation.options import Options, attacks_of, check, parsed
 from robust_erm.oracles.certified import Region
 from robust_erm.reports.tables import load
 from robust_erm.store.config import Run, resolve
@@ -352,3 +353,34 @@ def test_every_margin_is_at_most_the_bound(trained: Callable[..., list[Run]]) ->
     assert not bool(certificates.contradictions(low, left.least, size).any())
     assert bool(certificates.contradictions(low.abs() + 1, low - 100, size).all())
     assert 0 < float((low > 0).double().mean()) <= left.accuracy < 1
+
+
+def test_a_checkpoint_of_nan_is_said_to_be_one(
+    trained: Callable[..., list[Run]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside a whole run, which is evaluated as ever."""
+    whole, bad = trained("model.width=8", "stop.steps=20", "eps=0.15")
+    path = folder_of(bad) / "checkpoint.pt"
+    content = torch.load(path, weights_only=True)
+    content["run"]["theta"].fill_(math.nan)
+    torch.save(content, path)
+    line = [str(folder_of(whole).parent), "attack=apgd", "apgd.steps=3", "points=5"]
+    assert evaluate.main(line) == 0
+    count = content["run"]["theta"].numel()
+    said = f"{count} of its parameters are no finite numbers: there is nothing to evaluate"
+    assert f"warning: {bad.name}: {said}" in capsys.readouterr().out
+    assert said in found(bad)["warnings"]  # type: ignore[operator]
+    assert said not in found(whole)["warnings"]  # type: ignore[operator]
+
+
+def test_options_are_held_against_a_run_before_it_is_trained(resolved: Callable[..., Run]) -> None:
+    """In its own threat: what suits l_inf does not suit l_2."""
+    check(options_of("attack=square"), resolved("p=inf"))
+    with pytest.raises(ConfigError, match="p = 2"):
+        check(options_of("attack=square"), resolved("p=2"))
+    with pytest.raises(ConfigError, match=r"apgd\.steps = 0"):
+        check(options_of("attack=fab", "apgd.steps=0"), resolved("p=2"))
+
+
+def options_of(*words: str) -> Options:
+    return parsed(["somewhere", *words])[1]
