@@ -137,7 +137,9 @@ def test_what_is_trained_again_runs_nothing(
     root, (url, asked) = copied(), server
     env = prepared(root)
     ATTACKS[attack](next(root.glob("outputs/*-s0-*")), url)
-    require_nothing_happened(root, run("train", "-m", "seed=0,1", *LINE, *QUIET, cwd=root, env=env), asked)
+    require_nothing_happened(
+        root, run("train", "-m", "seed=0,1", *LINE, *QUIET, "report=false", cwd=root, env=env), asked
+    )
 
 
 def test_opening_foreign_folders_runs_nothing(copied: Callable[[], Path], server: tuple[str, list[str]]) -> None:

@@ -49,7 +49,7 @@ class Mine(Gaussian):
 
 
 def trained(cwd: Path, *more: str, sweep: bool = True) -> Done:
-    return run("train", *(["-m", "seed=0,1"] if sweep else []), *LINE, *QUIET, *more, cwd=cwd)
+    return run("train", *(["-m", "seed=0,1"] if sweep else []), *LINE, *QUIET, "report=false", *more, cwd=cwd)
 
 
 def metrics(cwd: Path) -> list[bytes]:
