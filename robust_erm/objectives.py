@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from robust_erm.core.errors import ConfigError, one_of
 from robust_erm.core.linalg import own_class
 from robust_erm.core.margins import require_outputs
+
+_LOW, _HIGH = -15.0, 40.0  # scores beyond which log(1 + exp(s)) is computed by its tails
 
 
 def scores(f: Tensor, y: Tensor) -> Tensor:
@@ -31,12 +32,45 @@ def scores(f: Tensor, y: Tensor) -> Tensor:
 
 def log_softplus(s: Tensor) -> Tensor:
     """``log log(1 + exp(s))``, exact in both tails (-> s as s -> -inf, -> log s as s -> inf)."""
-    low = s < -15.0
-    tail = torch.where(low, s, torch.zeros_like(s))
-    body = torch.where(low, torch.zeros_like(s), s)
+    low, body, t = _parts(s)
+    high = body > _HIGH
+    softplus = torch.where(high, body, torch.where(high, torch.zeros_like(body), body).exp().log1p())
     # log(1 + t) = t (1 - t/2 + t^2/3 - ...) with t = exp(s) < 4e-7: two terms reach 1e-13
-    t = tail.exp()
-    return torch.where(low, tail + torch.log1p(-t / 2 + t * t / 3), F.softplus(body, threshold=40.0).log())
+    return torch.where(low, torch.where(low, s, body) + torch.log1p(-t / 2 + t * t / 3), softplus.log())
+
+
+def _log_softplus_and_slope(s: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, and its derivative ``sigmoid(s) / log(1 + exp(s))``."""
+    low, body, t = _parts(s)
+    e = body.clamp_max(_HIGH).exp()
+    softplus = torch.where(body > _HIGH, body, e.log1p())
+    value, slope = softplus.log(), e / ((1 + e) * softplus)
+    if s.device.type == "cpu" and not bool(low.any()):
+        return value, slope
+    value = torch.where(low, s + torch.log1p(-t / 2 + t * t / 3), value)
+    # the derivative of s + log(1 - t/2 + t^2/3), t = exp(s)
+    return value, torch.where(low, 1 + t * (2 * t / 3 - 0.5) / (1 - t / 2 + t * t / 3), slope)
+
+
+def _parts(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where s is low; s elsewhere, else 0; exp(s) where it is low.
+
+    Of ``exp``, ``log`` and ``log1p`` alone, which give a number the same bits wherever it lies in a tensor, as torch's
+    sigmoid and softplus do not.
+    """
+    low, zero = s < _LOW, torch.zeros_like(s)
+    return low, torch.where(low, zero, s), torch.where(low, s, s.new_full((), -math.inf)).exp()
+
+
+def score_slopes(f: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`scores` (..., n) of outputs f (..., n, C) and labels y (..., n), and their derivatives in f."""
+    if f.shape[-1] == 1:
+        return -y * f.squeeze(-1), -y.unsqueeze(-1)
+    own = own_class(f.shape[-1], y)
+    true = torch.where(own, f, torch.zeros_like(f)).sum(-1)
+    others = f.masked_fill(own, -math.inf)
+    total = others.logsumexp(-1)
+    return total - true, (others - total.unsqueeze(-1)).exp() - own.to(f)
 
 
 @dataclass(frozen=True)
@@ -69,6 +103,14 @@ class Objective:
         each = s if self.loss == "exponential" else log_softplus(s)
         total = each.logsumexp(-1)
         return total if self.reduction == "sum" else total - math.log(s.shape[-1])
+
+    def shares(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        """``log L`` (...) of scores (..., n), and its derivatives in them (..., n), each at least 0."""
+        each, slope = (s, None) if self.loss == "exponential" else _log_softplus_and_slope(s)
+        total = each.logsumexp(-1)
+        share = (each - total.unsqueeze(-1)).exp()
+        share = share if slope is None else share * slope
+        return total if self.reduction == "sum" else total - math.log(s.shape[-1]), share
 
     def log_loss(self, f: Tensor, y: Tensor) -> Tensor:
         """``log L`` (scalar) of outputs f, (n,) or (n, C), and labels y (n,)."""

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 from hydra.core.global_hydra import GlobalHydra
@@ -91,6 +92,8 @@ def _child(command: str, arguments: Sequence[str], cwd: Path, env: Mapping[str, 
         sys.path.insert(0, str(cwd))  # as ``python -m`` has it
         os.environ.update(env)
         warnings.resetwarnings()  # pytest makes errors of them
+        for helper in (forkserver._forkserver, resource_tracker._resource_tracker):
+            type(helper).__init__(helper)  # those that this process has started are not the child's
         for number, path in zip((1, 2), streams, strict=True):
             os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

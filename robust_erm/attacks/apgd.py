@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -50,6 +51,7 @@ class APGD(Iterative):
         vanishes where logits are large; the margin's does not.
     """
 
+    samplewise: ClassVar[bool] = True
     p: float = math.inf
     steps: int = 100
     loss: str = "margin"
@@ -106,18 +108,10 @@ class APGD(Iterative):
         return into_box(victim.x + Norm(self.p).project(x - victim.x, eps), box)
 
     def _ascend(self, victim: Victim, eps: Tensor, x: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
-        def value_and_gradient(z: Tensor) -> tuple[Tensor, Tensor]:
-            def total(z: Tensor) -> tuple[Tensor, Tensor]:
-                values = loss(victim.outputs(z))
-                return values.sum(), values
-
-            gradient, values = torch.func.grad(total, has_aux=True)(z)
-            return values, gradient
-
         norm, box = Norm(self.p), victim.domain if self.box else None
-        value, gradient = value_and_gradient(x)
+        value, gradient = victim.gradient(loss, x)
         best, best_x, best_gradient = value, x, gradient
-        before, step = x, (2 * eps).expand_as(value)
+        before, step = x, (2 * eps).reshape(-1).expand_as(value)
         rises, halved, best_then = torch.zeros_like(value), torch.zeros_like(value, dtype=torch.bool), best
         checks = checkpoints(self.steps)
         last = 0
@@ -127,7 +121,7 @@ class APGD(Iterative):
             after = self._inside(victim, x + share * (z - x) + (1 - share) * (x - before), eps)
             before, x = x, after
             previous = value
-            value, gradient = value_and_gradient(x)
+            value, gradient = victim.gradient(loss, x)
             rises = rises + (value > previous)
             better = value > best
             best = torch.where(better, value, best)

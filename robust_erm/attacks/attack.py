@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -42,8 +42,17 @@ class Victim:
 
     def margin_gradient(self, x: Tensor) -> Tensor:
         """Gradient (n, d) of every sample's own margin at x (n, d)."""
-        gradient: Tensor = torch.func.grad(lambda z: self.margin(z).sum())(x)
-        return gradient
+        return self.gradient(lambda f: margin(f, self.y), x)[1]
+
+    def gradient(self, of: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (n,) of a function of the outputs, sample by sample, at x (n, d), and their gradients (n, d) in x."""
+
+        def total(z: Tensor) -> tuple[Tensor, Tensor]:
+            values = of(self.outputs(z))
+            return values.sum(), values
+
+        found: tuple[Tensor, Tensor] = torch.func.grad(total, has_aux=True)(x)
+        return found[1], found[0]
 
 
 class Attack(Protocol):
@@ -74,6 +83,8 @@ class Attack(Protocol):
 
 class Iterative:
     """What most attacks share: they are searches, for any model."""
+
+    samplewise: ClassVar[bool] = False  # whether ``perturb`` treats every sample by itself, and takes eps (n, 1) too
 
     @property
     def closed_form(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class FAB(Deterministic):
         Alg. 1, with the targets of AutoAttack's FAB-T.
     """
 
+    samplewise: ClassVar[bool] = True
     p: float = math.inf
     steps: int = 100
     targets: int = 9
@@ -49,15 +51,11 @@ class FAB(Deterministic):
         return weaker(victim, (self._search(victim, eps, rival) for rival in nearest))
 
     def _search(self, victim: Victim, eps: Tensor, rival: Tensor | None) -> Tensor:
-        def total(z: Tensor) -> tuple[Tensor, Tensor]:
-            values = against(victim.outputs(z), victim.y, rival)
-            return values.sum(), values
-
         norm, box = Norm(self.p), victim.domain if self.box else None
         x0 = x = best = victim.x
         size = torch.where(victim.margin(x0) > 0, math.inf, 0.0).to(x0)
         for _ in range(self.steps):
-            w, value = torch.func.grad(total, has_aux=True)(x)
+            value, w = victim.gradient(lambda f: against(f, victim.y, rival), x)
             largest = w.abs().amax(-1)
             largest = torch.where(largest > 0, largest, torch.ones_like(largest))
             w, value = w / largest.unsqueeze(-1), value / largest  # the same boundary, whatever the logits' scale
@@ -74,7 +72,7 @@ class FAB(Deterministic):
             size = torch.where(better, length, size)
             best = torch.where(better.unsqueeze(-1), x, best)
             x = torch.where(across.unsqueeze(-1), x0 + _BACK * (x - x0), x)
-        return torch.where((size <= eps * (1 + 1e-12)).unsqueeze(-1), best, x0)
+        return torch.where((size <= eps.reshape(-1) * (1 + 1e-12)).unsqueeze(-1), best, x0)
 
 
 def nearest_zero(norm: Norm, w: Tensor, value: Tensor, x: Tensor, box: tuple[float, float] | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -22,6 +23,7 @@ class FGM(Deterministic):
         Goodfellow et al. 2015; lyu2022 App. B.1, eqs (87) and (89).
     """
 
+    samplewise: ClassVar[bool] = True
     p: float
     box: bool = True
 

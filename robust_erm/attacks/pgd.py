@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ class PGD(Iterative):
         Madry et al. 2018; tsilivis2024 App. F.2.
     """
 
+    samplewise: ClassVar[bool] = True
     p: float = math.inf
     steps: int = 10
     relative_step: float = 0.2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ class Square(Iterative):
         search", Algs. 1 and 2; the share 0.8 is AutoAttack's.
     """
 
+    samplewise: ClassVar[bool] = True
     p: float = math.inf
     queries: int = 5000
     share: float = 0.8

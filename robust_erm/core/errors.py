@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_SHOWN = 12  # choices named in a refusal
+
 
 class ConfigError(Exception):
     """Bad input: says which key, which value, and what would be right.
@@ -44,9 +46,11 @@ def at_most(key: str, value: int, most: int, least: int = 1) -> None:
 
 
 def one_of(key: str, value: str, choices: Iterable[str]) -> None:
-    """Raise :class:`ConfigError` unless ``value`` is among ``choices``; suggests the nearest."""
+    """Raise :class:`ConfigError` unless ``value`` is among ``choices``; says the nearest, of many the nearer ones."""
     names = list(choices)
-    require(value in names, key, value, f"must be one of {', '.join(names)}{hint(value, names)}")
+    near = difflib.get_close_matches(value, names, n=_SHOWN, cutoff=0.0) if len(names) > _SHOWN else names
+    more = f" and {len(names) - len(near)} more" if len(near) < len(names) else ""
+    require(value in names, key, value, f"must be one of {', '.join(near)}{more}{hint(value, names)}")
 
 
 def home(key: str, value: str) -> Path:

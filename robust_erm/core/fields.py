@@ -1,12 +1,15 @@
-"""Fields of components that may differ between the runs of one pack."""
+"""Fields of components that may differ between the runs of one pack; and whether a component is what it inherits."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import MISSING, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeGuard, TypeVar
 
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def per_run(default: Any = MISSING) -> Any:
@@ -17,6 +20,27 @@ def per_run(default: Any = MISSING) -> Any:
     set it is used before training only.
     """
     return field(default=default, metadata={"per_run": True})
+
+
+def later(default: Any, per_run: bool = False) -> Any:
+    """A dataclass field that was added after runs had been named: at its default it is no part of their identity."""
+    return field(default=default, metadata={"later": True, "per_run": per_run})
+
+
+def unchanged(component: object, cls: type[T], *but: str) -> TypeGuard[T]:
+    """Whether ``component`` does what ``cls`` does: it is one, and overrides no method or property, ``but`` these.
+
+    What knows the formulas of a class must ask this and not ``isinstance``: a component of a user's own may inherit
+    from ours and compute something else.
+    """
+    return isinstance(component, cls) and _same(type(component), cls, but)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1024)
+def _same(kind: type[Any], cls: type[Any], but: tuple[str, ...]) -> bool:
+    fields = getattr(cls, "__dataclass_fields__", {})
+    names = [name for name in dir(cls) if not name.startswith("__") and name not in fields and name not in but]
+    return all(getattr(kind, name) is getattr(cls, name) for name in names)
 
 
 def numbers(component: Any) -> dict[str, float]:

@@ -18,13 +18,20 @@ SKETCHED = 128  # columns of the sketch that finds the range of a matrix of low 
 
 
 def matvec(x: Tensor, w: Tensor) -> Tensor:
-    """``<x_i, w>``: x (n, d), w (d,) -> (n,)."""
-    return (w.unsqueeze(0) @ x.mT).squeeze(0)
+    """``<x_i, w>``: x (..., n, d), w (..., d) -> (..., n)."""
+    return (w.unsqueeze(-2) @ x.mT).squeeze(-2)
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """``x W'``: x (n, d), W (k, d) -> (n, k)."""
-    return (weight @ x.mT).mT if weight.shape[0] == 1 else x @ weight.mT
+    """``x W'``: x (..., n, d), W (..., k, d) -> (..., n, k)."""
+    return (weight @ x.mT).mT if weight.shape[-2] == 1 else x @ weight.mT
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """``a b``: a (..., n, k), b (..., k, d) -> (..., n, d); outer products are no sums."""
+    if a.shape[-1] == 1:
+        return a * b
+    return (b.mT @ a.mT).mT if b.shape[-1] == 1 else a @ b
 
 
 def own_class(classes: int, y: Tensor) -> Tensor:

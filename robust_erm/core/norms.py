@@ -14,6 +14,11 @@ from torch import Tensor
 from robust_erm.core.errors import require
 
 
+def power(x: Tensor, exponent: float) -> Tensor:
+    """``x^exponent`` for x >= 0, with the same bits wherever a number lies in a tensor, as torch's pow has not."""
+    return x if exponent == 1 else (exponent * x.log()).exp()
+
+
 def project_simplex(v: Tensor, total: Tensor | float = 1.0) -> Tensor:
     """Euclidean projection onto ``{z >= 0, sum z = total}`` along the last axis.
 
@@ -79,7 +84,7 @@ class Norm:
         if self.p == 2:
             length = torch.linalg.vector_norm(unit, dim=-1)
         else:
-            length = (unit.abs() ** self.p).sum(-1) ** (1 / self.p)
+            length = power(power(unit.abs(), self.p).sum(-1), 1 / self.p)
         return scale * length
 
     def steepest(self, g: Tensor) -> Tensor:
@@ -107,7 +112,7 @@ class Norm:
         size = torch.where(top > 0, size, torch.ones_like(size))
         if self.p == 2:
             return h / size
-        return h.sign() * (h.abs() / size) ** (q - 1)
+        return h.sign() * power(h.abs() / size, q - 1)
 
     def project(self, x: Tensor, radius: Tensor | float) -> Tensor:
         """Euclidean projection of ``x`` onto ``{z: ||z||_p <= radius}``, row by row.
@@ -117,7 +122,7 @@ class Norm:
 
         Args:
             x: (..., d).
-            radius: non-negative, a number or a tensor without axes.
+            radius: non-negative, a number, a tensor without axes, or (..., 1).
 
         Returns:
             (..., d).

@@ -32,10 +32,12 @@ class Layout:
         return sum(math.prod(shape) for _, shape in self.shapes)
 
     def flatten(self, params: Params) -> Tensor:
-        """Theta (P,)."""
-        return torch.cat([params[name].reshape(-1) for name, _ in self.shapes])
+        """Theta (P,), or (R, P) of parameters that have a run axis."""
+        lead = [params[name].shape[: params[name].ndim - len(shape)] for name, shape in self.shapes]
+        return torch.cat([params[name].reshape(*lead[0], -1) for name, _ in self.shapes], dim=-1)
 
     def unflatten(self, theta: Tensor) -> Params:
-        """Views of theta (P,) under the names and shapes of the layout."""
-        pieces = torch.split(theta, [math.prod(shape) for _, shape in self.shapes])
-        return {name: piece.reshape(shape) for (name, shape), piece in zip(self.shapes, pieces, strict=True)}
+        """Views of theta (P,), or (R, P), under the names and shapes of the layout."""
+        pieces = torch.split(theta, [math.prod(shape) for _, shape in self.shapes], dim=-1)
+        lead = theta.shape[:-1]
+        return {name: piece.reshape(*lead, *shape) for (name, shape), piece in zip(self.shapes, pieces, strict=True)}

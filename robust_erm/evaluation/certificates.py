@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from robust_erm.core.fields import unchanged
 from robust_erm.core.linalg import own_class
 from robust_erm.core.margins import margin
 from robust_erm.core.params import Params
@@ -19,7 +20,7 @@ _ROUNDINGS = 100  # of a number's precision: what sums of so many terms may lose
 
 def certifiable(recipe: Recipe) -> bool:
     """Whether there are lower bounds: models linear in their input, and nets with one hidden ReLU layer."""
-    return hasattr(recipe.model, "weight") or (isinstance(recipe.model, MLP) and recipe.model.depth == 2)
+    return hasattr(recipe.model, "weight") or (unchanged(recipe.model, MLP, "init") and recipe.model.depth == 2)
 
 
 def certified(

@@ -11,6 +11,7 @@ from robust_erm.core.errors import at_most, positive
 from robust_erm.core.fields import per_run
 from robust_erm.core.linalg import linear
 from robust_erm.core.params import Params
+from robust_erm.core.stack import Stack
 from robust_erm.models.model import squeeze_logit, uniform
 
 
@@ -37,6 +38,11 @@ class DeepLinear:
     def degree(self) -> int | None:
         """L."""
         return self.depth
+
+    @property
+    def stack(self) -> Stack:
+        """The layers, for :mod:`robust_erm.core.stack`."""
+        return Stack(tuple((f"W{k}", None) for k in range(1, self.depth + 1)))
 
     def init(self, d: int, outputs: int, generator: torch.Generator) -> Params:
         """W1 (width, d), ..., WL (outputs, width)."""

@@ -12,6 +12,7 @@ from robust_erm.core.errors import require
 from robust_erm.core.fields import per_run
 from robust_erm.core.linalg import linear, matvec
 from robust_erm.core.params import Params
+from robust_erm.core.stack import Stack
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Linear:
     def degree(self) -> int | None:
         """1."""
         return 1
+
+    @property
+    def stack(self) -> Stack:
+        """The only layer, for :mod:`robust_erm.core.stack`."""
+        return Stack((("w", None),))
 
     def init(self, d: int, outputs: int, generator: torch.Generator) -> Params:
         """W (d,), or (C, d)."""

@@ -11,6 +11,7 @@ from robust_erm.core.errors import at_most, one_of, positive
 from robust_erm.core.fields import per_run
 from robust_erm.core.linalg import linear
 from robust_erm.core.params import Params
+from robust_erm.core.stack import Stack
 from robust_erm.models.model import squeeze_logit, uniform
 
 
@@ -44,6 +45,12 @@ class MLP:
 
     def _biased(self, k: int) -> bool:
         return self.bias == "all" or (self.bias == "first" and k == 1)
+
+    @property
+    def stack(self) -> Stack:
+        """The layers, for :mod:`robust_erm.core.stack`."""
+        layers = ((f"W{k}", f"b{k}" if self._biased(k) else None) for k in range(1, self.depth + 1))
+        return Stack(tuple(layers), "relu")
 
     def init(self, d: int, outputs: int, generator: torch.Generator) -> Params:
         """W1 (width, d), b1 (width,), ..., WL (outputs, width)."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from robust_erm.core.errors import require
+from robust_erm.core.fields import unchanged
 from robust_erm.core.linalg import linear
 from robust_erm.core.margins import margin
 from robust_erm.core.params import Layout, Params
@@ -117,7 +118,7 @@ def gram(model: Model, params: Params, x: Tensor, y: Tensor) -> Tensor:
         x: (n, d).
         y: (n,).
     """
-    if isinstance(model, MLP):
+    if unchanged(model, MLP, "init"):
         return _mlp_gram(model, params, x, y)
 
     def one(p: Params, point: Tensor, label: Tensor) -> Tensor:

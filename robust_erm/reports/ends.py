@@ -50,7 +50,7 @@ def differ(frame: pd.DataFrame) -> str:
     if len(diverged):
         parts.append(f"{len(diverged)} of {len(trained)} runs diverged")
     if len(reached):
-        parts.append(f"{len(reached)} reached stop.loss, at {_of(reached)}")
+        parts.append(f"{len(reached)} reached the loss of stop, at {_of(reached)}")
     advice = " (stop.steps, stop.loss)" if len(last) else ""
     return f"{'; '.join(parts)}: not compared at equal loss{advice}"
 

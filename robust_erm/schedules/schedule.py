@@ -39,6 +39,20 @@ class Schedule(Protocol):
         ...
 
 
+class Along:
+    """A schedule that looks at the update before it says how long the step is: it has this instead of ``log_step``."""
+
+    def log_step(self, t: Tensor, point: Point, eps: Tensor, bound: Tensor, state: State) -> Tensor:
+        """Along the gradient itself."""
+        return self.log_step_along(t, point, point.grad, point.log_loss, eps, bound, state)
+
+    def log_step_along(
+        self, t: Tensor, point: Point, direction: Tensor, log_scale: Tensor, eps: Tensor, bound: Tensor, state: State
+    ) -> Tensor:
+        """Log eta_t () for the update ``exp(log_scale) direction``, direction (P,)."""
+        raise NotImplementedError
+
+
 class Memoryless:
     """The two methods of a schedule that keeps no state."""
 

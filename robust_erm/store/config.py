@@ -19,6 +19,7 @@ import torch
 from omegaconf import MISSING, DictConfig
 
 from robust_erm.core.errors import at_most, one_of, require
+from robust_erm.core.fields import later
 from robust_erm.store.fits import check_fits
 from robust_erm.store.identity import COMPONENTS, Section, as_data, word
 from robust_erm.store.typed import component, contained, section, typed
@@ -30,15 +31,28 @@ _RUNTIME: dict[str, Any] = {"identity": False}
 
 @dataclass(frozen=True)
 class Stop(Section):
-    """When a run ends: at ``steps``, or once the training loss is at most ``loss`` (null: never)."""
+    """When a run ends: at ``steps``, or once the training loss is at most ``loss`` (null: never).
+
+    ``log_loss``, where given, counts instead of ``loss``: its natural logarithm, for losses below 1e-308.
+    """
 
     steps: int = MISSING
     loss: float | None = MISSING
+    log_loss: float | None = later(None)
 
     def __post_init__(self) -> None:
         at_most("steps", self.steps, 10**12, least=0)
         ok = self.loss is None or 0 < self.loss < math.inf
         require(ok, "loss", self.loss, "must be positive and finite, or null for no target")
+        ok = self.log_loss is None or math.isfinite(self.log_loss)
+        require(ok, "log_loss", self.log_loss, "must be finite, or null: stop.loss counts")
+
+    @property
+    def target(self) -> float:
+        """The log loss at which a run has converged; -inf for never."""
+        if self.log_loss is not None:
+            return self.log_loss
+        return -math.inf if self.loss is None else math.log(self.loss)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ def as_data(value: Any, purpose: str = "all") -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kept = [f for f in dataclasses.fields(value) if purpose == "all" or f.metadata.get("identity", True)]
         kept = [f for f in kept if purpose != "pack" or not f.metadata.get("per_run")]
+        if purpose != "all":
+            kept = [f for f in kept if not f.metadata.get("later") or getattr(value, f.name) != f.default]
         found = {f.name: as_data(getattr(value, f.name), purpose) for f in kept}
         return found if isinstance(value, Section) else {"_target_": target_of(value), **found}
     if isinstance(value, dict):

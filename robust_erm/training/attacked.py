@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.func import vmap
 
 from robust_erm.attacks.attack import Attack
+from robust_erm.attacks.none import NoAttack
 from robust_erm.core.margins import margin
 from robust_erm.core.streams import torch_stream
-from robust_erm.training import kernels
+from robust_erm.training import kernels, stacked
 from robust_erm.training.mapped import parts
 from robust_erm.training.points import Points
 from robust_erm.training.runs import Runs
@@ -24,6 +25,11 @@ FEW = 256  # the same for strong attacks, some of which need many random numbers
 def clean(runs: Runs, points: Points, rows: Tensor) -> Tensor:
     """Clean margins (len(rows), n) of ``points``."""
     recipe, theta = runs.recipe, runs.theta[rows]
+    calm = NoAttack(recipe.attack.p)
+    if runs.compiled and stacked.fits(recipe, calm):
+        eps = torch.zeros_like(theta[:, 0])
+        nothing = [Batch(x, y, eps, eps, {}) for x, y in _chunks(*points.of(rows))]
+        return torch.cat([stacked.margins(recipe, calm, theta, batch, eps) for batch in nothing], dim=-1)
     one = vmap(lambda theta, x, y: margin(outputs(recipe, theta, x), y))
     return torch.cat([one(theta, x, y) for x, y in _chunks(*points.of(rows))], dim=-1)
 
@@ -89,6 +95,10 @@ def _attacked(
     assert noise is not None, "drawn where there is no kernel"
 
     def under(attack: Attack, *some: Any) -> Tensor:
+        if runs.compiled and stacked.fits(runs.recipe, attack):
+            theta, eps, x, y, noise = some
+            return stacked.margins(runs.recipe, attack, theta, Batch(x, y, eps, eps, {}), noise)
+
         def one(theta: Tensor, eps: Tensor, x: Tensor, y: Tensor, noise: Any) -> Tensor:
             return attacked_margin(runs.recipe, attack, theta, Batch(x, y, eps, eps, {}), noise)
 

@@ -18,6 +18,8 @@ from robust_erm.attacks.attack import Victim
 from robust_erm.core.errors import ConfigError, in_one_line, require
 from robust_erm.core.norms import Norm
 from robust_erm.core.params import Layout, Params
+from robust_erm.core.stack import Stack
+from robust_erm.objectives import score_slopes
 from robust_erm.schedules.schedule import Point
 from robust_erm.store.config import Run
 from robust_erm.store.fits import attacks_of
@@ -134,6 +136,12 @@ def _model(model: Any, d: int, outputs: int, dtype: torch.dtype) -> None:
             _shape(key, model, "weight", w, (d,) if outputs == 1 else (outputs, d), dtype)
             differs = "weight is not that of apply, <weight, x> = apply(x): they differ by {far} of it"
             _equal(key, model, x @ w.mT if w.ndim == 2 else x @ w, f, differs, dtype)
+        if isinstance(stack := getattr(model, "stack", None), Stack):
+            layered = stack.forward({part: p.unsqueeze(0) for part, p in params.items()}, x.unsqueeze(0)).outputs
+            says = "stack is not the model of apply: they differ by {far} of it; stack = None has apply alone used"
+            _equal(key, model, layered.reshape(f.shape), f, says, dtype)
+    if ours(model):  # the rest imports what its training may have no use for
+        return
     with in_one_line(key, target_of(model), "apply, mapped over runs (torch.func.vmap) with gradients,"):
         stacked = {part: torch.stack([p, p]) for part, p in params.items()}
         total: Callable[..., Any] = lambda p, z: model.apply(p, z).sum()  # noqa: E731
@@ -166,8 +174,17 @@ def _objective(objective: Any, outputs: int, dtype: torch.dtype) -> None:
     f = torch.linspace(-1, 1, N * outputs, dtype=dtype).reshape((N,) if outputs == 1 else (N, outputs))
     with in_one_line("objective", target_of(objective), "log_loss"):
         _shape("objective", objective, "log_loss", objective.log_loss(f, y), (), dtype)
+        if ours(objective):
+            return
         slope = grad(lambda z: objective.log_loss(z, y))(f)
         _shape("objective", objective, "the gradient of log_loss", slope, tuple(f.shape), dtype)
+    if hasattr(objective, "shares"):
+        with in_one_line("objective", target_of(objective), "shares"):
+            s, slopes = score_slopes(f.reshape(N, -1), y)
+            value, share = objective.shares(s)
+            says = "shares is not the derivative of log_loss: {far} of it differs; shares = None has autograd used"
+            _equal("objective", objective, (share.unsqueeze(-1) * slopes).reshape(f.shape), slope, says, dtype)
+            _equal("objective", objective, value.reshape(1), objective.log_loss(f, y).reshape(1), says, dtype)
 
 
 @lru_cache(maxsize=256)
@@ -207,6 +224,14 @@ def _attack(key: str, attack: Any, model: Any, d: int, outputs: int, dtype: torc
         victim = Victim(lambda z: model.apply(params, z), x, y, (0.0, 1.0), weight)
         moved = attack.perturb(victim, eps, noise)
         _shape(key, attack, "perturb", moved, (N, d), dtype)
+        if getattr(attack, "samplewise", False):
+            each = attack.perturb(victim, eps.expand(N, 1), noise)
+            says = "samplewise, but perturb gives other points for eps (n, 1) than for eps (), by {far} of them"
+            _equal(key, attack, each, moved, says, dtype)
+            single = [Victim(victim.outputs, x[i : i + 1], y[i : i + 1], victim.domain, weight) for i in range(N)]
+            alone = [attack.perturb(one, eps, noise[:, i : i + 1]) for i, one in enumerate(single)]
+            says = "samplewise, but perturb moves a point otherwise beside others, by {far} of them"
+            _equal(key, attack, torch.cat(alone), moved, says, dtype)
         far = float(Norm(attack.p).value(moved - x).max() / eps)
         says = f"perturb leaves the l_{attack.p:g} ball, by {far - 1:.2g} of its radius"
         require(far <= 1 + 1e3 * torch.finfo(dtype).eps, key, target_of(attack), says)

@@ -10,6 +10,8 @@ from torch.func import vmap
 
 from robust_erm.attacks.attack import Attack
 from robust_erm.attacks.none import NoAttack
+from robust_erm.core.fields import unchanged
+from robust_erm.training import stacked
 from robust_erm.training.step import Batch, Recipe, loss_and_grad
 
 
@@ -20,9 +22,12 @@ class Group:
     at: Tensor | slice
     batch: Batch
     recipe: Recipe
+    stacked: bool = False  # by stacked.py, where it knows the recipe
 
     def loss_and_grad(self, theta: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Log losses (R',) and gradients (R', P)."""
+        if self.stacked and stacked.fits(self.recipe, self.recipe.attack):
+            return stacked.loss_and_grad(self.recipe, theta, self.batch, noise)
         found: tuple[Tensor, Tensor] = vmap(lambda *a: loss_and_grad(self.recipe, *a))(theta, self.batch, noise)
         return found
 
@@ -30,7 +35,7 @@ class Group:
 def parts(attack: Attack, eps: Tensor) -> list[tuple[Tensor | slice, Attack]]:
     """Places in eps (R,), and the attack there: a radius of 0 needs none."""
     zero = eps == 0
-    if attack.closed_form or isinstance(attack, NoAttack) or not bool(zero.any()):
+    if attack.closed_form or unchanged(attack, NoAttack) or not bool(zero.any()):
         return [(slice(None), attack)]
     calm = NoAttack(attack.p)
     if bool(zero.all()):

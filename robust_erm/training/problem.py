@@ -13,7 +13,7 @@ import torch
 from robust_erm.attacks.exact import Exact
 from robust_erm.attacks.none import NoAttack
 from robust_erm.core.errors import ConfigError
-from robust_erm.core.fields import numbers
+from robust_erm.core.fields import numbers, unchanged
 from robust_erm.core.params import Layout, Params
 from robust_erm.core.streams import torch_stream
 from robust_erm.data.dataset import Data, Dataset, checked
@@ -148,8 +148,7 @@ def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list
     layout = Layout.of(inits[0])
     both = [radii(run) for run in runs]
     eps, eval_eps = (torch.tensor([pair[k] for pair in both], **options) for k in (0, 1))
-    never = math.inf if limit else -math.inf
-    target = [never if limit or run.stop.loss is None else math.log(run.stop.loss) for run in runs]
+    target = [math.inf if limit else run.stop.target for run in runs]
     sparse = getattr(first.data, "sparse", False)
     recipe = Recipe(first.model, layout, first.objective, first.optimizer, first.attack, datasets[0].domain, sparse)
     pack = Runs(
@@ -169,7 +168,7 @@ def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list
     if hasattr(first.model, "weight") and datasets[0].domain is None and not closed_form:
         attacks["exact"] = Exact(first.p)  # the worst case is known: train and test accuracy both mean it
     linear = hasattr(first.model, "weight") and first.outputs == 1
-    formulas = all(attack.closed_form or isinstance(attack, NoAttack) for attack in (first.attack, *attacks.values()))
+    formulas = all(attack.closed_form or unchanged(attack, NoAttack) for attack in (first.attack, *attacks.values()))
     test: Points | SparsePoints | None = None
     if not exact and linear and formulas and all(dataset.sparse_test is not None for dataset in distinct):
         test = SparsePoints([(dataset.sparse_test, dataset.y_test) for dataset in distinct], of_run)

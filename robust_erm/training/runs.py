@@ -7,6 +7,7 @@ a run that has ended is frozen at once and leaves the computation at the next ca
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,7 +41,8 @@ class Runs:
         seeds: of every run, for its noise.
         target: (R,) log loss at which a run has converged; -inf for never.
         steps: the last step.
-        compiled: use a compiled kernel where there is one for the recipe.
+        compiled: use a compiled kernel, or :mod:`robust_erm.training.stacked`, where there is one for the recipe; else
+            everything is mapped.
     """
 
     recipe: Recipe
@@ -96,7 +98,9 @@ class Runs:
         recipe = self.recipe
         whole = [(slice(None), recipe.attack)]
         needed = whole if self.net is not None else parts(recipe.attack, self.eps[rows])
-        return [Group(at, self._batch(rows[at]), replace(recipe, attack=attack)) for at, attack in needed]
+        return [
+            Group(at, self._batch(rows[at]), replace(recipe, attack=attack), self.compiled) for at, attack in needed
+        ]
 
     def _loss_and_grad(self, theta: Tensor, groups: list[Group], noise: Tensor) -> tuple[Tensor, Tensor]:
         if self.net is not None:
@@ -121,7 +125,6 @@ class Runs:
             return
         recipe, groups = self.recipe, self._groups(rows)
         batch = groups[0].batch if len(groups) == 1 else self._batch(rows)
-        moved = vmap(lambda t, *rest: move(recipe, t, *rest), in_dims=(None, 0, 0, 0))
 
         theta, best, best_loss = self.theta[rows], self.best_theta[rows], self.best_log_loss[rows]
         state = pytree.tree_map(lambda a: a[rows], self.state)
@@ -129,7 +132,7 @@ class Runs:
         for t in range(self.t, self.t + n):
             noise = self.noise(recipe.attack, index, batch.x.shape[-2], self.generators)
             found = Point(theta, *self._loss_and_grad(theta, groups, noise))
-            point, after, state = moved(theta.new_tensor(t), found, state, batch)
+            point, after, state = _moved(recipe, theta.new_tensor(t), found, state, batch)
             alive = status == RUNNING
             status, stopped_at = judge(point.log_loss, point.grad, target, t, status, stopped_at)
             better = alive & (point.log_loss < best_loss)
@@ -234,6 +237,22 @@ class Runs:
             pytree.tree_map(lambda whole, part: whole[i].copy_(part), self.state, kept["state"])
         else:
             self.stopped_at[i] = kept["t"]
+
+
+def _moved(recipe: Recipe, t: Tensor, found: Point, state: Any, batch: Batch) -> tuple[Point, Tensor, Any]:
+    """:func:`robust_erm.training.step.move` of R runs; of one without vmap, which takes longer than its sums."""
+    if len(found.theta) > 1:
+        mapped: tuple[Point, Tensor, Any] = vmap(lambda *rest: move(recipe, t, *rest))(found, state, batch)
+        return mapped
+    numbers = {path: value[0] for path, value in batch.numbers.items()}
+    only = Batch(batch.x, batch.y, batch.eps[0], batch.bound[0], numbers)
+    point, after, state = move(recipe, t, Point(*(a[0] for a in found)), _each(state, lambda a: a[0]), only)
+    return Point(*(a.unsqueeze(0) for a in point)), after.unsqueeze(0), _each(state, lambda a: a.unsqueeze(0))
+
+
+def _each(state: Any, of: Callable[[Tensor], Tensor]) -> Any:
+    """``of`` every tensor of a state: a tensor, or a dict of states."""
+    return {name: _each(part, of) for name, part in state.items()} if isinstance(state, dict) else of(state)
 
 
 def _chosen(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.attacks.attack import Attack, Victim
-from robust_erm.core.fields import substituted
+from robust_erm.core.fields import substituted, unchanged
 from robust_erm.core.linalg import matvec
 from robust_erm.core.margins import margin
 from robust_erm.core.norms import Norm
@@ -18,7 +18,7 @@ from robust_erm.models.linear import Linear
 from robust_erm.models.model import Model
 from robust_erm.objectives import Objective
 from robust_erm.optimizers.optimizer import Optimizer
-from robust_erm.schedules.schedule import Point
+from robust_erm.schedules.schedule import Along, Point
 
 
 class Batch(NamedTuple):
@@ -50,7 +50,7 @@ class Recipe:
     def kinked(self) -> bool:
         """Whether the parameters themselves are the w of ``eps ||w||_1`` in the closed-form loss."""
         l1 = self.attack.closed_form and Norm(self.attack.p).dual.p == 1
-        return l1 and isinstance(self.model, Linear) and len(self.layout.shapes[0][1]) == 1
+        return l1 and unchanged(self.model, Linear, "init") and len(self.layout.shapes[0][1]) == 1
 
 
 def outputs(recipe: Recipe, theta: Tensor, x: Tensor) -> Tensor:
@@ -149,7 +149,11 @@ def move(
     direction, log_scale, optimizer_state = optimizer.update(
         point.grad, point.log_loss, state["optimizer"], recipe.layout
     )
-    log_eta = schedule.log_step(t, point, batch.eps, batch.bound, schedule_state)
+    given = batch.eps, batch.bound, schedule_state
+    if isinstance(schedule, Along):
+        log_eta = schedule.log_step_along(t, point, direction, log_scale, *given)
+    else:
+        log_eta = schedule.log_step(t, point, *given)
     after = (direction * -(log_eta + log_scale).exp()).add_(point.theta)
     if recipe.kinked:
         after = torch.where((after * point.theta < 0) & (batch.eps > 0), torch.zeros_like(after), after)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -87,6 +88,41 @@ def net_steps(width: int, x: torch.Tensor, y: torch.Tensor, eps: float) -> Calla
             loss.backward()
             optimizer.step()
             loss.item()
+
+    return run
+
+
+def stack(sizes: Sequence[int], bias: bool, hidden: Callable[[], nn.Module] | None = nn.ReLU) -> nn.Sequential:
+    """A fully connected model; ``bias`` of the first layer, ``hidden`` between two layers."""
+    parts: list[nn.Module] = []
+    for k, (before, after) in enumerate(pairwise(sizes)):
+        parts += [nn.Linear(before, after, bias=bias and k == 0)]
+        parts += [hidden()] if hidden is not None and k < len(sizes) - 2 else []
+    return nn.Sequential(*parts)
+
+
+def loop(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    loss: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+    fgsm: float = 0.0,
+) -> Callable[[int], None]:
+    """Full-batch training, each step on points that one step of FGSM has moved."""
+
+    def run(n: int) -> None:
+        for _ in range(n):
+            moved = x
+            if fgsm:
+                moved = x.clone().requires_grad_()
+                (slope,) = torch.autograd.grad(loss(model, moved), moved)
+                moved = (x + fgsm * slope.sign()).clamp(0, 1)
+            optimizer.zero_grad()
+            value = loss(model, moved)
+            value.backward()
+            optimizer.step()
+            value.item()
 
     return run
 

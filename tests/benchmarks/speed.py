@@ -23,17 +23,26 @@ from typing import Any
 import baseline
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conftest import MNIST_FOLDER, make_runs
 
 from robust_erm.attacks.exact import Exact
+from robust_erm.attacks.fgm import FGM
+from robust_erm.attacks.none import NoAttack
 from robust_erm.attacks.pgd import PGD
 from robust_erm.core.linalg import polar
+from robust_erm.data.digits import Digits
 from robust_erm.data.gaussian import Gaussian
 from robust_erm.data.mnist import MNIST
+from robust_erm.data.sphere import Sphere
+from robust_erm.models.deep_linear import DeepLinear
+from robust_erm.models.linear import Linear
 from robust_erm.models.mlp import MLP
+from robust_erm.objectives import Objective
+from robust_erm.optimizers.adam import Adam
 from robust_erm.optimizers.steepest import Steepest
 from robust_erm.schedules.constant import Constant
 from robust_erm.training.runs import Runs
@@ -181,6 +190,60 @@ def net(sizes: Sizes) -> Iterator[Row]:
     least = timed(products, sizes, steps)
     found = f"{slow / fast:.1f}x; all its matrix products, as a mapped step takes them, would give {slow / least:.1f}x"
     yield f"MLP {width}-{width}-1, {what}, m = {m}, PGD-10, GD and SD x 3 eps x 3 seeds, float32, CPU", found, "3x"
+
+
+def components(sizes: Sizes) -> Iterator[Row]:
+    """Every fully connected model, alone and in a pack, on one thread, against the plain loop: time of a run's step."""
+    torch.set_num_threads(1)
+    classes = Digits(classes=tuple(range(10)), m=200).draw(0)
+    pair = Digits(classes=(2, 7), m=200).draw(0)
+    sphere, wide = Sphere(d=200, m=200, m_test=1).draw(0), 1000 if sizes.commands else 20
+    cross, logistic, exponential = Objective("cross_entropy", "mean"), Objective("logistic", "mean"), Objective()
+    gd, adam = Steepest(Constant(1e-12)), Adam(Constant(1e-12))  # nothing ends, nothing diverges
+    calm, fgsm, box = NoAttack(), FGM(math.inf), (0.0, 1.0)
+    of_ten: Any = lambda f, x: nn.functional.cross_entropy(f(x), torch.as_tensor(classes.y_train).long())  # noqa: E731
+
+    def binary(y: Any, of: Callable[[Tensor], Tensor], exact: float = 0.0) -> Any:
+        def loss(f: Any, x: Tensor) -> Tensor:
+            margin = torch.as_tensor(y).to(x) * f(x).squeeze(-1)
+            if exact:
+                weight = f[2].weight @ f[1].weight @ f[0].weight
+                margin = margin - exact * weight.norm()
+            return of(-margin)
+
+        return loss
+
+    soft, hard = lambda s: nn.functional.softplus(s).mean(), lambda s: s.exp().sum()
+    sgd: Any = lambda f: torch.optim.SGD(f.parameters(), lr=1e-12)  # noqa: E731
+    theirs_adam: Any = lambda f: torch.optim.Adam(f.parameters(), lr=1e-12)  # noqa: E731
+    deep, net, three = DeepLinear(depth=3, width=64), MLP(width=64), MLP(depth=3, width=64)
+    rows: list[tuple[str, Any, Any, Any, Any, Any, int, Any, Any, Any, float]] = [
+        ("linear, 10 classes, GD", classes, Linear(), gd, calm, cross, 10, [64, 10], of_ten, sgd, 0.0),
+        ("linear, 10 classes, GD, FGSM", classes, Linear(), gd, fgsm, cross, 10, [64, 10], of_ten, sgd, 0.1),
+        ("deep linear, L = 3, GD, exact l_2", pair, deep, gd, Exact(2.0), logistic, 1, [64, 64, 64, 1],
+         binary(pair.y_train, soft, 0.1), sgd, 0.0),
+        ("MLP 64-64-1, Adam", pair, net, adam, calm, logistic, 1, [64, 64, 1], binary(pair.y_train, soft),
+         theirs_adam, 0.0),
+        ("MLP 64-64-64-1, GD, FGSM", pair, three, gd, fgsm, logistic, 1, [64, 64, 64, 1],
+         binary(pair.y_train, soft), sgd, 0.1),
+        (f"MLP 200-{wide}-1 with hidden biases, m = 200, GD", sphere, MLP(width=wide, bias="first"), gd, calm,
+         exponential, 1, [200, wide, 1], binary(sphere.y_train, hard), sgd, 0.0),
+    ]  # fmt: skip
+    for name, drawn, model, optimizer, attack, objective, outputs, shape, loss, theirs, eps in rows:
+        dtype = torch.float64 if model.__class__ is MLP and model.bias == "first" else torch.float32
+        x = torch.as_tensor(drawn.x_train, dtype=dtype)
+        linear_ = isinstance(model, DeepLinear | Linear)
+        plain = baseline.stack(shape, getattr(model, "bias", "none") == "first", None if linear_ else nn.ReLU).to(dtype)
+        usual_ = baseline.seconds(baseline.loop(plain, theirs(plain), x, x, loss, eps), sizes.steps, sizes.repeats)
+        found = []
+        for count in (1, 16):
+            given: dict[str, Any] = {"model": model, "optimizer": optimizer, "attack": attack, "objective": objective}
+            given |= {"outputs": outputs, "dtype": dtype, "steps": 10**9, "domain": box, "seeds": list(range(count))}
+            runs = make_runs(x, drawn.y_train, [eps or 0.1] * count, **given)
+            found.append(baseline.seconds(runs.advance, sizes.steps, sizes.repeats) / count)
+        alone, pack = found[0] / usual_, usual_ / found[1]
+        said = f"alone {alone:.2f} of its {1e6 * usual_:,.0f} us; in a pack of 16 {pack:.1f}x faster"
+        yield f"{name}, {str(dtype)[6:]}, one thread", said, "alone at most 1.2; in a pack 4x"
 
 
 def factor(sizes: Sizes) -> Iterator[Row]:
@@ -381,7 +444,7 @@ def mirror(sizes: Sizes) -> Iterator[Row]:
 
 
 ALL: dict[str, Callable[[Sizes], Iterator[Row]]] = {
-    f.__name__: f for f in (linear, sparse, net, factor, end_to_end, heatmap, overhead, points, mirror)
+    f.__name__: f for f in (linear, sparse, net, components, factor, end_to_end, heatmap, overhead, points, mirror)
 }
 
 

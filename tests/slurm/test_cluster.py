@@ -105,7 +105,7 @@ def _has_cuda() -> bool:
 def test_many_points_on_both_nodes(quiet: Cluster, tmp_path: Path) -> None:
     """200 points in four tasks that fill a node each: two at a time, and one at a time on one node."""
     points = ["data=gaussian", "data.d=20", "data.m=10", "model=linear", "attack=exact", "optimizer=adam"]
-    points += ["seed=range(50)", "eps=0,0.01,0.02,0.03", "stop.steps=1500", "stop.loss=null", "logger=none"]
+    points += ["seed=range(50)", "eps=0,0.01,0.02,0.03", "stop.steps=500", "stop.loss=null", "logger=none"]
     cut = [f"hydra.launcher.{o}" for o in ("cpus=4", "workers=1", "pack_size=50", "memory=2", "array_parallelism=2")]
     for name, more in {"both": [], "one": ["hydra.launcher.sbatch={nodelist:n1}"]}.items():
         done = quiet.train(*points, *cut, *more, cwd=tmp_path / name)

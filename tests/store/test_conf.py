@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,3 +174,13 @@ def test_bad_input_is_refused_in_one_line(overrides: str, composed: Callable[...
     assert BAD[overrides] in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "outputs").exists()
+
+
+def test_options_that_came_later_leave_ids_as_they_were(resolved: Callable[..., Run]) -> None:
+    """At their default; elsewhere they are part of what a run is, and of what a pack shares or does not."""
+    assert resolved("data=gaussian", "model=linear", "attack=exact").id == "ca648de05f"
+    ids = {resolved(f"stop.log_loss={value}").id for value in ("null", "-1000", "-2000.5")}
+    assert len(ids) == 3
+    assert resolved("stop.log_loss=-1000").stop.target == -1000
+    assert resolved("stop.loss=null").stop.target == -math.inf
+    assert resolved("stop.loss=1e-3").stop.target == pytest.approx(math.log(1e-3))

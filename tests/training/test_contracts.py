@@ -20,7 +20,7 @@ from robust_erm.core.margins import margin
 from robust_erm.data.dataset import Dataset
 from robust_erm.models.linear import Linear
 from robust_erm.models.mlp import MLP
-from robust_erm.objectives import scores
+from robust_erm.objectives import Objective, scores
 from robust_erm.optimizers.steepest import Steepest
 from robust_erm.schedules.constant import Constant
 from robust_erm.store.config import Run
@@ -111,6 +111,35 @@ class Reach(PGD):
         }.get(self.fault, lambda: moved)()
 
 
+class Leaky(MLP):
+    """A net whose layers are not those that it inherits."""
+
+    def apply(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
+        return (torch.nn.functional.leaky_relu(x @ params["W1"].mT) @ params["W2"].mT).squeeze(-1)
+
+
+class Tempered(Objective):
+    """A loss whose derivative is not the one that it inherits."""
+
+    def of_scores(self, s: Tensor) -> Tensor:
+        return super().of_scores(0.5 * s)
+
+
+class Together(PGD):
+    """An attack that says it looks at each point alone, and does not."""
+
+    def perturb(self, victim: Any, eps: Tensor, noise: Tensor) -> Tensor:
+        moved = super().perturb(victim, eps, noise)
+        return victim.x + (moved - victim.x).mean(0)
+
+
+class OneRadius(PGD):
+    """An attack that says it takes a radius for each point, and does not."""
+
+    def perturb(self, victim: Any, eps: Tensor, noise: Tensor) -> Tensor:
+        return super().perturb(victim, eps if eps.ndim == 0 else 0.5 * eps, noise)
+
+
 @dataclass(frozen=True)
 class Mine:
     """A data set with a chosen fault."""
@@ -177,6 +206,13 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "whole": (net("whole"), "init gives W1 in torch.int64, must give floating point"),
     "empty": (net("empty"), "init gives no tensors by name"),
     "weight": ({"model": Slanted()}, "weight is not that of apply"),
+    "layers": ({"model": Leaky(width=5)}, "stack is not the model of apply: they differ by"),
+    "shares": ({"objective": Tempered()}, "shares is not the derivative of log_loss"),
+    "together": (
+        {"attack": Together(box=False)},
+        "samplewise, but perturb moves a point otherwise beside others",
+    ),
+    "radius": ({"attack": OneRadius()}, "samplewise, but perturb gives other points for eps (n, 1) than for eps ()"),
     "half": ({"optimizer": Descent(Constant(0.1), fault="half")}, "gives shape (1,), must give (45,)"),
     "scale": ({"optimizer": Descent(Constant(0.1), fault="scale")}, "update a log_scale that gives shape (45,)"),
     "direction": ({"optimizer": Descent(Constant(0.1), fault="nan")}, "gives numbers that are not finite"),

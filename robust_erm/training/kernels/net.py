@@ -51,7 +51,7 @@ class Net:
         x_adv, hidden = self._attacked(w, v, x, y, eps)
         on = hidden > 0
         active = hidden.clamp_min(0)
-        share, log_loss = torch.func.grad_and_value(self.recipe.objective.of_scores)(-y * (active @ v))
+        log_loss, share = self.recipe.objective.shares(-y * (active @ v))
         slope = -y * share  # d log L / d f
         grad_w = ((slope.unsqueeze(-1) * on) * v).mT @ x_adv
         return log_loss, torch.cat([grad_w.reshape(-1), slope @ active])

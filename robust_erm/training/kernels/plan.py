@@ -12,9 +12,11 @@ from torch import Tensor
 from robust_erm.attacks.exact import Exact
 from robust_erm.attacks.none import NoAttack
 from robust_erm.attacks.pgd import PGD
+from robust_erm.core.fields import unchanged
 from robust_erm.models.diagonal import Diagonal
 from robust_erm.models.linear import Linear
 from robust_erm.models.mlp import MLP
+from robust_erm.objectives import Objective
 from robust_erm.optimizers.steepest import Steepest
 from robust_erm.schedules.bounded_loss import BoundedLoss
 from robust_erm.schedules.constant import Constant
@@ -110,21 +112,23 @@ class Rows:
 def plan(recipe: Recipe) -> Plan | None:
     """The plan of ``recipe``, or None where no compiled step knows it."""
     model, attack, optimizer = recipe.model, recipe.attack, recipe.optimizer
-    if not isinstance(optimizer, Steepest) or optimizer.r not in (1, 2, math.inf):
+    if not unchanged(optimizer, Steepest) or optimizer.r not in (1, 2, math.inf):
         return None
     kind = _KINDS.get(type(optimizer.schedule))
-    known = isinstance(model, Diagonal) or (isinstance(model, Linear) and len(recipe.layout.shapes[0][1]) == 1)
-    threat = isinstance(attack, NoAttack) or (isinstance(attack, Exact) and attack.p in (2, math.inf))
+    linear = unchanged(model, Linear, "init") and len(recipe.layout.shapes[0][1]) == 1
+    depth = model.depth if unchanged(model, Diagonal, "init") else 0
+    known = (linear or depth > 0) and unchanged(recipe.objective, Objective)
+    threat = unchanged(attack, NoAttack) or (unchanged(attack, Exact) and attack.p in (2, math.inf))
     if kind is None or not known or not threat or recipe.objective.loss != "exponential":
         return None
     return Plan(
-        depth=model.depth if isinstance(model, Diagonal) else 0,
+        depth=depth,
         r=0 if optimizer.r == math.inf else int(optimizer.r),
         dual=2 if attack.p == 2 else 1,
         normalized=optimizer.normalized,
         schedule=optimizer.schedule,
         kind=kind,
-        adversarial=isinstance(attack, Exact),
+        adversarial=not isinstance(attack, NoAttack),
         mean=recipe.objective.reduction == "mean",
         sparse=recipe.sparse and optimizer.r == 1,
     )
@@ -133,6 +137,11 @@ def plan(recipe: Recipe) -> Plan | None:
 def known_net(recipe: Recipe, attack: Any) -> bool:
     """Whether this is a one-hidden-layer net without biases, one logit, under l_inf PGD from x."""
     model = recipe.model
-    net = isinstance(model, MLP) and model.depth == 2 and model.bias == "none"
-    pgd = isinstance(attack, PGD) and attack.p == math.inf and not attack.random_start
+    net = (
+        unchanged(model, MLP, "init")
+        and unchanged(recipe.objective, Objective)
+        and model.depth == 2
+        and model.bias == "none"
+    )
+    pgd = unchanged(attack, PGD) and attack.p == math.inf and not attack.random_start
     return net and pgd and recipe.layout.shapes[-1][1][0] == 1

@@ -1,0 +1,172 @@
+"""Fully connected models without vmap and autograd: what :mod:`robust_erm.training.step` defines, over the run axis.
+
+Runs are a batch of matrix products (:mod:`robust_erm.core.stack`), and their samples one batch for the attack: it sees
+R n inputs, each with the radius of its run. The mapped form is the reference; a test holds both together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from robust_erm.attacks.attack import Attack, Victim
+from robust_erm.attacks.none import NoAttack
+from robust_erm.core.fields import unchanged
+from robust_erm.core.linalg import matvec, own_class, product
+from robust_erm.core.margins import margin
+from robust_erm.core.norms import Norm
+from robust_erm.core.params import Params
+from robust_erm.core.stack import Stack, Trace
+from robust_erm.objectives import score_slopes
+from robust_erm.training.step import Batch, Recipe
+
+_CACHE = 2**21  # bytes of one layer's numbers: with its inputs, slopes and gradients, what stays near a core
+_BY_RUN = ("x", "y", "eps", "bound")
+
+
+def fits(recipe: Recipe, attack: Attack) -> bool:
+    """Whether this form knows the model, the objective and the attack."""
+    known = attack.closed_form or unchanged(attack, NoAttack) or getattr(attack, "samplewise", False)
+    differentiable = callable(getattr(recipe.objective, "shares", None))
+    return known and differentiable and isinstance(getattr(recipe.model, "stack", None), Stack)
+
+
+def loss_and_grad(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Worst-case log losses (R,) and (sub)gradients (R, P) of theta (R, P), as the function of one run defines them."""
+    if some := _blocks(recipe, theta, batch, noise):
+        losses, grads = zip(*(loss_and_grad(recipe, *one) for one in some), strict=True)
+        return torch.cat(losses), torch.cat(grads)
+    stack, params = _stack(recipe), recipe.layout.unflatten(theta)
+    if _exact(recipe, recipe.attack, params):
+        return _closed_form(recipe, params, batch)
+    trace = stack.forward(params, _perturbed(recipe, recipe.attack, params, batch, noise))
+    s, slopes = score_slopes(trace.outputs, batch.y)
+    log_loss, share = recipe.objective.shares(s)
+    return log_loss, recipe.layout.flatten(stack.to_params(params, trace, share.unsqueeze(-1) * slopes))
+
+
+def margins(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise: Tensor) -> Tensor:
+    """Margins (R, n) after ``attack``; in closed form where there is one."""
+    if some := _blocks(recipe, theta, batch, noise):
+        return torch.cat([margins(recipe, attack, *one) for one in some])
+    params = recipe.layout.unflatten(theta)
+    if _exact(recipe, attack, params):
+        w = _stack(recipe).predictor(params).squeeze(-2)
+        return batch.y * matvec(batch.x, w) - (batch.eps * Norm(attack.p).dual.value(w)).unsqueeze(-1)
+    x = _perturbed(recipe, attack, params, batch, noise)
+    f = _stack(recipe).forward(params, x).outputs
+    return _margin(f.flatten(0, 1), batch.y.reshape(-1)).reshape(batch.y.shape)
+
+
+def _blocks(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) -> list[tuple[Tensor, Batch, Tensor]]:
+    """The runs, as many at once as a CPU's cache holds; nothing where that is all of them."""
+    widest = max(shape[0] for _, shape in recipe.layout.shapes)
+    each = batch.x.shape[-2] * max(widest, batch.x.shape[-1]) * theta.element_size()
+    count = max(1, _CACHE // each)
+    if theta.device.type != "cpu" or count >= len(theta):
+        return []
+    parts = [slice(k, k + count) for k in range(0, len(theta), count)]
+    return [(theta[at], batch._replace(**{k: getattr(batch, k)[at] for k in _BY_RUN}), noise[at]) for at in parts]
+
+
+def _stack(recipe: Recipe) -> Stack:
+    stack: Stack = recipe.model.stack  # type: ignore[attr-defined]
+    return stack
+
+
+def _exact(recipe: Recipe, attack: Attack, params: Params) -> bool:
+    """Whether the worst case is a formula in the one predictor."""
+    last = _stack(recipe).layers[-1][0]
+    return attack.closed_form and (params[last].ndim == 2 or params[last].shape[-2] == 1)
+
+
+def _closed_form(recipe: Recipe, params: Params, batch: Batch) -> tuple[Tensor, Tensor]:
+    stack, dual, eps = _stack(recipe), Norm(recipe.attack.p).dual, batch.eps.unsqueeze(-1)
+    w = stack.predictor(params).squeeze(-2)
+    s = eps * dual.value(w).unsqueeze(-1) - batch.y * matvec(batch.x, w)
+    log_loss, share = recipe.objective.shares(s)
+    top = share.amax(-1, keepdim=True)
+    top = torch.where(top > 0, top, torch.ones_like(top))
+    # equal shares are 1 in the product: sums of points that cancel are 0, and their sign is not rounding's
+    grad_w = -product((batch.y * (share / top)).unsqueeze(-2), batch.x).squeeze(-2) * top
+    grad_w = dual.least_sum(w, grad_w, share.sum(-1, keepdim=True) * eps)
+    # <g, w(theta)> is the output at x = g, and its gradient in theta is what g is pulled back to
+    trace = stack.forward(params, grad_w.unsqueeze(-2))
+    return log_loss, recipe.layout.flatten(stack.to_params(params, trace, torch.ones_like(trace.outputs)))
+
+
+def _perturbed(recipe: Recipe, attack: Attack, params: Params, batch: Batch, noise: Tensor) -> Tensor:
+    """X' (R, n, d)."""
+    if unchanged(attack, NoAttack):
+        return batch.x
+    if attack.closed_form:
+        weight = _stack(recipe).predictor(params)
+
+        def one(w: Tensor, x: Tensor, y: Tensor, eps: Tensor, noise: Tensor) -> Tensor:
+            return attack.perturb(Victim(lambda z: z @ w.mT, x, y, recipe.domain, w), eps, noise)
+
+        found: Tensor = vmap(one)(weight, batch.x, batch.y, batch.eps, noise)
+        return found
+    runs, n, d = batch.x.shape
+    victim = _Victim.of(recipe, params, batch)
+    eps = batch.eps.repeat_interleave(n).unsqueeze(-1)
+    return attack.perturb(victim, eps, noise.transpose(0, 1).flatten(1, 2)).reshape(runs, n, d)
+
+
+@dataclass(frozen=True)
+class _Victim(Victim):
+    """R models on n samples each, as one batch of R n."""
+
+    stack: Stack = field(kw_only=True)
+    params: Params = field(kw_only=True)
+    runs: int = field(kw_only=True)
+
+    @staticmethod
+    def of(recipe: Recipe, params: Params, batch: Batch) -> _Victim:
+        stack, (runs, n, d) = _stack(recipe), batch.x.shape
+
+        def outputs(x: Tensor) -> Tensor:
+            return _flat(stack.forward(params, x.reshape(runs, n, d)).outputs)
+
+        x, y = batch.x.reshape(-1, d), batch.y.reshape(-1)
+        return _Victim(outputs, x, y, recipe.domain, None, stack=stack, params=params, runs=runs)
+
+    def margin_gradient(self, x: Tensor) -> Tensor:
+        trace, y = self._trace(x), self.y.reshape(self.runs, -1)
+        slope = y.unsqueeze(-1) if trace.outputs.shape[-1] == 1 else _margin_slope(trace.outputs, y)
+        return self.stack.to_inputs(self.params, trace, slope).flatten(0, 1)
+
+    def gradient(self, of: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        trace = self._trace(x)
+        with torch.enable_grad():  # of a few numbers a sample
+            f = trace.outputs.detach().requires_grad_()
+            values = of(_flat(f))
+            (slope,) = torch.autograd.grad(values.sum(), f)
+        return values.detach(), self.stack.to_inputs(self.params, trace, slope).flatten(0, 1)
+
+    def _trace(self, x: Tensor) -> Trace:
+        return self.stack.forward(self.params, x.reshape(self.runs, -1, x.shape[-1]))
+
+
+def _flat(f: Tensor) -> Tensor:
+    """(R, n, C) as outputs of R n samples, (R n,) or (R n, C)."""
+    f = f.flatten(0, 1)
+    return f.squeeze(-1) if f.shape[-1] == 1 else f
+
+
+def _margin(f: Tensor, y: Tensor) -> Tensor:
+    return margin(f.squeeze(-1) if f.shape[-1] == 1 else f, y)
+
+
+def _margin_slope(f: Tensor, y: Tensor) -> Tensor:
+    """Of the true minus the best other logit, in f (R, n, C); those that tie share."""
+    own = own_class(f.shape[-1], y)
+    others = torch.where(own, torch.full_like(f, -torch.inf), f)
+    best = (others == others.amax(-1, keepdim=True)).to(f)
+    slope: Any = own.to(f) - best / best.sum(-1, keepdim=True)
+    return slope  # type: ignore[no-any-return]
