@@ -66,6 +66,14 @@ class Stack:
                     slope = slope * trace.slopes[k - 1]
         return found
 
+    def numbers(self, params: Params) -> int:
+        """How many numbers one point makes on its way through; ``params`` without a run axis."""
+        count = 0
+        for k, (weight, bias) in enumerate(self.layers, start=1):
+            out = params[weight].shape[0] if params[weight].ndim > 1 else 1
+            count += out * (1 + (bias is not None) + (k < len(self.layers) and self.activation != "identity"))
+        return count
+
     def predictor(self, params: Params) -> Tensor:
         """The weights (R, C, d) of a stack without activation and biases."""
         last = _matrix(params[self.layers[-1][0]])

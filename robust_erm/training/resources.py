@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from robust_erm.core.errors import ConfigError, require
 from robust_erm.core.params import Layout
+from robust_erm.core.stack import Stack
 from robust_erm.store.config import Run
 from robust_erm.store.identity import word
 from robust_erm.training.attacked import CHUNK
@@ -73,6 +74,8 @@ def require_room(data: Any) -> None:
 def _sizes(model: Any, d: int, outputs: int) -> tuple[int, int]:
     """Parameters, and numbers made in one forward pass of one point."""
     params = model.init(d, outputs, torch.Generator())
+    if isinstance(stack := getattr(model, "stack", None), Stack):  # counting imports torch's compiler, a second's work
+        return Layout.of(params).size, stack.numbers(params)
     x = torch.zeros(1, d, dtype=torch.float64)
     with _Counted([*params.values(), x]) as counted:
         model.apply(params, x)

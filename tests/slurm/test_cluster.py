@@ -136,7 +136,8 @@ def test_gpus_are_not_shared(quiet: Cluster, tmp_path: Path) -> None:
 
 
 def test_requeue_and_preemption(quiet: Cluster, reference: Reference, tmp_path: Path) -> None:
-    """One task is requeued by hand, the other preempted by a job of the urgent partition: SIGTERM is all it is told."""
+    """One task is requeued by hand, the other preempted by a job of the urgent partition: SIGTERM is all it is told,
+    as before its time limit (``--signal=TERM@90``)."""
     threads = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}  # signals come to any thread
     process = quiet.started(*SWEEP, *ONE, cwd=tmp_path, **SLOW, **threads)
     until(lambda: len(running(quiet)) == 2 and both_train(tmp_path))
@@ -162,19 +163,6 @@ def test_requeue_and_preemption(quiet: Cluster, reference: Reference, tmp_path: 
     until(lambda: not quiet.queue())
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert len(attempts(tmp_path)) == tasks
-
-
-def test_time_limit(quiet: Cluster, reference: Reference, tmp_path: Path) -> None:
-    """SIGTERM is what SLURM sends before the limit (--signal=TERM@90); when it does so is its own affair."""
-    line = [*SWEEP[1:2], "eps=0.1", *SWEEP[3:]]
-    process = quiet.started(*line, *ONE, cwd=tmp_path, **SLOW)
-    until(lambda: running(quiet) and has_checkpoint(tmp_path))
-    quiet.says("scancel", "--signal=TERM", running(quiet)[0])
-    done = ended(process)
-    assert done.returncode == 0, done.stderr
-    assert [a["restarts"] for a in attempts(tmp_path)] == [0, 1]
-    assert attempts(tmp_path)[0]["steps"] > 0
-    assert same_results(tmp_path, reference(*line)) == 1
 
 
 def both_train(cwd: Path) -> bool:

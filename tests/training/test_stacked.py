@@ -24,7 +24,7 @@ from robust_erm.models.deep_linear import DeepLinear
 from robust_erm.models.linear import Linear
 from robust_erm.models.mlp import MLP
 from robust_erm.objectives import Objective, score_slopes, scores
-from robust_erm.training import stacked
+from robust_erm.training import resources, stacked
 from robust_erm.training.attacked import attacked, clean
 from robust_erm.training.mapped import Group
 
@@ -155,3 +155,14 @@ def test_components_of_ones_own_are_mapped() -> None:
     assert not stacked.fits(runs.recipe, Shift())
     assert all(map(torch.equal, *both(runs)))
     assert isinstance(MLP(width=4).stack, Stack)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_numbers_that_a_point_makes(model: str, outputs: int) -> None:
+    """As counted where tensors are made."""
+    params = MODELS[model].init(5, outputs, torch.Generator())
+    x = torch.zeros(1, 5, dtype=torch.float64)
+    with resources._Counted([*params.values(), x]) as counted:
+        MODELS[model].apply(params, x)
+    assert MODELS[model].stack.numbers(params) == counted.count
