@@ -387,7 +387,7 @@ def test_a_holder_of_whom_nothing_is_known_is_named_at_once_and_taken_over(tmp_p
     line = ["data=gaussian", "data.d=8", "data.m=6", "model=linear", "attack=exact", "stop.steps=5", "logger=none"]
     assert command(*line, cwd=tmp_path).returncode == 0
     (folder,) = folders(tmp_path)
-    for silent, said in ((1000, False), (locks.PATIENCE - 6, True)):
+    for silent, said in ((1000, False), (locks.PATIENCE - 15, True)):  # long enough to start, in a fork
         (folder / "summary.json").unlink()
         lock = folder / f"{locks.LOCK}1"
         lock.write_text(json.dumps({"host": "container-of-yesterday", "pid": 4711, "began": "1", "job": None}))
