@@ -101,8 +101,11 @@ class Objective:
     def of_scores(self, s: Tensor) -> Tensor:
         """``log L`` (scalar) of scores (n,)."""
         each = s if self.loss == "exponential" else log_softplus(s)
-        total = each.logsumexp(-1)
-        return total if self.reduction == "sum" else total - math.log(s.shape[-1])
+        return self._reduced(each.logsumexp(-1), s.shape[-1])
+
+    def _reduced(self, total: Tensor, n: int) -> Tensor:
+        """Log of the sum, or of the mean, of n losses, from that of their sum."""
+        return total if self.reduction == "sum" else total - math.log(n)
 
     def shares(self, s: Tensor) -> tuple[Tensor, Tensor]:
         """``log L`` (...) of scores (..., n), and its derivatives in them (..., n), each at least 0."""
@@ -110,7 +113,7 @@ class Objective:
         total = each.logsumexp(-1)
         share = (each - total.unsqueeze(-1)).exp()
         share = share if slope is None else share * slope
-        return total if self.reduction == "sum" else total - math.log(s.shape[-1]), share
+        return self._reduced(total, s.shape[-1]), share
 
     def log_loss(self, f: Tensor, y: Tensor) -> Tensor:
         """``log L`` (scalar) of outputs f, (n,) or (n, C), and labels y (n,)."""

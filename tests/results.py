@@ -25,7 +25,7 @@ def pretended_slurm(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``outputs/``: two runs with evaluations, a sweep, a submission, and what fig1 reproduces."""
+    """A folder with ``outputs/``: two runs with evaluations, a sweep, a submission, and what lemma_c4 reproduces."""
     root = tmp_path_factory.mktemp("results")
     env = pretended_slurm(root / "bin")
     for command, *line in (
@@ -42,7 +42,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copied(results: Path, tmp_path: Path) -> Callable[[], Path]:
-    """copied() -> a fresh copy of the tree, by hard links for what is not written in place."""
+    """copied() -> a fresh copy of the tree."""
     count = 0
 
     def copy() -> Path:

@@ -22,9 +22,9 @@ def per_run(default: Any = MISSING) -> Any:
     return field(default=default, metadata={"per_run": True})
 
 
-def later(default: Any, per_run: bool = False) -> Any:
+def later(default: Any) -> Any:
     """A dataclass field that was added after runs had been named: at its default it is no part of their identity."""
-    return field(default=default, metadata={"later": True, "per_run": per_run})
+    return field(default=default, metadata={"later": True})
 
 
 def unchanged(component: object, cls: type[T], *but: str) -> TypeGuard[T]:

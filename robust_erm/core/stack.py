@@ -14,8 +14,6 @@ from torch import Tensor
 from robust_erm.core.linalg import linear, product
 from robust_erm.core.params import Params
 
-ACTIVATIONS = ("identity", "relu")
-
 
 @dataclass(frozen=True)
 class Stack:
@@ -47,10 +45,13 @@ class Stack:
     def to_inputs(self, params: Params, trace: Trace, slope: Tensor) -> Tensor:
         """``sum_c slope_c grad_x f_c`` (R, n, d) for slope (R, n, C)."""
         for k in reversed(range(len(self.layers))):
-            slope = product(slope, _matrix(params[self.layers[k][0]]))
-            if k and trace.slopes:
-                slope = slope * trace.slopes[k - 1]
+            slope = self._before(k, params, trace, slope)
         return slope
+
+    def _before(self, k: int, params: Params, trace: Trace, slope: Tensor) -> Tensor:
+        """What the slope (R, n, out) at the outputs of layer k is at those of the layer before, or at the inputs."""
+        slope = product(slope, _matrix(params[self.layers[k][0]]))
+        return slope * trace.slopes[k - 1] if k and trace.slopes else slope
 
     def to_params(self, params: Params, trace: Trace, slope: Tensor) -> Params:
         """``sum_{i, c} slope_ic grad_theta f_c(x_i)``, of every run, for slope (R, n, C)."""
@@ -61,9 +62,7 @@ class Stack:
             if bias is not None:
                 found[bias] = slope.sum(-2)
             if k:
-                slope = product(slope, _matrix(params[weight]))
-                if trace.slopes:
-                    slope = slope * trace.slopes[k - 1]
+                slope = self._before(k, params, trace, slope)
         return found
 
     def numbers(self, params: Params) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -168,5 +167,4 @@ def _margin_slope(f: Tensor, y: Tensor) -> Tensor:
     own = own_class(f.shape[-1], y)
     others = torch.where(own, torch.full_like(f, -torch.inf), f)
     best = (others == others.amax(-1, keepdim=True)).to(f)
-    slope: Any = own.to(f) - best / best.sum(-1, keepdim=True)
-    return slope  # type: ignore[no-any-return]
+    return own.to(f) - best / best.sum(-1, keepdim=True)
