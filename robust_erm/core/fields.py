@@ -22,6 +22,11 @@ def per_run(default: Any = MISSING) -> Any:
     return field(default=default, metadata={"per_run": True})
 
 
+def beside(scalar: Any) -> Any:
+    """A number of each run, () or (R,), as what multiplies vectors (P,) or (R, P); a plain number stays one."""
+    return scalar.unsqueeze(-1) if isinstance(scalar, Tensor) else scalar
+
+
 def later(default: Any) -> Any:
     """A dataclass field that was added after runs had been named: at its default it is no part of their identity."""
     return field(default=default, metadata={"later": True})

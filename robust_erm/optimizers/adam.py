@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.core.errors import require
-from robust_erm.core.fields import per_run
+from robust_erm.core.fields import beside, per_run
 from robust_erm.core.params import Layout
 from robust_erm.optimizers.optimizer import State
 from robust_erm.schedules.schedule import log
@@ -29,6 +29,8 @@ class Adam:
         epsilon: 1e-8 is PyTorch's default; 0 keeps the method invariant to the scale of the loss.
         schedule: step sizes.
     """
+
+    run_axis = True
 
     schedule: Any
     beta1: float = per_run(0.9)
@@ -53,11 +55,14 @@ class Adam:
     def update(self, grad: Tensor, log_loss: Tensor, state: State, layout: Layout) -> tuple[Tensor, Tensor, State]:
         """See :class:`robust_erm.optimizers.optimizer.Optimizer`."""
         unit = torch.maximum(log_loss, state["unit"] + log(self.beta2, log_loss) / 2)
-        forget, scaled = (state["unit"] - unit).exp(), (log_loss - unit).exp() * grad
+        forget, scaled = (state["unit"] - unit).exp(), beside((log_loss - unit).exp()) * grad
         count = state["count"] + 1
-        m = self.beta1 * forget * state["m"] + (1 - self.beta1) * scaled
-        v = self.beta2 * forget**2 * state["v"] + (1 - self.beta2) * scaled**2
-        m_hat, v_hat = m / (1 - self.beta1**count), v / (1 - self.beta2**count)
-        size = v_hat.sqrt() + (self.epsilon * (-unit).exp() if self.epsilon else 0.0)
-        direction = torch.where(size > 0, m_hat / torch.where(size > 0, size, torch.ones_like(size)), 0.0)
+        m = beside(self.beta1 * forget) * state["m"] + beside(1 - self.beta1) * scaled
+        v = beside(self.beta2 * forget**2) * state["v"] + beside(1 - self.beta2) * scaled**2
+        # beta^count by exp and log, which give a number the same bits wherever it lies in a tensor, as pow does not
+        seen1, seen2 = (1 - (count * log(beta, log_loss)).exp() for beta in (self.beta1, self.beta2))
+        size = (v / beside(seen2)).sqrt()
+        if self.epsilon:
+            size = size + beside(self.epsilon * (-unit).exp())
+        direction = torch.where(size > 0, m / beside(seen1) / torch.where(size > 0, size, torch.ones_like(size)), 0.0)
         return direction, torch.zeros_like(log_loss), {"m": m, "v": v, "unit": unit, "count": count}

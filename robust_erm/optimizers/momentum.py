@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.core.errors import require
-from robust_erm.core.fields import per_run
+from robust_erm.core.fields import beside, per_run
 from robust_erm.core.params import Layout
 from robust_erm.optimizers.optimizer import State
 from robust_erm.schedules.schedule import log
@@ -26,6 +26,8 @@ class Momentum:
         beta: in [0, 1).
         schedule: step sizes.
     """
+
+    run_axis = True
 
     schedule: Any
     beta: float = per_run(0.9)
@@ -45,6 +47,6 @@ class Momentum:
     def update(self, grad: Tensor, log_loss: Tensor, state: State, layout: Layout) -> tuple[Tensor, Tensor, State]:
         """See :class:`robust_erm.optimizers.optimizer.Optimizer`."""
         unit = torch.maximum(log_loss, state["unit"] + log(self.beta, log_loss))
-        kept = self.beta * (state["unit"] - unit).exp() * state["velocity"]
-        velocity = kept + (log_loss - unit).exp() * grad
+        kept = beside(self.beta * (state["unit"] - unit).exp()) * state["velocity"]
+        velocity = kept + beside((log_loss - unit).exp()) * grad
         return velocity, unit, {"velocity": velocity, "unit": unit}

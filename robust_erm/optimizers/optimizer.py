@@ -17,6 +17,9 @@ class Optimizer(Protocol):
     The step that it stands for is ``theta - eta * exp(log_scale) * direction``, with eta from the
     schedule. With ``grad L = L grad log L``, an update that is linear in the gradient has
     ``log_scale = log L``, one that does not depend on its length has ``log_scale = 0``.
+
+    A class with ``run_axis = True`` has an ``update`` that also takes R runs at once, vectors (R, P) and numbers (R,),
+    and so has its schedule; others are mapped. It says so of itself: what inherits from it is mapped until it does too.
     """
 
     schedule: Any

@@ -31,6 +31,8 @@ class Steepest(Normalizable):
         tsilivis2024 Sec. 4.1, eq. (9).
     """
 
+    run_axis = True
+
     schedule: Any
     r: float = 2.0
     normalized: bool = False
@@ -50,4 +52,4 @@ class Steepest(Normalizable):
             return norm.steepest(grad), torch.zeros_like(log_loss), state
         if self.r == 2:
             return grad, log_loss, state
-        return norm.dual.value(grad) * norm.steepest(grad), log_loss, state
+        return norm.dual.value(grad).unsqueeze(-1) * norm.steepest(grad), log_loss, state

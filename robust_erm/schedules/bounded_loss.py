@@ -26,6 +26,8 @@ class BoundedLoss(Memoryless):
         tsilivis2024 App. F.1.
     """
 
+    run_axis = True
+
     eta_plus: float = per_run(1e5)
 
     def __post_init__(self) -> None:

@@ -19,6 +19,8 @@ class Constant(Memoryless):
         lr: step size on L (of the update itself where the optimizer is normalized).
     """
 
+    run_axis = True
+
     lr: float = per_run()
 
     def __post_init__(self) -> None:

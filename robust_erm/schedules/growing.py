@@ -22,6 +22,8 @@ class Growing(Memoryless):
         every: steps between two growths.
     """
 
+    run_axis = True
+
     lr: float = per_run(1e-5)
     factor: float = per_run(1.1)
     every: int = 100

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.core.errors import positive, require
-from robust_erm.core.fields import per_run
+from robust_erm.core.fields import beside, per_run
 from robust_erm.schedules.schedule import Point, State, log
 
 
@@ -31,6 +31,8 @@ class InverseLoss:
     Reference:
         Lyu & Li 2020, "Gradient descent maximizes the margin of homogeneous neural networks".
     """
+
+    run_axis = True
 
     lr: float = per_run(0.1)
     grow: float = 1.1486983549970351
@@ -68,7 +70,8 @@ class InverseLoss:
         grown = state["log_alpha"] + log(self.grow, lowest)
         shrunk = torch.maximum(state["log_alpha"] - log(self.shrink, lowest), lowest)
         log_alpha = torch.where(undo, shrunk, torch.where(first, state["log_alpha"], grown))
-        kept = Point(*(torch.where(undo, state[k], v) for k, v in point._asdict().items()))
+        both = ((state[name], now) for name, now in point._asdict().items())
+        kept = Point(*(torch.where(undo if now.ndim == undo.ndim else beside(undo), old, now) for old, now in both))
         return kept, {"log_alpha": log_alpha, **kept._asdict()}
 
     def log_step(self, t: Tensor, point: Point, eps: Tensor, bound: Tensor, state: State) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.core.errors import positive, require
-from robust_erm.core.fields import per_run
+from robust_erm.core.fields import beside, per_run
 from robust_erm.core.norms import Norm
 from robust_erm.schedules.schedule import Along, Memoryless, Point, State, log
 
@@ -30,6 +30,8 @@ class Relative(Along, Memoryless):
     Reference:
         lyu2022 assume the flow; Lyu & Li 2020, App. L, search such a step by trial.
     """
+
+    run_axis = True
 
     lr: float = per_run(0.01)
     fall: float = per_run(0.5)
@@ -52,7 +54,7 @@ class Relative(Along, Memoryless):
         norm = Norm(2.0)
         size, length = norm.value(direction), norm.value(point.theta)
         some = torch.where(size > 0, size, torch.ones_like(size))
-        falls = (point.grad * (direction / some)).sum(-1)  # of log L, for a step of l_2 length 1
+        falls = (point.grad * (direction / beside(some))).sum(-1)  # of log L, for a step of l_2 length 1
         infinite = torch.full_like(falls, math.inf)
         at_most = torch.where(length > 0, log(self.lr, falls) + length.log(), infinite)
         by_fall = torch.where(falls > 0, log(self.fall, falls) - falls.log(), infinite)

@@ -19,7 +19,10 @@ class Point(NamedTuple):
 
 
 class Schedule(Protocol):
-    """``log eta_t`` of the step ``theta - eta_t * update``, eta_t a step size on L."""
+    """``log eta_t`` of the step ``theta - eta_t * update``, eta_t a step size on L.
+
+    ``run_axis = True`` means what it means in :class:`robust_erm.optimizers.optimizer.Optimizer`.
+    """
 
     @property
     def divides_by_loss(self) -> bool:

@@ -134,7 +134,7 @@ def _dry_run(sweep: SlurmSweep, runs: Sequence[Run], todo: Sequence[Run], chosen
             mine = [todo[i] for i in indices]
             kinds = list(dict.fromkeys(title(run) for run in mine))
             what = kinds[0] + (f" and {len(kinds) - 1} more" if len(kinds) > 1 else "")
-            table.add_row(str(k), str(len(mine)), f"{sum(run.stop.steps for run in mine):,}", what)
+            table.add_row(str(k), str(len(mine)), f"{sum(run.steps for run in mine):,}", what)
         output.print(table)
         try:
             sbatch.require_slurm()

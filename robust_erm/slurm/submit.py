@@ -63,7 +63,7 @@ def submit(sweep: SlurmSweep, runs: Sequence[Run], chosen: Settings) -> Submissi
         "job": "",
         "name": name,
         "tasks": [len(indices) for indices in members],
-        "steps": [sum(runs[i].stop.steps for i in indices) for indices in members],
+        "steps": [sum(runs[i].steps for i in indices) for indices in members],
         "code": source.fingerprint(),
         "revision": source.revision(),
         "settings": dataclasses.asdict(chosen),

@@ -25,8 +25,11 @@ from robust_erm.store.identity import COMPONENTS, Section, as_data, word
 from robust_erm.store.typed import component, contained, section, typed
 
 # the names of final metrics
-METRIC = re.compile(r"log_loss|step|(train|test)_(clean|robust)_acc(_\w+)?|gap_(clean|robust)|(w_)?(margin|norm)_\w+")
+METRIC = re.compile(
+    r"log_loss|step|epoch|(train|test)_(clean|robust)_acc(_\w+)?|gap_(clean|robust)|(w_)?(margin|norm)_\w+"
+)
 _RUNTIME: dict[str, Any] = {"identity": False}
+_UNKNOWN = 10_000  # points of a data set that does not say
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,13 @@ class Stop(Section):
     """When a run ends: at ``steps``, or once the training loss is at most ``loss`` (null: never).
 
     ``log_loss``, where given, counts instead of ``loss``: its natural logarithm, for losses below 1e-308.
+    ``epochs``, where given, counts instead of ``steps``: times that every training point is seen.
     """
 
     steps: int = MISSING
     loss: float | None = MISSING
     log_loss: float | None = later(None)
+    epochs: int | None = later(None)
 
     def __post_init__(self) -> None:
         at_most("steps", self.steps, 10**12, least=0)
@@ -46,6 +51,8 @@ class Stop(Section):
         require(ok, "loss", self.loss, "must be positive and finite, or null for no target")
         ok = self.log_loss is None or math.isfinite(self.log_loss)
         require(ok, "log_loss", self.log_loss, "must be finite, or null: stop.loss counts")
+        if self.epochs is not None:
+            at_most("epochs", self.epochs, 10**9, least=0)
 
     @property
     def target(self) -> float:
@@ -53,6 +60,32 @@ class Stop(Section):
         if self.log_loss is not None:
             return self.log_loss
         return -math.inf if self.loss is None else math.log(self.loss)
+
+
+@dataclass(frozen=True)
+class Batches(Section):
+    """Training points that a step sees: ``size`` of them, or all (null, or a size of at least all).
+
+    Every point comes once an epoch, in an order named by the seed and the epoch. The last batch of an epoch is short
+    where the size does not divide the set; ``drop_last`` leaves it out.
+    """
+
+    size: int | None = None
+    drop_last: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            at_most("size", self.size, 10**12)
+
+    def whole(self, n: int) -> bool:
+        """Whether a step sees all n points."""
+        return self.size is None or self.size >= n
+
+    def steps(self, n: int) -> int:
+        """Steps of an epoch over n points."""
+        if self.size is None or self.size >= n:
+            return 1
+        return n // self.size if self.drop_last else -(-n // self.size)
 
 
 @dataclass(frozen=True)
@@ -124,7 +157,9 @@ class Run(Section):
     attack: Any = MISSING
     eval_attacks: Any = MISSING
     stop: Stop = MISSING
+    batch: Batches = field(default=Batches(), metadata={"later": True})
     measure_per_decade: int = MISSING
+    measure_every: int | None = later(None)
     trainer: Trainer = field(default=MISSING, metadata=_RUNTIME)
     logger: Wandb = field(default=MISSING, metadata=_RUNTIME)
     output_dir: str = field(default=MISSING, metadata=_RUNTIME)
@@ -152,6 +187,10 @@ class Run(Section):
             full = "is a folder of that name: shells expand ~ only where a word begins; write $HOME instead"
             require(path is None or not str(path).startswith("~"), key, path, full)
         at_most("measure_per_decade", self.measure_per_decade, 100_000)
+        if self.measure_every is not None:
+            at_most("measure_every", self.measure_every, 10**12)
+            many = f"would measure {self.steps / self.measure_every:,.0f} times, at most 100,000"
+            require(self.steps <= 100_000 * self.measure_every, "measure_every", self.measure_every, many)
         check_fits(self)
 
     @property
@@ -159,6 +198,21 @@ class Run(Section):
         """Logits: 1 for two classes."""
         classes: int = self.data.n_classes
         return 1 if classes == 2 else classes
+
+    @property
+    def steps(self) -> int:
+        """The last step, as far as it is known before the data are drawn."""
+        return self.steps_on(self.points or _UNKNOWN)
+
+    @property
+    def points(self) -> int | None:
+        """Training points, where the data set says."""
+        m = getattr(self.data, "m", None)
+        return None if m is None else int(m)
+
+    def steps_on(self, n: int) -> int:
+        """The last step, on n training points."""
+        return self.stop.steps if self.stop.epochs is None else self.stop.epochs * self.batch.steps(n)
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -188,11 +242,12 @@ def resolve(cfg: DictConfig | dict[str, Any]) -> Run:
     given = dict(cfg) if isinstance(cfg, dict) else contained(cfg)
     for key in COMPONENTS:
         given[key] = component(given.get(key), key)
-    for key in ("eval_attacks", "stop", "trainer", "logger"):
+    given.setdefault("batch", {})
+    for key in ("eval_attacks", "stop", "batch", "trainer", "logger"):
         example = "+attack@eval_attacks.pgd=pgd" if key == "eval_attacks" else f"{key}.<option>=<value>"
         require(isinstance(given.get(key), dict), key, given.get(key), f"is a group of options; write {example}")
     given["eval_attacks"] = {k: component(v, f"eval_attacks.{k}") for k, v in given["eval_attacks"].items()}
-    for key, part in (("stop", Stop), ("trainer", Trainer), ("logger", Wandb)):
+    for key, part in (("stop", Stop), ("batch", Batches), ("trainer", Trainer), ("logger", Wandb)):
         given[key] = section(part, json.dumps(given[key]), key)
     run: Run = typed(Run, given, "")
     return run

@@ -94,9 +94,15 @@ def _limit(run: Run) -> None:
 
 def _schedule(run: Run) -> None:
     schedule = run.optimizer.schedule
+    name = type(schedule).__module__.rpartition(".")[2]
+    noisy = run.batch.size is not None and not (run.points is not None and run.batch.whole(run.points))
+    says = "divides by the loss, which a mini-batch knows with noise only; optimizer/schedule=constant does not"
+    limit = getattr(run.optimizer, "limit", False)
+    require(not (noisy and limit), "batch.size", run.batch.size, "optimizer=oracle takes no steps; leave it out")
+    require(not (noisy and schedule.divides_by_loss), "optimizer/schedule", name, says)
     suits = run.optimizer.scales_with_loss or not schedule.divides_by_loss
     advice = (
         f"its step grows like 1 / loss, but optimizer={word(run.optimizer)} here does not shrink with the loss; "
         "use optimizer/schedule=constant, or optimizer.normalized=false where there is that option"
     )
-    require(suits, "optimizer/schedule", type(schedule).__module__.rpartition(".")[2], advice)
+    require(suits, "optimizer/schedule", name, advice)

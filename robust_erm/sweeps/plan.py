@@ -25,7 +25,7 @@ def pack_key(run: Run) -> str:
     if getattr(run.optimizer, "limit", False):
         return run.id  # nothing is shared: found one by one, each with its own end
     kept = {k: v for k, v in as_data(run, "pack").items() if k not in _BATCHED}
-    kept["stop"] = run.stop.steps
+    kept["stop"] = [run.stop.steps, run.stop.epochs]
     kept["runtime"] = [repr(run.trainer), run.logger.enabled]
     return json.dumps(kept, sort_keys=True)
 
@@ -89,7 +89,7 @@ def tasks(runs: Sequence[Run], packs: Sequence[Sequence[int]], most: int) -> lis
 
     def work(pack: Sequence[int]) -> int:
         run = runs[pack[0]]
-        return len(pack) * run.stop.steps * getattr(run.data, "m", 1) * resources.parameters(run)
+        return len(pack) * run.steps * resources.batch(run) * resources.parameters(run)
 
     bins: list[list[int]] = [[] for _ in range(min(most, len(packs)))]
     load = [(0, k) for k in range(len(bins))]

@@ -127,7 +127,7 @@ class Sweep:
         self._plan(self.todo)
         first = self.todo[0]
         count = plan.workers_for(len(self.jobs), self.asked, first.trainer.torch_device)
-        steps = sum(run.stop.steps for run in self.todo)
+        steps = sum(run.steps for run in self.todo)
         with viewed(len(self.todo), steps, not first.trainer.progress) as self.view:
             pool = Pool(partial(work, cores=max(1, cores() // count)), count) if count else None
             try:
@@ -163,7 +163,7 @@ class Sweep:
 
     def _announce(self, job: Job) -> None:
         run = job.runs[0]
-        self.view.start(job.number, f"{title(run)}, {len(job.runs)} runs", len(job.runs), run.stop.steps)
+        self.view.start(job.number, f"{title(run)}, {len(job.runs)} runs", len(job.runs), run.steps)
 
     def _here(self, job: Job) -> None:
         """Train a job in this process."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,8 +15,11 @@ from robust_erm.core.streams import torch_stream
 from robust_erm.training import kernels, stacked
 from robust_erm.training.mapped import parts
 from robust_erm.training.points import Points
-from robust_erm.training.runs import Runs
-from robust_erm.training.step import Batch, attacked_margin, outputs
+from robust_erm.training.step import Batch, outputs
+from robust_erm.training.step import attacked_outputs as attacked_outputs_of_one
+
+if TYPE_CHECKING:
+    from robust_erm.training.runs import Runs
 
 CHUNK = 1024  # points evaluated at once; fixed, so that noise does not depend on the number of runs
 FEW = 256  # the same for strong attacks, some of which need many random numbers for each point
@@ -29,13 +32,18 @@ def clean(runs: Runs, points: Points, rows: Tensor) -> Tensor:
     if runs.compiled and stacked.fits(recipe, calm):
         eps = torch.zeros_like(theta[:, 0])
         nothing = [Batch(x, y, eps, eps, {}) for x, y in _chunks(*points.of(rows))]
-        return torch.cat([stacked.margins(recipe, calm, theta, batch, eps) for batch in nothing], dim=-1)
+        return torch.cat([_margins(stacked.outputs(recipe, calm, theta, b, eps), b.y) for b in nothing], dim=-1)
     one = vmap(lambda theta, x, y: margin(outputs(recipe, theta, x), y))
     return torch.cat([one(theta, x, y) for x, y in _chunks(*points.of(rows))], dim=-1)
 
 
 def attacked(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows: Tensor) -> Tensor:
-    """Margins (len(rows), n) of ``points`` after ``attack`` of radius eps (R,).
+    """Margins (len(rows), n) of ``points`` after ``attack``; see :func:`attacked_outputs`."""
+    return _margins(attacked_outputs(runs, attack, points, eps, rows), points.of(rows)[1])
+
+
+def attacked_outputs(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows: Tensor) -> Tensor:
+    """Outputs (len(rows), n) or (len(rows), n, C) of ``points`` after ``attack`` of radius eps (R,).
 
     Its noise is the same at every call: one draw for each run, from its stream "eval".
     """
@@ -45,7 +53,7 @@ def attacked(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows: Tens
     for x, y in _chunks(*points.of(rows)):
         noise = None if kernel else runs.noise(attack, index, x.shape[-2], generators)
         pieces.append(_attacked(runs, attack, kernel, runs.theta[rows], eps[rows], x, y, noise))
-    return torch.cat(pieces, dim=-1)
+    return torch.cat(pieces, dim=1)
 
 
 def attacked_among(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows: Tensor, among: Tensor) -> Tensor:
@@ -64,8 +72,9 @@ def attacked_among(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows
         order = (~marked).to(torch.int8).argsort(dim=-1, stable=True)[:, : max(counts)] + k
         some_x = x.gather(1, order.unsqueeze(-1).expand(*order.shape, x.shape[-1]))
         noise = None if kernel else _noise_of_some(runs, attack, rows.tolist(), counts, k)
-        margins = _attacked(runs, attack, kernel, theta, radii, some_x, y.gather(1, order), noise)
-        found.scatter_(1, order, margins)
+        some_y = y.gather(1, order)
+        moved = _attacked(runs, attack, kernel, theta, radii, some_x, some_y, noise)
+        found.scatter_(1, order, _margins(moved, some_y))
     return torch.where(among, found, torch.inf)
 
 
@@ -90,17 +99,17 @@ def _attacked(
     runs: Runs, attack: Attack, kernel: Any, theta: Tensor, eps: Tensor, x: Tensor, y: Tensor, noise: Tensor | None
 ) -> Tensor:
     if kernel:
-        found: Tensor = kernel.margins(theta, x, y, eps)
+        found: Tensor = kernel.outputs(theta, x, y, eps)
         return found
     assert noise is not None, "drawn where there is no kernel"
 
     def under(attack: Attack, *some: Any) -> Tensor:
         if runs.compiled and stacked.fits(runs.recipe, attack):
             theta, eps, x, y, noise = some
-            return stacked.margins(runs.recipe, attack, theta, Batch(x, y, eps, eps, {}), noise)
+            return stacked.outputs(runs.recipe, attack, theta, Batch(x, y, eps, eps, {}), noise)
 
         def one(theta: Tensor, eps: Tensor, x: Tensor, y: Tensor, noise: Any) -> Tensor:
-            return attacked_margin(runs.recipe, attack, theta, Batch(x, y, eps, eps, {}), noise)
+            return attacked_outputs_of_one(runs.recipe, attack, theta, Batch(x, y, eps, eps, {}), noise)
 
         mapped: Tensor = vmap(one)(*some)
         return mapped
@@ -108,10 +117,16 @@ def _attacked(
     needed = parts(attack, eps)
     if len(needed) == 1:
         return under(needed[0][1], theta, eps, x, y, noise)
-    margins = torch.empty_like(y, dtype=theta.dtype)
-    for at, own in needed:
-        margins[at] = under(own, theta[at], eps[at], x[at], y[at], noise[at])
-    return margins
+    parted = [(at, under(own, theta[at], eps[at], x[at], y[at], noise[at])) for at, own in needed]
+    f = theta.new_empty(len(theta), *parted[0][1].shape[1:])
+    for at, own in parted:
+        f[at] = own
+    return f
+
+
+def _margins(f: Tensor, y: Tensor) -> Tensor:
+    """Margins (R, n) of outputs f (R, n) or (R, n, C) and labels y (R, n)."""
+    return margin(f.flatten(0, 1), y.reshape(-1)).reshape(y.shape)
 
 
 def _chunks(x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -26,6 +26,7 @@ from robust_erm.store.fits import attacks_of
 from robust_erm.store.identity import target_of
 from robust_erm.training import resources
 from robust_erm.training.problem import draw
+from robust_erm.training.step import native
 
 N = 3  # points
 _CLOSE = 1e-6  # relative: what two ways to the same number may differ by
@@ -202,6 +203,8 @@ def _optimizer(optimizer: Any, model: Any, d: int, outputs: int, dtype: torch.dt
         direction, scale, after = optimizer.update(slope, loss, state, layout)
         _shape("optimizer", optimizer, f"update, for {p[0]} parameters, a direction that", direction, p, dtype)
         _shape("optimizer", optimizer, "update a log_scale that", scale, (), dtype)
+        if native(optimizer):
+            _native(optimizer, theta, slope, loss, state, layout)
         same = {k: tuple(v.shape) for k, v in state.items()} == {k: tuple(v.shape) for k, v in after.items()}
         says = "update gives another state than init: other names or shapes"
         require(same, "optimizer", target_of(optimizer), says)
@@ -211,6 +214,19 @@ def _optimizer(optimizer: Any, model: Any, d: int, outputs: int, dtype: torch.dt
         _shape("optimizer.schedule", schedule, "accept a point whose theta", point.theta, p, dtype)
         step = schedule.log_step(theta.new_tensor(0), point, eps, bound, memory)
         _shape("optimizer.schedule", schedule, "log_step", step, (), dtype)
+
+
+def _native(optimizer: Any, theta: Tensor, slope: Tensor, loss: Tensor, state: Any, layout: Layout) -> None:
+    """Hold what says run_axis to what it does to each run alone."""
+    both = torch.stack([slope, -slope.flip(0)])
+    losses, states = torch.stack([loss, 2 * loss]), {k: torch.stack([v, v]) for k, v in state.items()}
+    directions, scales, _ = optimizer.update(both, losses, states, layout)
+    each = [optimizer.update(g, one, state, layout)[:2] for g, one in zip(both, losses, strict=True)]
+    says = "update with a run axis (run_axis = True) differs from that of each run alone, by {far} of it"
+    for given, alone in zip((directions, scales), zip(*each, strict=True), strict=True):
+        expected = torch.stack(alone)
+        _shape("optimizer", optimizer, "update of two runs a result that", given, tuple(expected.shape), theta.dtype)
+        _equal("optimizer", optimizer, given, expected, says, theta.dtype)
 
 
 @lru_cache(maxsize=64)

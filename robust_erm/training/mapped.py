@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,10 @@ class Group:
     batch: Batch
     recipe: Recipe
     stacked: bool = False  # by stacked.py, where it knows the recipe
+
+    def on(self, x: Tensor, y: Tensor) -> Group:
+        """The same on other points, x (R, n, d) and y (R, n) of all running runs."""
+        return replace(self, batch=self.batch._replace(x=x[self.at], y=y[self.at]))
 
     def loss_and_grad(self, theta: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Log losses (R',) and gradients (R', P)."""

@@ -50,12 +50,13 @@ class Evaluation:
     eps: Tensor
 
 
-def log_spaced(steps: int, per_decade: int) -> list[int]:
-    """0, 1, ..., steps, about ``per_decade`` of them in each decade, both ends included."""
+def log_spaced(steps: int, per_decade: int, every: int | None = None) -> list[int]:
+    """0, 1, ..., steps, about ``per_decade`` of them in each decade, both ends included; and each ``every``."""
     if steps == 0:
         return [0]
     count = max(1, math.ceil(per_decade * math.log10(max(steps, 2))))
-    return sorted({0, steps, *(round(10 ** (k / per_decade)) for k in range(count) if 10 ** (k / per_decade) < steps)})
+    spaced = {round(10 ** (k / per_decade)) for k in range(count) if 10 ** (k / per_decade) < steps}
+    return sorted({0, steps, *spaced, *(range(every, steps, every) if every else ())})
 
 
 def measure(runs: Runs, evaluation: Evaluation, rows: Tensor) -> list[Row]:

@@ -42,7 +42,7 @@ class RobustERM(L.LightningModule):
         self.schedule, self.inner_steps = schedule, inner_steps
         self.rows: list[list[Row]] = [[] for _ in runs.seeds]
         self.just_ended: list[int] = []
-        self.began = runs.t
+        self.began, self.looks = runs.t, runs.looks
         self.chunk = min(inner_steps, _FIRST)
 
     def configure_optimizers(self) -> None:
@@ -53,11 +53,16 @@ class RobustERM(L.LightningModule):
         runs = self.runs
         before = runs.running
         if runs.t == 0 and not self.rows[int(before[0])]:
+            runs.look()
             self._record(before)
         upcoming = bisect_right(self.schedule, runs.t)
         to_next = self.schedule[upcoming] - runs.t if upcoming < len(self.schedule) else 1
+        if self.looks is not None:
+            to_next = min(to_next, self.looks - runs.t % self.looks)
         n, now = min(self.chunk, to_next), time.monotonic()
         runs.advance(n)
+        if runs.t in self.schedule or (self.looks is not None and runs.t % self.looks == 0):
+            runs.look()
         pace = (time.monotonic() - now) / n
         self.chunk = max(1, min(self.inner_steps, 2 * self.chunk, int(_SECONDS / max(pace, 1e-9))))
         ended = before[runs.status[before] != RUNNING]
@@ -72,4 +77,5 @@ class RobustERM(L.LightningModule):
         for i, row in zip(index.tolist(), measure(self.runs, self.evaluation, index), strict=True):
             t = int(self.runs.stopped_at[i]) if self.runs.status[i] != RUNNING else self.runs.t
             if not self.rows[i] or self.rows[i][-1]["step"] < t:
-                self.rows[i].append({"step": t, **row})
+                epoch = {} if self.runs.order is None else {"epoch": t / self.runs.order.steps}
+                self.rows[i].append({"step": t, **epoch, **row})

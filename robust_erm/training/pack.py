@@ -25,8 +25,8 @@ from robust_erm.training.measure import log_spaced
 from robust_erm.training.module import RobustERM
 from robust_erm.training.problem import build, radii, warn_if_not_separable
 from robust_erm.training.provenance import provenance
+from robust_erm.training.resources import batch, parameters
 from robust_erm.training.resources import cores as own_cores
-from robust_erm.training.resources import parameters
 from robust_erm.training.status import RUNNING
 
 log = logging.getLogger("robust_erm")
@@ -99,7 +99,7 @@ def threads_for(run: Run, cores: int) -> int:
     """Torch's own threads: what the config says, else one for small problems, where more only wait."""
     if run.trainer.threads is not None:
         return run.trainer.threads
-    work = parameters(run) * getattr(run.data, "m", 1)
+    work = parameters(run) * batch(run)
     return cores if work >= _LARGE else 1
 
 
@@ -122,7 +122,7 @@ class _Fit:
         self.pack, self.evaluation, self.sizes = build(self.runs, self.device)
         for folder in folders:
             assert folder.fingerprint is not None  # looked at now: sources may be edited while it trains
-        schedule = log_spaced(first.stop.steps, first.measure_per_decade)
+        schedule = log_spaced(self.pack.steps, first.measure_per_decade, first.measure_every)
         self.pack.t = t
         self.module = RobustERM(self.pack, self.evaluation, schedule, first.trainer.inner_steps)
         for i, kept in enumerate(resumed):

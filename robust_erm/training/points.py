@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from torch import Tensor
+
+from robust_erm.training.order import Index
 
 
 @dataclass
@@ -22,6 +26,12 @@ class Points:
             x, y = self.x[which[0]], self.y[which[0]]
             return x.expand(len(rows), *x.shape), y.expand(len(rows), *y.shape)
         return self.x[which], self.y[which]
+
+    def some(self, sets: list[int], index: list[Index]) -> tuple[Tensor, Tensor]:
+        """X (R, b, d) and y (R, b): of R sets the points ``index`` (b,) of each."""
+        at = torch.from_numpy(np.stack(index)).to(self.x.device)
+        which = torch.tensor(sets, device=self.x.device).unsqueeze(-1)
+        return self.x[which, at], self.y[which, at]
 
     @property
     def bound(self) -> Tensor:

@@ -22,6 +22,7 @@ from robust_erm.oracles.robust_margin import robust_max_margin
 from robust_erm.store.config import Run
 from robust_erm.store.identity import target_of
 from robust_erm.training.measure import Evaluation, SparsePoints
+from robust_erm.training.order import order_of
 from robust_erm.training.points import Points
 from robust_erm.training.runs import Runs
 from robust_erm.training.step import Recipe
@@ -149,7 +150,7 @@ def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list
     both = [radii(run) for run in runs]
     eps, eval_eps = (torch.tensor([pair[k] for pair in both], **options) for k in (0, 1))
     target = [math.inf if limit else run.stop.target for run in runs]
-    sparse = getattr(first.data, "sparse", False)
+    n, sparse = len(datasets[0].y_train), getattr(first.data, "sparse", False)
     recipe = Recipe(first.model, layout, first.objective, first.optimizer, first.attack, datasets[0].domain, sparse)
     pack = Runs(
         recipe=recipe,
@@ -158,7 +159,8 @@ def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list
         theta=torch.stack([layout.flatten(params) for params in inits]).to(**options),
         seeds=[run.seed for run in runs],
         target=torch.tensor(target, **options),
-        steps=first.stop.steps,
+        steps=first.steps_on(n),
+        order=order_of(first.batch, n),
         numbers=differing([run.optimizer for run in runs], options),
     )
     exact = hasattr(first.model, "weight") and all(dataset.law is not None for dataset in datasets)

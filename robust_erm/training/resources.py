@@ -94,9 +94,15 @@ def of_run(run: Run) -> int:
     points 6 times (x', its gradient, their temporaries) and activations 3 times (forward, backward).
     """
     parameters, made = _sizes(run.model, run.data.dimension, run.outputs)
-    points = max(_points(run, "m"), CHUNK)
+    points = max(batch(run), CHUNK)
     d: int = run.data.dimension
     return _itemsize(run) * (12 * parameters + points * (6 * d + 3 * made)) + 2**16
+
+
+def batch(run: Run) -> int:
+    """Points that a step sees."""
+    points = _points(run, "m")
+    return points if run.batch.size is None else min(points, run.batch.size)
 
 
 def of_data(run: Run) -> int:

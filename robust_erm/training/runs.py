@@ -7,6 +7,7 @@ a run that has ended is frozen at once and leaves the computation at the next ca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,11 +22,13 @@ from robust_erm.core.fields import substituted
 from robust_erm.core.streams import torch_stream
 from robust_erm.schedules.schedule import Point
 from robust_erm.training import kernels
+from robust_erm.training.attacked import attacked_outputs
 from robust_erm.training.kernels import plan as kernel_plan
 from robust_erm.training.mapped import Group, loss_and_grad_of, parts
+from robust_erm.training.order import Order
 from robust_erm.training.points import Points
 from robust_erm.training.status import DIVERGED, MAX_STEPS, RUNNING, judge
-from robust_erm.training.step import Batch, Recipe, move, predictor
+from robust_erm.training.step import Batch, Recipe, move, native, predictor
 
 
 @dataclass
@@ -41,6 +44,7 @@ class Runs:
         seeds: of every run, for its noise.
         target: (R,) log loss at which a run has converged; -inf for never.
         steps: the last step.
+        order: of the training points, for mini-batches; None where every step sees all.
         compiled: use a compiled kernel, or :mod:`robust_erm.training.stacked`, where there is one for the recipe; else
             everything is mapped.
     """
@@ -54,6 +58,7 @@ class Runs:
     steps: int
     numbers: dict[str, Tensor] = field(default_factory=dict)
     compiled: bool = True
+    order: Order | None = None
     t: int = 0
     bound: Tensor = field(init=False)
     state: dict[str, Any] = field(init=False)
@@ -73,7 +78,8 @@ class Runs:
         fresh = vmap(init)(self.theta, self.numbers)
         self.state = pytree.tree_map(lambda a: a.clone(memory_format=torch.contiguous_format), fresh)
         compiled = self.compiled and self.theta.device.type == "cpu"
-        self.kernel = kernels.whole_steps(self.recipe, self.train.x, self.train.y) if compiled else None
+        whole = compiled and self.order is None
+        self.kernel = kernels.whole_steps(self.recipe, self.train.x, self.train.y) if whole else None
         self.net = kernels.for_net(self.recipe, self.recipe.attack, self.theta.dtype) if compiled else None
         if self.kernel is not None:
             self.state["kernel"] = self.kernel.init(len(self.eps))
@@ -89,17 +95,36 @@ class Runs:
         """Indices of the runs that have not ended."""
         return (self.status == RUNNING).nonzero().squeeze(-1)
 
-    def _batch(self, rows: Tensor) -> Batch:
+    def _batch(self, rows: Tensor, points: tuple[Tensor, Tensor] | None = None) -> Batch:
+        """What the rows train on: ``points``, or the whole training set."""
         numbers = {path: value[rows] for path, value in self.numbers.items()}
-        return Batch(*self.train.of(rows), self.eps[rows], self.bound[rows], numbers)
+        x, y = points or self.train.of(rows)
+        return Batch(x, y, self.eps[rows], self.bound[rows], numbers)
 
-    def _groups(self, rows: Tensor) -> list[Group]:
-        """The rows by the attack that they need; one batch for all where that is one."""
-        recipe = self.recipe
+    def _points(self, rows: Tensor) -> Callable[[int], tuple[Tensor, Tensor]]:
+        """What gives the points of step t, x (len(rows), b, d) and y."""
+        order = self.order
+        if order is None:
+            whole = self.train.of(rows)
+            return lambda _: whole
+        sets, seeds = self.train.of_run[rows].tolist(), [self.seeds[i] for i in rows.tolist()]
+        if len(set(zip(sets, seeds, strict=True))) == 1:  # a view, not a copy, where they share all
+
+            def shared(t: int) -> tuple[Tensor, Tensor]:
+                x, y = self.train.some(sets[:1], [order.at(t, seeds[0])])
+                return x.expand(len(sets), *x.shape[1:]), y.expand(len(sets), *y.shape[1:])
+
+            return shared
+        return lambda t: self.train.some(sets, [order.at(t, seed) for seed in seeds])
+
+    def _groups(self, rows: Tensor, batch: Batch | None = None) -> list[Group]:
+        """The rows by the attack that they need, on ``batch`` or the whole set; one for all where that is one."""
+        recipe, batch = self.recipe, batch or self._batch(rows)
         whole = [(slice(None), recipe.attack)]
         needed = whole if self.net is not None else parts(recipe.attack, self.eps[rows])
         return [
-            Group(at, self._batch(rows[at]), replace(recipe, attack=attack), self.compiled) for at, attack in needed
+            Group(at, batch.of(at) if len(needed) > 1 else batch, replace(recipe, attack=attack), self.compiled)
+            for at, attack in needed
         ]
 
     def _loss_and_grad(self, theta: Tensor, groups: list[Group], noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,7 +139,10 @@ class Runs:
         return torch.stack([attack.draw(n, d, generators[i]) for i in rows]).to(self.theta)
 
     def advance(self, n: int) -> None:
-        """Take n steps, or fewer where ``steps`` comes first; runs that end are frozen on the way."""
+        """Take n steps, or fewer where ``steps`` comes first; runs that end are frozen on the way.
+
+        With mini-batches a run ends in :meth:`look` only, or where a number is not finite.
+        """
         rows = self.running
         index = rows.tolist()
         if not index:
@@ -123,25 +151,33 @@ class Runs:
         if self.kernel is not None:
             self._advance_compiled(rows, n)
             return
-        recipe, groups = self.recipe, self._groups(rows)
-        batch = groups[0].batch if len(groups) == 1 else self._batch(rows)
+        recipe, points_at = self.recipe, self._points(rows)
+        batch = self._batch(rows, points_at(self.t))
+        groups = self._groups(rows, batch)
 
         theta, best, best_loss = self.theta[rows], self.best_theta[rows], self.best_log_loss[rows]
         state = pytree.tree_map(lambda a: a[rows], self.state)
         status, stopped_at, target = self.status[rows], self.stopped_at[rows], self.target[rows]
+        if self.order is not None:
+            target = torch.full_like(target, -math.inf)  # of the whole set's loss, not of a batch's
         for t in range(self.t, self.t + n):
-            noise = self.noise(recipe.attack, index, batch.x.shape[-2], self.generators)
+            if self.order is not None:
+                groups = [group.on(*points_at(t)) for group in groups]
+            noise = self.noise(recipe.attack, index, groups[0].batch.x.shape[-2], self.generators)
             found = Point(theta, *self._loss_and_grad(theta, groups, noise))
+            if self.order is not None:
+                found = found._replace(log_loss=found.log_loss + self._of_all(t))
             point, after, state = _moved(recipe, theta.new_tensor(t), found, state, batch)
             alive = status == RUNNING
             status, stopped_at = judge(point.log_loss, point.grad, target, t, status, stopped_at)
-            better = alive & (point.log_loss < best_loss)
-            best = _chosen(better, point.theta, best)
-            best_loss = torch.where(better, point.log_loss, best_loss)
+            if self.order is None:
+                better = alive & (point.log_loss < best_loss)
+                best = _chosen(better, point.theta, best)
+                best_loss = torch.where(better, point.log_loss, best_loss)
             # a step is undone only to a point that had not converged: theta is point.theta where a run ends
             theta = _chosen(status == RUNNING, after, theta)
         self.t += n
-        if self.t == self.steps:
+        if self.t == self.steps and self.order is None:
             noise = self.noise(recipe.attack, index, batch.x.shape[-2], self.generators)
             log_loss, grad = self._loss_and_grad(theta, groups, noise)
             status, stopped_at = judge(log_loss, grad, target, self.t, status, stopped_at)
@@ -152,6 +188,37 @@ class Runs:
         self.theta[rows], self.best_theta[rows], self.best_log_loss[rows] = theta, best, best_loss.double()
         self.status[rows], self.stopped_at[rows] = status.to(torch.int8), stopped_at
         pytree.tree_map(lambda whole, part: whole.index_copy_(0, rows, part), self.state, state)
+        if self.t == self.steps:
+            self.look()
+
+    def _of_all(self, t: int) -> float:
+        """Log of what makes the loss of the batch of step t an estimate of that of all points: for a sum, n / b."""
+        assert self.order is not None
+        summed = getattr(self.recipe.objective, "reduction", "mean") == "sum"
+        return math.log(self.order.n / self.order.many(t)) if summed else 0.0
+
+    @property
+    def looks(self) -> int | None:
+        """Every so many steps :meth:`look` must be called: at the ends of epochs, where a loss may end a run."""
+        return None if self.order is None or not bool((self.target > -math.inf).any()) else self.order.steps
+
+    def look(self) -> None:
+        """With mini-batches: judge the running runs by their loss on the whole training set, and keep the best."""
+        rows = self.running
+        if self.order is None or not len(rows):
+            return
+        log_loss, theta = self.log_losses(rows), self.theta[rows]
+        before = self.status[rows], self.stopped_at[rows]
+        status, stopped_at = judge(log_loss, theta, self.target[rows], self.t, *before)
+        if self.t == self.steps:
+            stopped_at = torch.where(status == RUNNING, self.t, stopped_at)
+            status = torch.where(status == RUNNING, MAX_STEPS, status)
+        better = log_loss.double() < self.best_log_loss[rows]
+        self.best_log_loss[rows] = torch.where(better, log_loss.double(), self.best_log_loss[rows])
+        best = _chosen(better, theta, self.best_theta[rows])
+        self.best_theta[rows] = best
+        self.theta[rows] = torch.where((status == DIVERGED).unsqueeze(-1), best, theta)
+        self.status[rows], self.stopped_at[rows] = status.to(torch.int8), stopped_at
 
     def _advance_compiled(self, rows: Tensor, n: int) -> None:
         plan, last = self.kernel.plan, self.t + n == self.steps
@@ -176,6 +243,10 @@ class Runs:
 
     def log_losses(self, rows: Tensor) -> Tensor:
         """Worst-case training log losses (len(rows),), with noise from the stream "eval"."""
+        if self.order is not None:  # by pieces: the whole set may need more memory than a batch
+            f = attacked_outputs(self, self.recipe.attack, self.train, self.eps, rows)
+            found: Tensor = vmap(self.recipe.objective.log_loss)(f, self.train.of(rows)[1])
+            return found
         noise = self.noise(self.recipe.attack, rows.tolist(), self.train.x.shape[-2], self.generators_of("eval"))
         return loss_and_grad_of(self.theta[rows], self._groups(rows), noise)[0]
 
@@ -241,6 +312,8 @@ class Runs:
 
 def _moved(recipe: Recipe, t: Tensor, found: Point, state: Any, batch: Batch) -> tuple[Point, Tensor, Any]:
     """:func:`robust_erm.training.step.move` of R runs; of one without vmap, which takes longer than its sums."""
+    if native(recipe.optimizer):
+        return move(recipe, t, found, state, batch)
     if len(found.theta) > 1:
         mapped: tuple[Point, Tensor, Any] = vmap(lambda *rest: move(recipe, t, *rest))(found, state, batch)
         return mapped

@@ -17,15 +17,14 @@ from robust_erm.attacks.attack import Attack, Victim
 from robust_erm.attacks.none import NoAttack
 from robust_erm.core.fields import unchanged
 from robust_erm.core.linalg import matvec, own_class, product
-from robust_erm.core.margins import margin
 from robust_erm.core.norms import Norm
 from robust_erm.core.params import Params
 from robust_erm.core.stack import Stack, Trace
+from robust_erm.models.model import squeeze_logit
 from robust_erm.objectives import score_slopes
 from robust_erm.training.step import Batch, Recipe
 
 _CACHE = 2**21  # bytes of one layer's numbers: with its inputs, slopes and gradients, what stays near a core
-_BY_RUN = ("x", "y", "eps", "bound")
 
 
 def fits(recipe: Recipe, attack: Attack) -> bool:
@@ -49,17 +48,17 @@ def loss_and_grad(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) ->
     return log_loss, recipe.layout.flatten(stack.to_params(params, trace, share.unsqueeze(-1) * slopes))
 
 
-def margins(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise: Tensor) -> Tensor:
-    """Margins (R, n) after ``attack``; in closed form where there is one."""
+def outputs(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise: Tensor) -> Tensor:
+    """Outputs (R, n) or (R, n, C) after ``attack``; in closed form where there is one."""
     if some := _blocks(recipe, theta, batch, noise):
-        return torch.cat([margins(recipe, attack, *one) for one in some])
+        return torch.cat([outputs(recipe, attack, *one) for one in some])
     params = recipe.layout.unflatten(theta)
     if _exact(recipe, attack, params):
         w = _stack(recipe).predictor(params).squeeze(-2)
-        return batch.y * matvec(batch.x, w) - (batch.eps * Norm(attack.p).dual.value(w)).unsqueeze(-1)
-    x = _perturbed(recipe, attack, params, batch, noise)
-    f = _stack(recipe).forward(params, x).outputs
-    return _margin(f.flatten(0, 1), batch.y.reshape(-1)).reshape(batch.y.shape)
+        push = (batch.eps * Norm(attack.p).dual.value(w)).unsqueeze(-1)
+        return batch.y * (batch.y * matvec(batch.x, w) - push)
+    f = _stack(recipe).forward(params, _perturbed(recipe, attack, params, batch, noise)).outputs
+    return squeeze_logit(f)
 
 
 def _blocks(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) -> list[tuple[Tensor, Batch, Tensor]]:
@@ -70,7 +69,7 @@ def _blocks(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) -> list[
     if theta.device.type != "cpu" or count >= len(theta):
         return []
     parts = [slice(k, k + count) for k in range(0, len(theta), count)]
-    return [(theta[at], batch._replace(**{k: getattr(batch, k)[at] for k in _BY_RUN}), noise[at]) for at in parts]
+    return [(theta[at], batch.of(at), noise[at]) for at in parts]
 
 
 def _stack(recipe: Recipe) -> Stack:
@@ -154,12 +153,7 @@ class _Victim(Victim):
 
 def _flat(f: Tensor) -> Tensor:
     """(R, n, C) as outputs of R n samples, (R n,) or (R n, C)."""
-    f = f.flatten(0, 1)
-    return f.squeeze(-1) if f.shape[-1] == 1 else f
-
-
-def _margin(f: Tensor, y: Tensor) -> Tensor:
-    return margin(f.squeeze(-1) if f.shape[-1] == 1 else f, y)
+    return squeeze_logit(f.flatten(0, 1))
 
 
 def _margin_slope(f: Tensor, y: Tensor) -> Tensor:

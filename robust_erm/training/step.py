@@ -11,7 +11,6 @@ from torch import Tensor
 from robust_erm.attacks.attack import Attack, Victim
 from robust_erm.core.fields import substituted, unchanged
 from robust_erm.core.linalg import matvec
-from robust_erm.core.margins import margin
 from robust_erm.core.norms import Norm
 from robust_erm.core.params import Layout
 from robust_erm.models.linear import Linear
@@ -22,7 +21,7 @@ from robust_erm.schedules.schedule import Along, Point
 
 
 class Batch(NamedTuple):
-    """Inputs x (n, d), labels y (n,), radius eps (), bound B () = max_i ||x_i||_inf.
+    """Inputs x (n, d), labels y (n,), radius eps (), bound B () = max_i ||x_i||_inf over the training set.
 
     ``numbers``, each without axes, stand for the optimizer's fields of the same dotted path.
     """
@@ -32,6 +31,11 @@ class Batch(NamedTuple):
     eps: Tensor
     bound: Tensor
     numbers: dict[str, Tensor]
+
+    def of(self, rows: Any) -> Batch:
+        """Of a batch with a run axis, those of some runs."""
+        x, y, eps, bound = (part[rows] for part in self[:4])
+        return Batch(x, y, eps, bound, {path: value[rows] for path, value in self.numbers.items()})
 
 
 @dataclass(frozen=True)
@@ -77,13 +81,12 @@ def perturbed(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise
     return attack.perturb(victim, batch.eps, noise)
 
 
-def attacked_margin(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise: Tensor) -> Tensor:
-    """Margins (n,) after ``attack``; in closed form where there is one."""
+def attacked_outputs(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise: Tensor) -> Tensor:
+    """Outputs (n,) or (n, C) after ``attack``; in closed form where there is one."""
     w = predictor(recipe, theta)
     if attack.closed_form and w is not None and w.ndim == 1:
-        return _exact_margin(attack, w, batch)
-    x_adv = perturbed(recipe, attack, theta, batch, noise)
-    return margin(outputs(recipe, theta, x_adv), batch.y)
+        return batch.y * _exact_margin(attack, w, batch)
+    return outputs(recipe, theta, perturbed(recipe, attack, theta, batch, noise))
 
 
 def _exact_margin(attack: Attack, w: Tensor, batch: Batch) -> Tensor:
@@ -133,7 +136,7 @@ def _closed_form(recipe: Recipe, theta: Tensor, batch: Batch) -> tuple[Tensor, T
 def move(
     recipe: Recipe, t: Tensor, found: Point, state: dict[str, Any], batch: Batch
 ) -> tuple[Point, Tensor, dict[str, Any]]:
-    """One step from theta_t, given loss and gradient there.
+    """One step from theta_t, given loss and gradient there; of R runs at once where :func:`native` says so.
 
     A weight that would pass over the kink of ``eps ||w||_1`` at 0 stops there, as the flow does; where the
     subgradient of least norm says so, it goes on in the next step. Otherwise steps of any fixed size go to and
@@ -154,7 +157,13 @@ def move(
         log_eta = schedule.log_step_along(t, point, direction, log_scale, *given)
     else:
         log_eta = schedule.log_step(t, point, *given)
-    after = (direction * -(log_eta + log_scale).exp()).add_(point.theta)
+    after = (direction * -(log_eta + log_scale).exp().unsqueeze(-1)).add_(point.theta)
     if recipe.kinked:
-        after = torch.where((after * point.theta < 0) & (batch.eps > 0), torch.zeros_like(after), after)
+        crossed = (after * point.theta < 0) & (batch.eps > 0).unsqueeze(-1)
+        after = torch.where(crossed, torch.zeros_like(after), after)
     return point, after, {"optimizer": optimizer_state, "schedule": schedule_state}
+
+
+def native(optimizer: Optimizer) -> bool:
+    """Whether optimizer and schedule take R runs at once: a class says so of itself, not of what inherits."""
+    return all(vars(type(part)).get("run_axis", False) for part in (optimizer, optimizer.schedule))

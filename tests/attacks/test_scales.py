@@ -181,7 +181,7 @@ def test_the_compiled_pgd_sees_steps_of_any_size(dtype: torch.dtype, eps: float)
     recipe = Recipe(model, Layout.of(params), Objective(), optimizer, attack, None)
     kernel: Any = for_net(recipe, attack, dtype)
     assert kernel is not None
-    margins = kernel.margins(theta.unsqueeze(0), x, y, torch.tensor([eps], dtype=dtype))[0]
+    margins = y[0] * kernel.outputs(theta.unsqueeze(0), x, y, torch.tensor([eps], dtype=dtype))[0]
     of = Victim(lambda z: model.apply({k: v.to(dtype) for k, v in params.items()}, z), x[0], y[0], None, None)
     expected = of.margin(found(attack, of, eps))
     fall = of.margin(x[0]) - expected

@@ -1,20 +1,31 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from conftest import make_runs, separable, train
+from torch.func import vmap
 
+from robust_erm.attacks.exact import Exact
 from robust_erm.attacks.none import NoAttack
 from robust_erm.core.params import Layout
+from robust_erm.models.linear import Linear
 from robust_erm.models.mlp import MLP
+from robust_erm.objectives import Objective
 from robust_erm.optimizers.adam import Adam
 from robust_erm.optimizers.momentum import Momentum
 from robust_erm.optimizers.spectral import Spectral
 from robust_erm.optimizers.steepest import Steepest
+from robust_erm.schedules.bounded_loss import BoundedLoss
 from robust_erm.schedules.constant import Constant
+from robust_erm.schedules.growing import Growing
+from robust_erm.schedules.inverse_loss import InverseLoss
+from robust_erm.schedules.relative import Relative
+from robust_erm.schedules.schedule import Point
+from robust_erm.training.step import Batch, Recipe, move, native
 
 LAYOUT = Layout((("W1", (4, 3)), ("b1", (4,)), ("W2", (1, 4))))
 ZERO = torch.tensor(0.0, dtype=torch.float64)
@@ -111,3 +122,35 @@ def test_a_fall_of_the_loss_by_e_to_the_800_in_one_step(optimizer: Any) -> None:
         assert scale.isfinite()
         assert all(value.isfinite().all() for value in state.values())
     assert float(direction.abs().max()) > 0
+
+
+SCHEDULES = [Constant(0.1), BoundedLoss(10.0), Growing(0.1, 1.5, 2), InverseLoss(), Relative()]
+VARIED = {Constant: "schedule.lr", Growing: "schedule.lr", Relative: "schedule.fall"}
+OPTIMIZERS = [partial(Steepest, r=r, normalized=n) for r in (1.0, 1.5, 2.0, math.inf) for n in (False, True)]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("make", [*OPTIMIZERS, Momentum, Adam], ids=str)
+def test_a_step_of_all_runs_is_that_of_each(make: Any, schedule: Any) -> None:
+    """Bit for bit, also where numbers differ between runs, a step is undone, or a kink of ``eps ||w||_1`` is met."""
+    d, optimizer = 37, make(schedule)
+    assert native(optimizer)
+    recipe = Recipe(Linear(), Layout((("w", (d,)),)), Objective(), optimizer, Exact(), None)
+    mapped = vmap(partial(move, recipe), in_dims=(None, 0, 0, 0))
+    for runs in (5, 3, 1):
+        g = torch.Generator().manual_seed(runs)
+        theta = torch.randn(runs, d, generator=g, dtype=torch.float64)
+        parts = {"optimizer": optimizer.init(theta[0]), "schedule": schedule.init(theta[0])}
+        state = {k: {n: torch.stack([v] * runs) for n, v in part.items()} for k, part in parts.items()}
+        varied = torch.rand(runs, generator=g, dtype=torch.float64)
+        numbers = {VARIED[type(schedule)]: varied} if type(schedule) in VARIED else {}
+        eps = torch.rand(runs, generator=g, dtype=torch.float64) * (torch.arange(runs) > 0)
+        batch = Batch(theta.unsqueeze(1), theta[:, :1], eps, eps + 1, numbers)
+        other, others = theta, state
+        for t in range(6):
+            loss, grad = (torch.randn(runs, *s, generator=g, dtype=torch.float64) for s in ((), (d,)))
+            step = theta.new_tensor(t)
+            _, theta, state = move(recipe, step, Point(theta, loss, grad), state, batch)
+            _, other, others = mapped(step, Point(other, loss, grad), others, batch)
+            assert torch.equal(theta, other)
+            assert all(torch.equal(v, others[k][n]) for k, part in state.items() for n, v in part.items())

@@ -190,6 +190,15 @@ def net(fault: str) -> dict[str, Any]:
     return {"model": Net(width=5, init_scale=1.0, fault=fault)}
 
 
+class Whole(Steepest):
+    """Looks at all runs together."""
+
+    run_axis = True
+
+    def update(self, grad: Tensor, log_loss: Tensor, state: Any, layout: Any) -> Any:
+        return grad / grad.norm(), log_loss, state
+
+
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "column": (net("column"), "apply, for 3 points and 1 logit, gives shape (3, 1), must give (3,)"),
     "row": (net("row"), "gives shape (1, 3), must give (3,)"),
@@ -213,6 +222,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         "samplewise, but perturb moves a point otherwise beside others",
     ),
     "radius": ({"attack": OneRadius()}, "samplewise, but perturb gives other points for eps (n, 1) than for eps ()"),
+    "axis": (
+        {"optimizer": Whole(Constant(0.1))},
+        "update with a run axis (run_axis = True) differs from that of each run alone",
+    ),
     "half": ({"optimizer": Descent(Constant(0.1), fault="half")}, "gives shape (1,), must give (45,)"),
     "scale": ({"optimizer": Descent(Constant(0.1), fault="scale")}, "update a log_scale that gives shape (45,)"),
     "direction": ({"optimizer": Descent(Constant(0.1), fault="nan")}, "gives numbers that are not finite"),

@@ -20,7 +20,7 @@ _DENSE = 0.12  # share of the coordinates from which a matrix product is faster 
 
 
 class Net:
-    """:func:`robust_erm.training.step.loss_and_grad` and ``attacked_margin`` of several runs of ``recipe``."""
+    """:func:`robust_erm.training.step.loss_and_grad` and ``attacked_outputs`` of several runs of ``recipe``."""
 
     def __init__(self, recipe: Recipe, attack: PGD) -> None:
         self.recipe, self.attack = recipe, attack
@@ -33,13 +33,13 @@ class Net:
             log_loss[r], grad[r] = self._one(theta[r], batch.x[r], batch.y[r], float(batch.eps[r]))
         return log_loss, grad
 
-    def margins(self, theta: Tensor, x: Tensor, y: Tensor, eps: Tensor) -> Tensor:
-        """Margins (R, n) of x (R, n, d) after the attack, theta (R, P)."""
+    def outputs(self, theta: Tensor, x: Tensor, y: Tensor, eps: Tensor) -> Tensor:
+        """Outputs (R, n) at x (R, n, d) after the attack, theta (R, P)."""
         found = []
         for r in range(len(theta)):
             w, v = self._weights(theta[r])
             _, hidden = self._attacked(w, v, x[r], y[r], float(eps[r]))
-            found.append(y[r] * (hidden.clamp_min(0) @ v))
+            found.append(hidden.clamp_min(0) @ v)
         return torch.stack(found)
 
     def _weights(self, theta: Tensor) -> tuple[Tensor, Tensor]:
