@@ -20,6 +20,8 @@ training wrote; python -m robust_erm.results shows it as columns. What has been 
 attack=auto          the training attack, then an ensemble in the manner of AutoAttack: APGD on the margin, with
                      several classes also on the DLR loss and targeted, FAB, in l_inf Square; or names of conf/attack,
                      attack=apgd,square; each attacks what those before it have left
+measure=kkt,...      names of conf/measure, or a class of your own, measure=parts.Cosine; attack=none with it for
+                     these alone
 eps=0.1,0.2          radii; default: each run's own radius of evaluation
 parts=train,test     which points
 points=10000         at most so many of each part: a random sample, another one for each seed
@@ -30,7 +32,7 @@ fresh=false          true: evaluate again
 stale=refuse         what was trained or evaluated by other code or data than now: refuse; keep; again (evaluate again)
 device=auto          auto, cpu, cuda, cuda:<index>, mps
 trust=               modules of your own whose components stored configs may name, with commas between them
-<attack>.<key>=...   options of one attack: square.queries=1000 apgd.steps=50
+<name>.<key>=...     options of one attack or measure: square.queries=1000 apgd.steps=50 kkt.slack=0.1
 """
 
 

@@ -1,4 +1,4 @@
-"""Run folders as tidy tables, from Python (``load``, ``read_curves``) and from the command line.
+"""Run folders as tidy tables, from Python (``load``, ``read_curves``, ``snapshots``) and from the command line.
 
 python -m robust_erm.results outputs --where optimizer=sd eps=0.2 --csv table.csv
 """
@@ -12,12 +12,12 @@ from pathlib import Path
 from robust_erm.core.errors import ConfigError, require
 from robust_erm.reports.ends import differ
 from robust_erm.reports.query import as_parquet, known, where
-from robust_erm.reports.tables import load, read_curves, varying
+from robust_erm.reports.tables import load, read_curves, snapshots, varying
 from robust_erm.reports.terminal import WIDE, folders, say, show, told
 from robust_erm.store.files import write_output
 from robust_erm.sweeps.exits import Parser, ended_cleanly
 
-__all__ = ["load", "read_curves", "where"]
+__all__ = ["load", "read_curves", "snapshots", "where"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

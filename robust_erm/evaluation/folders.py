@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_erm.core.errors import ConfigError, require
-from robust_erm.evaluation.options import Options, attacks_of, device_of
+from robust_erm.evaluation.options import Options, attacks_of, device_of, measures_of
 from robust_erm.evaluation.packs import AT_ONCE, Member, computed_by, file_of, in_halves
 from robust_erm.reports.terminal import console, made, say
 from robust_erm.store import fingerprint
@@ -86,6 +86,7 @@ def _opened(folders: Sequence[str | Path], options: Options, failed: list[str]) 
             failed.append(f"failed: {path}: {error}")
     for run in runs.values():  # refused before anything is computed
         attacks_of(run, options)
+    measures_of(options)
     return runs
 
 

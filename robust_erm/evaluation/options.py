@@ -27,6 +27,7 @@ class Options:
     """What is asked for; ``python -m robust_erm.evaluate --help`` explains each."""
 
     attack: tuple[str, ...] = ("auto",)
+    measure: tuple[str, ...] = ()
     eps: tuple[float, ...] = ()
     parts: tuple[str, ...] = ("train", "test")
     points: int = 10_000
@@ -42,7 +43,7 @@ class Options:
     @property
     def what(self) -> dict[str, Any]:
         """All that may change the result, eps aside."""
-        kept = ("attack", "parts", "points", "certify", "exact", "checks", "of_attacks")
+        kept = ("attack", "measure", "parts", "points", "certify", "exact", "checks", "of_attacks")
         return {key: _plain(getattr(self, key)) for key in kept}
 
     def name(self, eps: float | None) -> str:
@@ -57,13 +58,30 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _conf() -> Path:
-    return conf_dir() / "attack"
-
-
 def attack_names() -> list[str]:
     """Those of conf/attack."""
-    return sorted(p.stem for p in _conf().glob("*.yaml"))
+    return _names("attack")
+
+
+def measure_names() -> list[str]:
+    """Those of conf/measure."""
+    return _names("measure")
+
+
+def _names(group: str) -> list[str]:
+    return sorted(p.stem for p in (conf_dir() / group).glob("*.yaml"))
+
+
+def measures_of(options: Options) -> dict[str, Any]:
+    """The measures asked for, by name: of conf/measure, or a class by its dotted path; raises ConfigError."""
+    found = {}
+    for given in options.measure:
+        name, node = given.rpartition(".")[2].lower(), {"_target_": given}
+        if "." not in given:
+            name, node = given, yaml.safe_load((conf_dir() / "measure" / f"{given}.yaml").read_text())
+        found[name] = component({**node, **options.of_attacks.get(name, {})}, f"measure.{name}")
+        require(hasattr(found[name], "measure"), f"measure.{name}", given, "has no measure; a measure states it")
+    return found
 
 
 def attacks_of(run: Run, options: Options) -> dict[str, Attack]:
@@ -87,7 +105,7 @@ def attacks_of(run: Run, options: Options) -> dict[str, Attack]:
 
 def _attack(name: str, p: float, options: Options) -> Any:
     """The attack of conf/attack/<name>.yaml, with the options given; raises ConfigError."""
-    node = OmegaConf.create({"p": p, "attack": OmegaConf.load(_conf() / f"{name}.yaml")})
+    node = OmegaConf.create({"p": p, "attack": OmegaConf.load(conf_dir() / "attack" / f"{name}.yaml")})
     plain: Any = OmegaConf.to_container(node, resolve=True)
     return component({**plain["attack"], **options.of_attacks.get(name, {})}, name)
 
@@ -103,7 +121,8 @@ def check(options: Options, run: Run) -> None:
     """Raise ConfigError where ``options`` would be refused for ``run``, before it has been trained."""
     device_of(options)
     attacks_of(run, options)
-    for name in options.of_attacks:  # options of an attack that is not run are held against it all the same
+    measures_of(options)
+    for name in set(options.of_attacks) & set(attack_names()):  # also of an attack that is not run
         _attack(name, run.p, options)
 
 
@@ -123,6 +142,8 @@ def parsed(arguments: Sequence[str]) -> tuple[list[str], Options]:
     folders = [a for a in arguments if "=" not in a or Path(a).exists()]  # a sweep's own folder has such a name
     found: dict[str, Any] = {}
     of_attacks: dict[str, dict[str, Any]] = {}
+    asked = [a.partition("=")[2] for a in arguments if a.startswith("measure=")]
+    own = [name.rpartition(".")[2].lower() for text in asked for name in text.split(",") if "." in name]
     known = [name for name in Options.__dataclass_fields__ if name != "of_attacks"]
     for argument in arguments:
         key, _, text = argument.partition("=")
@@ -134,17 +155,18 @@ def parsed(arguments: Sequence[str]) -> tuple[list[str], Options]:
         except yaml.YAMLError:
             value = text
         if dot:
-            one_of("attack", attack, attack_names())
+            one_of("attack", attack, [*attack_names(), *measure_names(), *own])
             require(option not in ("p", "box"), key, text, "is the threat that the run was trained for")
             of_attacks.setdefault(attack, {})[option] = value
             continue
         one_of("option", key, known)
         if key == "trust":
             found[key] = tuple(filter(None, text.split(",")))
-        elif key in ("attack", "parts"):
+        elif key in ("attack", "measure", "parts"):
             found[key] = tuple(text.split(","))
+            names = {"attack": ["auto", *attack_names()], "measure": measure_names(), "parts": ["train", "test"]}[key]
             for name in found[key]:
-                one_of(key, name, ["auto", *attack_names()] if key == "attack" else ["train", "test"])
+                one_of(key, name, [*names, *([name] if key == "measure" and "." in name else [])])
         elif key == "eps":
             try:
                 found[key] = tuple(float(part) for part in text.split(","))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,13 @@ import torch
 from robust_erm.core.streams import numpy_stream
 from robust_erm.evaluation import certificates, strong
 from robust_erm.evaluation.masking import masking
-from robust_erm.evaluation.options import Options, attacks_of, boxed
+from robust_erm.evaluation.options import Options, attacks_of, boxed, measures_of
 from robust_erm.store import fingerprint
 from robust_erm.store.config import Run
 from robust_erm.store.files import write_json, write_whole
 from robust_erm.store.reading import EVALUATIONS
 from robust_erm.store.run_folder import RunFolder
+from robust_erm.training.measure import measure
 from robust_erm.training.pack import threads_for
 from robust_erm.training.points import Points
 from robust_erm.training.problem import build, draw
@@ -71,7 +74,8 @@ def file_of(path: Path, name: str) -> Path:
 def computed_by(run: Run, options: Options) -> fingerprint.Fingerprint:
     """The code and data that an evaluation of ``run`` depends on."""
     own = fingerprint.of_modules("training.attacked", *(f"evaluation.{name}" for name in _MODULES), *_BOUNDS)
-    return own | fingerprint.of_components([run.model, run.data, *attacks_of(run, options).values()])
+    parts = [run.model, run.data, *attacks_of(run, options).values(), *measures_of(options).values()]
+    return own | fingerprint.of_components(parts)
 
 
 def evaluate_pack(members: Sequence[Member], name: str, options: Options, device: Any, tick: Any) -> None:
@@ -83,7 +87,7 @@ def evaluate_pack(members: Sequence[Member], name: str, options: Options, device
     began = time.monotonic()
     first = members[0][1]
     torch.set_num_threads(threads_for(first, cores()))
-    pack, _, _ = build([run for _, run, _ in members], device)
+    pack, evaluation, _ = build([run for _, run, _ in members], device)
     for i, (path, run, _) in enumerate(members):
         kept = RunFolder(run, path).read_checkpoint()
         assert kept is not None, "looked for before"
@@ -146,6 +150,12 @@ def evaluate_pack(members: Sequence[Member], name: str, options: Options, device
             tick("signs of masked gradients")
             for i, signs in enumerate(masking(pack, points, eps, rows, box, left)):
                 found[i] |= {"masking": signs.numbers, "warnings": [*found[i]["warnings"], *signs.warnings]}
+    if options.measure:
+        tick("measures")
+        others = {k: attack for k, attack in attacks.items() if k != "train"}
+        evaluation = replace(evaluation, attacks=others, eps=eps, measures=measures_of(options))
+        for i, columns in enumerate(measure(pack, evaluation, rows, "after")):
+            found[i] |= {f"measured_{k}": v if math.isfinite(v) else None for k, v in columns.items()}
     for (path, run, _), row, own in zip(members, found, arrays, strict=True):
         row |= {"seconds": time.monotonic() - began, "pack_size": len(members), "device": _device(device)}
         buffer = io.BytesIO()

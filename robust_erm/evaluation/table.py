@@ -14,6 +14,8 @@ from robust_erm.evaluation.options import Options
 from robust_erm.reports.tables import load, varying
 from robust_erm.reports.terminal import WIDE, cell, output, safe, say
 
+_GROUPS = 8  # columns of what measures found
+
 
 def show(found: Sequence[dict[str, Any]], folders: Sequence[str | Path], options: Options) -> None:
     """The table over seeds: robust accuracy lies between ``certified`` and ``attacked``; and the warnings."""
@@ -39,6 +41,7 @@ def show(found: Sequence[dict[str, Any]], folders: Sequence[str | Path], options
         said = [cell(value) for value in (*values[: len(shown)], *values[len(keys) :])] + [str(len(group))]
         table.add_row(*said, *(_mean(group, column) for column in columns), str(int(group["warned"].sum())))
     output.print(table)
+    _show_measured(rows, [*shown, *last])
     several = f"; {LEGEND}" if len(rows.groupby([*keys, *last], dropna=False)) < len(rows) else ""
     say(f"accuracies in %; own attack: of training; robust: from certified (-: no certificate) to attacked{several}")
     if len(keys) > WIDE:
@@ -50,7 +53,26 @@ def show(found: Sequence[dict[str, Any]], folders: Sequence[str | Path], options
         say(f"... and {len(warnings) - 20} more warnings, in evaluations/*.json of the runs")
 
 
-def _mean(group: Any, column: str) -> str:
+def _show_measured(rows: pd.DataFrame, keys: list[str]) -> None:
+    """What measures found, a line for each number and a column for each group of runs."""
+    measured = [column for column in map(str, rows) if column.startswith("measured_")]
+    if not measured:
+        return
+    groups = list(rows.groupby(keys, sort=False, dropna=False)) if keys else [((), rows)]
+    table = Table(show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold")
+    table.add_column("measured")
+    for values, _ in groups[:_GROUPS]:
+        table.add_column(safe("\n".join(map(cell, values))), justify="right")
+    for column in measured:
+        table.add_row(
+            column.removeprefix("measured_"), *(_mean(group, column, percent=False) for _, group in groups[:_GROUPS])
+        )
+    output.print(table)
+    if len(groups) > _GROUPS:
+        say(f"and {len(groups) - _GROUPS} more groups of runs (python -m robust_erm.results shows them)")
+
+
+def _mean(group: Any, column: str, percent: bool = True) -> str:
     if column not in group or group[column].isna().any():
         return "-"
-    return cell(*interval(group[column]), percent=True)
+    return cell(*interval(group[column]), percent=percent)

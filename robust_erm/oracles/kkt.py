@@ -6,13 +6,14 @@ logit. Under an attack x_i are the attacked points; several for one sample may b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.optimize import nnls
+from scipy.optimize import lsq_linear, nnls
 from torch import Tensor
 from torch.func import grad, vmap
 
@@ -27,6 +28,7 @@ from robust_erm.models.model import Model
 Array = npt.NDArray[np.float64]
 
 _BYTES = 2**30  # of gradients held at once
+_TURNS = 4  # of multipliers and slopes; more change nothing that is measured
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,19 @@ class KKT:
             only samples of least margin have multipliers.
         feasible: whether the least margin is positive, so that theta can be scaled to margins of 1 or more.
         lam: (n,).
+        stationarity_kinks: the same where slopes at kinks are free in [0, 1], see :func:`kkt`; nan unless asked for.
+        kink_share: of pre-activations that are at their kink.
     """
 
     stationarity: float
     complementarity: float
     feasible: bool
     lam: Array
+    stationarity_kinks: float = math.nan
+    kink_share: float = math.nan
 
 
-def kkt(model: Model, params: Params, x: Tensor, y: Tensor, slack: float | None = None) -> KKT:
+def kkt(model: Model, params: Params, x: Tensor, y: Tensor, slack: float | None = None, kinks: float = 0.0) -> KKT:
     """Residuals at ``params``, by non-negative least squares on the Gram matrix of the gradients.
 
     ``<theta, grad q_i> = L q_i`` (Euler), so with ``K_ij = <grad q_i, grad q_j>`` the multipliers minimise
@@ -61,9 +67,12 @@ def kkt(model: Model, params: Params, x: Tensor, y: Tensor, slack: float | None 
         x: (n, d), the points as attacked.
         y: (n,).
         slack: multipliers only for samples with ``q_i <= (1 + slack) q_min``; None: for all.
+        kinks: tau; above 0, also the residual where ``sigma'`` is free in [0, 1] for pairs with ``|w_j x_i + b_j| <=
+            tau ||(w_j, b_j)|| ||(x_i, 1)||``: Clarke's subdifferential at what training only approaches. Multipliers
+            and slopes are found in turns, so that it is an upper bound of the least. One hidden layer, one logit.
 
     Raises:
-        ConfigError: the model is not homogeneous, or a slack below 0.
+        ConfigError: the model is not homogeneous, a slack below 0, or kinks of another model.
 
     Reference:
         lyu2022 Thm 5; Lyu & Li 2020, App. C (approximate KKT points).
@@ -84,12 +93,46 @@ def kkt(model: Model, params: Params, x: Tensor, y: Tensor, slack: float | None 
     pulled = grad(lambda p: (weights * _margins(model, p, x, y)).sum())(params)
     rest = theta - Layout.of(params).flatten(pulled)
     total = float(np.abs(lam * q).sum())
+    hard = float(rest.norm() / theta.norm())
+    soft = _at_kinks(model, params, x[rows], y[rows], lam[used], kinks) if kinks else (math.nan, math.nan)
     return KKT(
-        float(rest.norm() / theta.norm()),
+        hard,
         float((lam * (q - least)).sum() / total) if total > 0 else 0.0,
         least > 0,
         lam,
+        min(hard, soft[0]) if kinks else math.nan,
+        soft[1],
     )
+
+
+def _at_kinks(model: Model, params: Params, x: Tensor, y: Tensor, lam: Array, tau: float) -> tuple[float, float]:
+    """The residual with free slopes at kinks, and the share of kinks; from the multipliers with fixed ones."""
+    one_layer = unchanged(model, MLP, "init") and model.depth == 2 and len(params["W2"]) == 1 and "b2" not in params
+    require(one_layer, "kinks", tau, "are known of nets with one hidden layer of ReLUs and one logit")
+    points, w = x.cpu().numpy(), params["W1"].cpu().numpy()
+    if "b1" in params:
+        points = np.column_stack([points, np.ones(len(points))])
+        w = np.column_stack([w, params["b1"].cpu().numpy()])
+    v, labels = params["W2"].cpu().numpy()[0], y.cpu().numpy()
+    z = points @ w.T
+    free = np.abs(z) <= tau * np.linalg.norm(w, axis=1) * np.linalg.norm(points, axis=1)[:, None]
+    slopes, active = (z > 0).astype(float), np.maximum(z, 0)
+    size = math.sqrt(float((w**2).sum() + (v**2).sum()))
+    inner, best = (points @ points.T) * np.outer(labels, labels), math.inf
+    for _ in range(_TURNS):
+        for j in np.flatnonzero(free.any(0) & (v != 0)):
+            at, pushes = free[:, j], (v[j] * lam * labels)[:, None] * points
+            target = w[j] - ((slopes[:, j] * ~at)[:, None] * pushes).sum(0)
+            pushed = pushes[at & (lam > 0)]
+            if len(pushed):
+                slopes[at & (lam > 0), j] = lsq_linear(pushed.T, target, bounds=(0.0, 1.0)).x
+        back = slopes * v
+        matrix = inner * (back @ back.T) + np.outer(labels, labels) * (active @ active.T)
+        lam = _multipliers(matrix, labels * ((back * z).sum(1) + active @ v))
+        weights = lam * labels
+        rest_w, rest_v = w - back.T @ (weights[:, None] * points), v - weights @ active
+        best = min(best, math.sqrt(float((rest_w**2).sum() + (rest_v**2).sum())) / size)
+    return best, float(free.mean())
 
 
 def _margins(model: Model, params: Params, x: Tensor, y: Tensor) -> Tensor:

@@ -12,24 +12,29 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
+from torch import Tensor
 
 from robust_erm.core.errors import first_line, require
+from robust_erm.core.params import Layout
 from robust_erm.core.statistics import interval
 from robust_erm.reports.ends import losses
 from robust_erm.reports.terminal import SHOWN
 from robust_erm.store.files import Damaged, read_bytes
 from robust_erm.store.identity import COMPONENTS
 from robust_erm.store.reading import (
+    CHECKPOINT,
     CONFIG,
     EVALUATIONS,
     METRICS,
     found_below,
+    read_checkpoint,
     read_config,
     read_evaluation,
     read_summary,
 )
 
 _RUNTIME = ("trainer", "logger", "output_dir", "run_dir", "fresh", "stale", "returns", "report", "id")
+_FOUND = ("train", "test", "measured")  # how the numbers of an evaluation begin
 
 
 Told = Callable[[str], None]
@@ -54,7 +59,9 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def as_row(config: dict[str, Any], summary: dict[str, Any], folder: Path, damaged: Told = warned) -> dict[str, Any]:
     """One row of the table, from what config.yaml and summary.json hold."""
     kept = {k: v for k, v in flat(config).items() if k.split(".")[0] not in (*_RUNTIME, "names")}
-    measured = {k: v for k, v in flat({**summary, "fingerprint": {}}).items() if k not in ("eps", "eval_eps")}
+    measured = {
+        k: v for k, v in flat({**summary, "fingerprint": {}, "measured": {}}).items() if k not in ("eps", "eval_eps")
+    }
     absolute = {"eps_absolute": summary.get("eps"), "eval_eps_absolute": summary.get("eval_eps")}
     return {**config["names"], **kept, **measured, **absolute, **evaluations(folder, damaged), "folder": str(folder)}
 
@@ -68,7 +75,9 @@ def evaluations(folder: Path, damaged: Told = warned) -> dict[str, Any]:
         except Damaged as error:
             damaged(f"{error}; left out")
             continue
-        numbers = {k: v for k, v in one.items() if isinstance(v, float) and k.split("_")[0] in ("train", "test")}
+        numbers = {
+            k: v for k, v in one.items() if isinstance(v, float) and k.split("_")[0] in ("train", "test", "measured")
+        }
         if "masking" in one:  # it was looked for
             numbers["warnings"] = len(one["warnings"])
         found |= {f"evaluated.{path.stem}.{k}": v for k, v in numbers.items()}
@@ -192,3 +201,19 @@ def grouped(frame: pd.DataFrame, keys: list[str]) -> tuple[pd.DataFrame, list[st
             row[column], row[f"{column}_half"] = interval(group[column])
         rows.append(row)
     return pd.DataFrame(rows), others
+
+
+def snapshots(folder: str | Path) -> tuple[list[int], list[dict[str, Tensor]]]:
+    """The steps at which a run with ``snapshots=true`` was measured, and its parameters there, by name.
+
+    Raises:
+        ConfigError: the run has no checkpoint, or kept no snapshots.
+    """
+    path = Path(folder) / CHECKPOINT
+    require(path.is_file(), "folder", folder, f"holds no {CHECKPOINT}: no run of ours")
+    kept = read_checkpoint(path).get("snapshots")
+    require(kept is not None, "folder", folder, "kept no parameters; train it with snapshots=true")
+    assert kept is not None
+    thetas = kept["theta"]
+    layout = Layout(tuple((name, tuple(shape)) for name, shape in kept["shapes"]))
+    return list(kept["steps"]), [layout.unflatten(theta) for theta in thetas]

@@ -26,7 +26,8 @@ from robust_erm.store.typed import component, contained, section, typed
 
 # the names of final metrics
 METRIC = re.compile(
-    r"log_loss|step|epoch|(train|test)_(clean|robust)_acc(_\w+)?|gap_(clean|robust)|(w_)?(margin|norm)_\w+"
+    r"log_loss(_\w+)?|step|epoch|(train|test)_(clean|robust)_acc(_\w+)?|gap_(clean|robust)|(w_)?(margin|norm)_\w+"
+    r"|(on_margin|alignment|concentration|kkt)_\w+"
 )
 _RUNTIME: dict[str, Any] = {"identity": False}
 _UNKNOWN = 10_000  # points of a data set that does not say
@@ -156,10 +157,12 @@ class Run(Section):
     optimizer: Any = MISSING
     attack: Any = MISSING
     eval_attacks: Any = MISSING
+    measure: Any = field(default_factory=dict, metadata={"later": True})
     stop: Stop = MISSING
     batch: Batches = field(default=Batches(), metadata={"later": True})
     measure_per_decade: int = MISSING
     measure_every: int | None = later(None)
+    snapshots: bool = later(False)
     trainer: Trainer = field(default=MISSING, metadata=_RUNTIME)
     logger: Wandb = field(default=MISSING, metadata=_RUNTIME)
     output_dir: str = field(default=MISSING, metadata=_RUNTIME)
@@ -181,7 +184,7 @@ class Run(Section):
         one_of("stale", self.stale, ("refuse", "keep", "retrain"))
         single = self.trainer.device != "mps" or self.dtype == "float32"
         require(single, "dtype", self.dtype, "trainer.device=mps has no float64; use dtype=float32")
-        known = METRIC.fullmatch(self.returns) is not None
+        known = METRIC.fullmatch(self.returns) is not None or bool(self.measure)  # whose names are looked at later
         require(known, "returns", self.returns, "must be a final metric, such as test_robust_acc or margin_robust_l2")
         for key, path in (("output_dir", self.output_dir), ("run_dir", self.run_dir)):
             full = "is a folder of that name: shells expand ~ only where a word begins; write $HOME instead"
@@ -242,11 +245,16 @@ def resolve(cfg: DictConfig | dict[str, Any]) -> Run:
     given = dict(cfg) if isinstance(cfg, dict) else contained(cfg)
     for key in COMPONENTS:
         given[key] = component(given.get(key), key)
-    given.setdefault("batch", {})
-    for key in ("eval_attacks", "stop", "batch", "trainer", "logger"):
-        example = "+attack@eval_attacks.pgd=pgd" if key == "eval_attacks" else f"{key}.<option>=<value>"
+    for key in ("batch", "measure"):  # which older configs do not have
+        given.setdefault(key, {})
+    examples = {"eval_attacks": "+attack@eval_attacks.pgd=pgd", "measure": "'measure=[kkt,alignment]'"}
+    for key in ("eval_attacks", "measure", "stop", "batch", "trainer", "logger"):
+        example = examples.get(key, f"{key}.<option>=<value>")
         require(isinstance(given.get(key), dict), key, given.get(key), f"is a group of options; write {example}")
-    given["eval_attacks"] = {k: component(v, f"eval_attacks.{k}") for k, v in given["eval_attacks"].items()}
+    place = "its yaml must begin with # @package measure.<name>"
+    require("_target_" not in given["measure"], "measure", given["measure"].get("_target_"), place)
+    for key in ("eval_attacks", "measure"):
+        given[key] = {k: component(v, f"{key}.{k}") for k, v in given[key].items()}
     for key, part in (("stop", Stop), ("batch", Batches), ("trainer", Trainer), ("logger", Wandb)):
         given[key] = section(part, json.dumps(given[key]), key)
     run: Run = typed(Run, given, "")

@@ -28,6 +28,7 @@ Fingerprint = dict[str, str]  # of every file, by its module's name or ``file <p
 _NAME = PACKAGE.name
 # what every run goes through, beside its components
 _ENGINE = ("runs", "measure", "problem", "kernels", "kernels.dense", "kernels.sparse", "kernels.net")
+_ROOMS = ("data", "models", "objectives", "optimizers", "schedules", "attacks", "measures")
 _EXACT = ("margin", "robust_margin", "cones")
 _INSTALLED = tuple(
     str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")
@@ -37,6 +38,7 @@ _INSTALLED = tuple(
 def of_run(run: Run) -> Fingerprint:
     """The fingerprint of ``run`` as it would be trained now."""
     parts = [run.data, run.model, run.objective, run.optimizer, run.optimizer.schedule, *attacks_of(run).values()]
+    parts += run.measure.values()
     exact = _EXACT if run.eps_unit == "margin" or getattr(run.optimizer, "limit", False) else ()
     engine = [*(f"{_NAME}.training.{name}" for name in _ENGINE), f"{_NAME}.oracles.risk"]
     engine += [f"{_NAME}.oracles.{name}" for name in exact]
@@ -120,7 +122,11 @@ def _followed(name: str, components: bool) -> bool:
     if root != _NAME:
         return True  # :func:`_path` knows what is not installed
     room = rest.partition(".")[0]
-    rooms = ("data", "models", "objectives", "optimizers", "schedules", "attacks") if components else ("training",)
+    rooms = (
+        ("data", "models", "objectives", "optimizers", "schedules", "attacks", "measures")
+        if components
+        else ("training", "measures")
+    )
     return room in ("core", *rooms) and rest != "core.errors"
 
 

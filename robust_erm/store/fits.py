@@ -20,6 +20,7 @@ MEMBERS = {
     "objective": ("check_outputs", "of_scores", "log_loss"),
     "optimizer": ("schedule", "scales_with_loss", "init", "update"),
     "optimizer.schedule": ("divides_by_loss", "init", "accept", "log_step"),
+    "measure": ("measure",),
     "attack": ("p", "closed_form", "check_fits", "draw", "perturb"),
 }
 
@@ -56,8 +57,10 @@ def _members(run: Run) -> None:
     built = dataclasses.is_dataclass(schedule)
     parts = {"data": run.data, "model": run.model, "objective": run.objective, "optimizer": run.optimizer}
     parts |= ({"optimizer.schedule": schedule} if built else {}) | attacks_of(run)
+    parts |= {f"measure.{name}": one for name, one in run.measure.items()}
     for key, part in parts.items():
-        needed = MEMBERS["attack" if key.startswith("eval_attacks") else key]
+        group = key if key in MEMBERS else key.partition(".")[0]
+        needed = MEMBERS["attack" if group == "eval_attacks" else group]
         missing = [name for name in needed if not hasattr(part, name)]
         says = f"has no {', '.join(missing)}; a component of this group states {', '.join(needed)}"
         require(not missing, key, target_of(part), says)
@@ -97,6 +100,9 @@ def _schedule(run: Run) -> None:
     name = type(schedule).__module__.rpartition(".")[2]
     noisy = run.batch.size is not None and not (run.points is not None and run.batch.whole(run.points))
     says = "divides by the loss, which a mini-batch knows with noise only; optimizer/schedule=constant does not"
+    reduced = getattr(run.objective, "reduction", None) in ("sum", "mean")
+    says_so = "states no reduction, sum or mean: how the loss of a mini-batch counts is not known"
+    require(not noisy or reduced, "objective", target_of(run.objective), says_so)
     limit = getattr(run.optimizer, "limit", False)
     require(not (noisy and limit), "batch.size", run.batch.size, "optimizer=oracle takes no steps; leave it out")
     require(not (noisy and schedule.divides_by_loss), "optimizer/schedule", name, says)

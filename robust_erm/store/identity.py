@@ -44,7 +44,7 @@ def as_data(value: Any, purpose: str = "all") -> Any:
         kept = [f for f in dataclasses.fields(value) if purpose == "all" or f.metadata.get("identity", True)]
         kept = [f for f in kept if purpose != "pack" or not f.metadata.get("per_run")]
         if purpose != "all":
-            kept = [f for f in kept if not f.metadata.get("later") or getattr(value, f.name) != f.default]
+            kept = [f for f in kept if not f.metadata.get("later") or getattr(value, f.name) != _default(f)]
         found = {f.name: as_data(getattr(value, f.name), purpose) for f in kept}
         return found if isinstance(value, Section) else {"_target_": target_of(value), **found}
     if isinstance(value, dict):
@@ -52,6 +52,10 @@ def as_data(value: Any, purpose: str = "all") -> Any:
     if isinstance(value, (tuple, list)):
         return [as_data(v, purpose) for v in value]
     return repr(value) if isinstance(value, float) and purpose != "all" else value
+
+
+def _default(f: dataclasses.Field[Any]) -> Any:
+    return f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
 
 
 def target_of(component: Any) -> str:

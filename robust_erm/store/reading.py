@@ -35,7 +35,8 @@ ENDS = ("converged", "max_steps", "diverged")  # statuses of a run that has ende
 EVALUATIONS = "evaluations"  # a folder beside them, of robust_erm.evaluate
 
 
-_NEEDED = {f.name for f in dataclasses.fields(Run) if f.metadata.get("identity", True)}  # of every config.yaml
+_RESULT = [f for f in dataclasses.fields(Run) if f.metadata.get("identity", True)]
+_NEEDED = {f.name for f in _RESULT if not f.metadata.get("later")}  # of every config.yaml, of older versions too
 
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$")
@@ -77,8 +78,11 @@ def read_summary(folder: Path) -> dict[str, Any]:
         raise Damaged(folder / SUMMARY, f"is no run's: it has no {', '.join(missing)}")
     if content["status"] not in ENDS:
         raise Damaged(folder / SUMMARY, f"has the status {content['status']!r:.40}, which is none of {', '.join(ENDS)}")
+    own = content.get("measured", [])
+    if not (isinstance(own, list) and all(isinstance(name, str) and name in content for name in own)):
+        raise Damaged(folder / SUMMARY, f"has measured = {own!r:.40}, which are no names of its numbers")
     for key, value in content.items():
-        metric = METRIC.fullmatch(key) is not None
+        metric = METRIC.fullmatch(key) is not None or key in own
         if metric and value is None:
             content[key] = math.nan
         elif metric and (not isinstance(value, (int, float)) or isinstance(value, bool)):

@@ -152,12 +152,15 @@ class RunFolder:
         require(found == self.run.id, "checkpoint", path, advice)
         return kept
 
-    def write_checkpoint(self, state: dict[str, Any], rows: list[dict[str, float]]) -> None:
-        """All that is needed to go on: the run's state and its metrics so far."""
+    def write_checkpoint(
+        self, state: dict[str, Any], rows: list[dict[str, float]], snapshots: dict[str, Any] | None = None
+    ) -> None:
+        """All that is needed to go on: the run's state, its metrics and, where they are kept, its snapshots so far."""
         buffer = io.BytesIO()
         columns = list(rows[0])
         values = torch.tensor([[row[column] for column in columns] for row in rows], dtype=torch.float64)
         kept = {"id": self.run.id, "columns": columns, "values": values, "run": state}
+        kept |= {} if snapshots is None else {"snapshots": snapshots}
         torch.save({**kept, "fingerprint": self.fingerprint}, buffer)
         write_whole(self.path / CHECKPOINT, buffer.getvalue(), durable=True)
 

@@ -15,7 +15,7 @@ from robust_erm.core.streams import torch_stream
 from robust_erm.training import kernels, stacked
 from robust_erm.training.mapped import parts
 from robust_erm.training.points import Points
-from robust_erm.training.step import Batch, outputs
+from robust_erm.training.step import Batch, outputs, perturbed
 from robust_erm.training.step import attacked_outputs as attacked_outputs_of_one
 
 if TYPE_CHECKING:
@@ -27,19 +27,24 @@ FEW = 256  # the same for strong attacks, some of which need many random numbers
 
 def clean(runs: Runs, points: Points, rows: Tensor) -> Tensor:
     """Clean margins (len(rows), n) of ``points``."""
+    return margins_of(clean_outputs(runs, points, rows), points.of(rows)[1])
+
+
+def clean_outputs(runs: Runs, points: Points, rows: Tensor) -> Tensor:
+    """Outputs (len(rows), n) or (len(rows), n, C) at ``points``."""
     recipe, theta = runs.recipe, runs.theta[rows]
     calm = NoAttack(recipe.attack.p)
     if runs.compiled and stacked.fits(recipe, calm):
         eps = torch.zeros_like(theta[:, 0])
-        nothing = [Batch(x, y, eps, eps, {}) for x, y in _chunks(*points.of(rows))]
-        return torch.cat([_margins(stacked.outputs(recipe, calm, theta, b, eps), b.y) for b in nothing], dim=-1)
-    one = vmap(lambda theta, x, y: margin(outputs(recipe, theta, x), y))
-    return torch.cat([one(theta, x, y) for x, y in _chunks(*points.of(rows))], dim=-1)
+        nothing = [Batch(x, y, eps, eps, {}) for x, y in chunks(*points.of(rows))]
+        return torch.cat([stacked.outputs(recipe, calm, theta, batch, eps) for batch in nothing], dim=1)
+    one = vmap(lambda theta, x: outputs(recipe, theta, x))
+    return torch.cat([one(theta, x) for x, _ in chunks(*points.of(rows))], dim=1)
 
 
 def attacked(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows: Tensor) -> Tensor:
     """Margins (len(rows), n) of ``points`` after ``attack``; see :func:`attacked_outputs`."""
-    return _margins(attacked_outputs(runs, attack, points, eps, rows), points.of(rows)[1])
+    return margins_of(attacked_outputs(runs, attack, points, eps, rows), points.of(rows)[1])
 
 
 def attacked_outputs(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows: Tensor) -> Tensor:
@@ -50,9 +55,24 @@ def attacked_outputs(runs: Runs, attack: Attack, points: Points, eps: Tensor, ro
     index, generators = rows.tolist(), [torch_stream(seed, "eval") for seed in runs.seeds]
     kernel = _net_for(runs, attack)
     pieces = []
-    for x, y in _chunks(*points.of(rows)):
+    for x, y in chunks(*points.of(rows)):
         noise = None if kernel else runs.noise(attack, index, x.shape[-2], generators)
         pieces.append(_attacked(runs, attack, kernel, runs.theta[rows], eps[rows], x, y, noise))
+    return torch.cat(pieces, dim=1)
+
+
+def attacked_points(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows: Tensor) -> Tensor:
+    """X' (len(rows), n, d), the ``points`` after ``attack``, with the noise of :func:`attacked_outputs`."""
+    index, generators = rows.tolist(), [torch_stream(seed, "eval") for seed in runs.seeds]
+    recipe, theta, pieces = runs.recipe, runs.theta[rows], []
+
+    def one(theta: Tensor, eps: Tensor, x: Tensor, y: Tensor, noise: Any) -> Tensor:
+        return perturbed(recipe, attack, theta, Batch(x, y, eps, eps, {}), noise)
+
+    for x, y in chunks(*points.of(rows)):
+        noise = runs.noise(attack, index, x.shape[-2], generators)
+        moved = vmap(one)(theta, eps[rows], x, y, noise)
+        pieces.append(torch.where((eps[rows] == 0)[:, None, None], x, moved))
     return torch.cat(pieces, dim=1)
 
 
@@ -74,7 +94,7 @@ def attacked_among(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows
         noise = None if kernel else _noise_of_some(runs, attack, rows.tolist(), counts, k)
         some_y = y.gather(1, order)
         moved = _attacked(runs, attack, kernel, theta, radii, some_x, some_y, noise)
-        found.scatter_(1, order, _margins(moved, some_y))
+        found.scatter_(1, order, margins_of(moved, some_y))
     return torch.where(among, found, torch.inf)
 
 
@@ -124,11 +144,11 @@ def _attacked(
     return f
 
 
-def _margins(f: Tensor, y: Tensor) -> Tensor:
+def margins_of(f: Tensor, y: Tensor) -> Tensor:
     """Margins (R, n) of outputs f (R, n) or (R, n, C) and labels y (R, n)."""
     return margin(f.flatten(0, 1), y.reshape(-1)).reshape(y.shape)
 
 
-def _chunks(x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
+def chunks(x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
     """X (R, n, d) and y (R, n), CHUNK points at a time."""
     return [(x[:, k : k + CHUNK], y[:, k : k + CHUNK]) for k in range(0, x.shape[1], CHUNK)]

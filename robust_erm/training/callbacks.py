@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning as L
+import torch
 
 from robust_erm.store import locks
 from robust_erm.store.run_folder import RunFolder
@@ -57,16 +58,22 @@ class Recorder(L.Callback):
     def _checkpoint_running(self, module: RobustERM) -> None:
         for i in module.runs.running.tolist():
             if module.rows[i] and not locks.lost(self.folders[i].path):
-                self.folders[i].write_checkpoint(module.runs.export(i), module.rows[i])
-                self.folders[i].write_metrics(module.rows[i])
+                self._write(i, module)
         self.last = time.monotonic()
+
+    def _write(self, i: int, module: RobustERM) -> None:
+        kept = None
+        if module.snapshots is not None:
+            shapes = module.runs.recipe.layout.shapes
+            steps = [int(row["step"]) for row in module.rows[i]]
+            kept = {"steps": steps, "shapes": shapes, "theta": torch.stack(module.snapshots[i])}
+        self.folders[i].write_checkpoint(module.runs.export(i), module.rows[i], kept)
+        self.folders[i].write_metrics(module.rows[i])
 
     def finish(self, i: int, module: RobustERM) -> None:
         """Write what run i leaves."""
-        folder, rows = self.folders[i], module.rows[i]
-        folder.write_checkpoint(module.runs.export(i), rows)
-        folder.write_metrics(rows)
-        last = rows[-1]
+        folder, last = self.folders[i], module.rows[i][-1]
+        self._write(i, module)
         self.summaries[i] = {
             "id": folder.run.id,
             "name": folder.run.name,

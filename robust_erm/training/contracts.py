@@ -6,6 +6,7 @@ component that gives something else than it must is refused in one line: which, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -15,20 +16,24 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from robust_erm.attacks.attack import Victim
-from robust_erm.core.errors import ConfigError, in_one_line, require
+from robust_erm.core.errors import ConfigError, hint, in_one_line, require
 from robust_erm.core.norms import Norm
 from robust_erm.core.params import Layout, Params
 from robust_erm.core.stack import Stack
 from robust_erm.objectives import score_slopes
 from robust_erm.schedules.schedule import Point
-from robust_erm.store.config import Run
+from robust_erm.store.config import METRIC, Run
 from robust_erm.store.fits import attacks_of
 from robust_erm.store.identity import target_of
 from robust_erm.training import resources
+from robust_erm.training.measure import Evaluation, log_spaced, measure
+from robust_erm.training.points import Points
 from robust_erm.training.problem import draw
-from robust_erm.training.step import native
+from robust_erm.training.runs import Runs
+from robust_erm.training.step import Recipe, native
 
 N = 3  # points
+_SNAPSHOTS = 2**28  # bytes that one run may keep
 _CLOSE = 1e-6  # relative: what two ways to the same number may differ by
 _MANY = 20  # points that do not have one label by chance
 
@@ -52,6 +57,15 @@ def check(run: Run) -> None:
     for key, attack in attacks_of(run).items():
         if not ours(attack):
             _attack(key, attack, run.model, d, outputs, run.torch_dtype)
+    if run.measure:
+        _measures(run)
+    if run.snapshots:
+        times = len(log_spaced(run.steps, run.measure_per_decade, run.measure_every))
+        needs = times * resources.parameters(run) * (8 if run.dtype == "float64" else 4)
+        says = (
+            f"would keep {needs / 2**20:,.0f} MiB of parameters, {_SNAPSHOTS / 2**20:,.0f} at most: measure less often"
+        )
+        require(needs <= _SNAPSHOTS, "snapshots", "true", says)
 
 
 def _shape(key: str, component: Any, what: str, value: Any, expected: tuple[int, ...], dtype: torch.dtype) -> None:
@@ -227,6 +241,25 @@ def _native(optimizer: Any, theta: Tensor, slope: Tensor, loss: Tensor, state: A
         expected = torch.stack(alone)
         _shape("optimizer", optimizer, "update of two runs a result that", given, tuple(expected.shape), theta.dtype)
         _equal("optimizer", optimizer, given, expected, says, theta.dtype)
+
+
+def _measures(run: Run) -> None:
+    """Take every measure once, of two runs on a few points."""
+    d, outputs, dtype = run.data.dimension, run.outputs, run.torch_dtype
+    x, y = _points(d, outputs, dtype)
+    params = _params(run.model, d, outputs, dtype)
+    layout, rows = Layout.of(params), torch.arange(2)
+    points = Points(x.unsqueeze(0), y.unsqueeze(0), torch.zeros_like(rows))
+    recipe = Recipe(run.model, layout, run.objective, run.optimizer, run.attack, (0.0, 1.0))
+    theta, eps = torch.stack([layout.flatten(params)] * 2), x.new_tensor([0.1, 0.0])
+    pack = Runs(recipe, points, eps, theta, [0, 0], x.new_full((2,), -math.inf), steps=1, compiled=False)
+    evaluation = Evaluation(points, [None, None], dict(run.eval_attacks), eps, run.measure)
+    along, end = (measure(pack, evaluation, rows, when)[0] for when in ("along", "end"))
+    twice = sorted(along.keys() & end.keys())
+    require(not twice, "measure", ", ".join(run.measure), f"two of them give {', '.join(twice)}")
+    known = METRIC.fullmatch(run.returns) is not None or run.returns in {**along, **end}
+    advice = f"is measured by none of {', '.join(run.measure)}{hint(run.returns, [*along, *end])}"
+    require(known, "returns", run.returns, advice)
 
 
 @lru_cache(maxsize=64)

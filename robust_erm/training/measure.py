@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,16 +18,25 @@ from torch import Tensor
 from torch.func import vmap
 
 from robust_erm.attacks.attack import Attack
-from robust_erm.core.margins import by_layers, divisors, layer_norms, normalised, over_power, spectral
+from robust_erm.core.errors import ConfigError, in_one_line, one_of, require
 from robust_erm.core.norms import Norm
+from robust_erm.core.params import Params
 from robust_erm.data.dataset import GaussianTeacher
-from robust_erm.optimizers.spectral import Spectral
+from robust_erm.measures.accuracies import Accuracies
+from robust_erm.measures.loss import Loss
+from robust_erm.measures.margins import Margins
+from robust_erm.measures.measure import CLEAN, TRAIN, WORST, Look, Measure
+from robust_erm.measures.norms import Norms
 from robust_erm.oracles.risk import gaussian_accuracy
-from robust_erm.training.attacked import attacked, clean
+from robust_erm.store.identity import target_of
+from robust_erm.training.attacked import attacked_outputs, attacked_points, clean_outputs, margins_of
 from robust_erm.training.points import Points
 from robust_erm.training.runs import Runs
 
 Row = dict[str, float]
+
+STANDARD: dict[str, Measure] = {"loss": Loss(), "accuracies": Accuracies(), "margins": Margins(), "norms": Norms()}
+"""What is measured of every run."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +56,21 @@ class Evaluation:
         laws: of every run, or None.
         attacks: evaluation attacks by name, beside the training attack.
         eps: (R,) radii of the evaluation.
+        measures: by name, beside the standard ones.
     """
 
     test: Points | SparsePoints | None
     laws: list[GaussianTeacher | None]
     attacks: dict[str, Attack]
     eps: Tensor
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+
+    def taken(self, when: str) -> dict[str, Measure]:
+        """The measures ``along`` training, the standard ones too; at its ``end``; ``after`` it, all of one's own."""
+        if when == "after":
+            return dict(self.measures)
+        own = {name: one for name, one in self.measures.items() if getattr(one, "when", "along") == when}
+        return own if when == "end" else {**STANDARD, **own}
 
 
 def log_spaced(steps: int, per_decade: int, every: int | None = None) -> list[int]:
@@ -59,100 +82,162 @@ def log_spaced(steps: int, per_decade: int, every: int | None = None) -> list[in
     return sorted({0, steps, *spaced, *(range(every, steps, every) if every else ())})
 
 
-def measure(runs: Runs, evaluation: Evaluation, rows: Tensor) -> list[Row]:
-    """One row for each of the runs ``rows``, at their present parameters.
-
-    log_loss is the training loss, worst-case under the training attack. Accuracies count positive
-    margins. A robust accuracy is over the worst of all attacks, the clean point included, sample by
-    sample; ``..._<attack>`` is that of one attack alone. Margins are least margins over the
-    training set: ``margin_*_l2`` divides by ``||theta||_2^L``, ``w_margin_*_l2`` (models linear
-    in their input) by ``||w||_2`` of the predictor w, and so on; see :mod:`robust_erm.core.margins`.
-    """
-    columns: dict[str, Tensor] = {"log_loss": runs.log_losses(rows)}
-    attacks = {"train": runs.recipe.attack, **evaluation.attacks}
-    for part, points in (("train", runs.train), ("test", evaluation.test)):
-        if points is None:
-            continue
-        if isinstance(points, SparsePoints):
-            columns |= _accuracies(runs, points, attacks, evaluation.eps, rows)
-            continue
-        untouched = worst = clean(runs, points, rows)
-        for name, attack in attacks.items():
-            margins = attacked(runs, attack, points, evaluation.eps, rows)
-            worst = torch.minimum(worst, margins)
-            if evaluation.attacks:
-                columns[f"{part}_robust_acc_{name}"] = _accuracy(margins)
-        columns[f"{part}_clean_acc"], columns[f"{part}_robust_acc"] = _accuracy(untouched), _accuracy(worst)
-        if part == "train":
-            columns["margin_clean"], columns["margin_robust"] = untouched.amin(-1), worst.amin(-1)
-    predictors = runs.predictors(rows)
-    columns |= _normalised(runs, rows, columns, predictors)
-    table = {name: column.tolist() for name, column in columns.items()}
-    result = [{name: float(column[k]) for name, column in table.items()} for k in range(len(rows))]
-    for k, i in enumerate(rows.tolist()):
-        law = evaluation.laws[i]
-        if law is not None and predictors is not None and predictors.ndim == 2:
-            w, eps = predictors[k].cpu().double().numpy(), float(evaluation.eps[i])
-            result[k]["test_clean_acc"] = gaussian_accuracy(w, law.w_star, 0.0, 2.0)
-            result[k]["test_robust_acc"] = gaussian_accuracy(w, law.w_star, eps, runs.recipe.attack.p)
-        for kind in ("clean", "robust"):
-            result[k][f"gap_{kind}"] = result[k][f"train_{kind}_acc"] - result[k][f"test_{kind}_acc"]
-    return result
-
-
-def _accuracies(
-    runs: Runs, points: SparsePoints, attacks: dict[str, Attack], eps: Tensor, rows: Tensor
-) -> dict[str, Tensor]:
-    """Test accuracies from one product for all runs of a set: ``y <w, x> > eps ||w||_{p*}``, or 0 for no attack."""
-    w: Tensor = runs.predictors(rows).double().cpu()  # type: ignore[union-attr]
-    radii = eps[rows].double().cpu()
-    lost = {k: radii * Norm(a.p).dual.value(w) if a.closed_form else 0 * radii for k, a in attacks.items()}
-    named = {f"test_robust_acc_{name}": size for name, size in lost.items()} if len(attacks) > 1 else {}
-    worst = torch.stack(list(lost.values())).amax(0)
-    thresholds = {**named, "test_clean_acc": 0 * radii, "test_robust_acc": worst.clamp_min(0)}
-    found = {name: torch.empty_like(radii) for name in thresholds}
-    of_run = points.of_run[rows].cpu()
-    for k, (x, y) in enumerate(points.sets):
-        members = (of_run == k).nonzero().squeeze(-1)
-        if len(members):
-            margins = torch.from_numpy((x @ w[members].numpy().T) * y[:, None])
-            for name, threshold in thresholds.items():
-                found[name][members] = (margins > threshold[members]).double().mean(0)
+def measure(runs: Runs, evaluation: Evaluation, rows: Tensor, when: str = "along") -> list[Row]:
+    """One row for each of the runs ``rows``, at their present parameters: the columns of all measures, in order."""
+    looks, found = _Looks(runs, evaluation, rows), [Row() for _ in range(len(rows))]
+    for name, one in evaluation.taken(when).items():
+        key, target = f"measure.{name}", target_of(one)
+        with in_one_line(key, target, "measure"):
+            each = _columns(one, looks)
+        for row, columns in zip(found, each, strict=True):
+            wrong = [c for c in columns if not re.fullmatch(r"[A-Za-z]\w*", str(c))]
+            require(not wrong, key, target, f"names a number {wrong[:1]}, must name each by a word: my_number")
+            twice = sorted(columns.keys() & row.keys())
+            require(not twice, key, target, f"gives {', '.join(twice)}, as another measure does")
+            row |= columns
     return found
 
 
-def _accuracy(margins: Tensor) -> Tensor:
-    return (margins > 0).sum(-1).cpu().double() / margins.shape[-1]
+def _columns(one: Measure, looks: _Looks) -> list[Row]:
+    """What a measure gives of each run: by itself of one after the other, unless it takes them at once."""
+    if not vars(type(one)).get("run_axis", False):
+        return [
+            {k: float(v) for k, v in one.measure(cast(Look, _Alone(looks, k))).items()} for k in range(len(looks.rows))
+        ]
+    table: dict[str, list[float]] = {k: torch.as_tensor(v).tolist() for k, v in one.measure(looks).items()}
+    return [{name: float(column[k]) for name, column in table.items()} for k in range(len(looks.rows))]
 
 
-def _normalised(runs: Runs, rows: Tensor, columns: dict[str, Tensor], predictors: Tensor | None) -> dict[str, Tensor]:
-    """Margins over norms, and the norms: of the parameters, of each layer, of the predictor."""
-    recipe = runs.recipe
-    degree = recipe.model.degree
-    norms = divisors(getattr(recipe.optimizer, "r", None))
-    own_spectral = isinstance(recipe.optimizer, Spectral)
-    layered = degree == len(recipe.layout.shapes) and all(len(shape) > 1 for _, shape in recipe.layout.shapes)
+class _Looks:
+    """What measures look at (:class:`robust_erm.measures.measure.Look`), of the runs ``rows``: with a run axis."""
 
-    def one(theta: Tensor, clean: Tensor, robust: Tensor, w: Tensor | None) -> dict[str, Tensor]:
-        params = recipe.layout.unflatten(theta)
-        found: dict[str, Tensor] = {}
-        for kind, least in (("clean", clean), ("robust", robust)):
-            if degree is not None:
-                found |= normalised(least, theta, degree, f"margin_{kind}", norms)
-            if own_spectral and degree is not None:
-                found[f"margin_{kind}_spectral"] = over_power(least, spectral(params), degree)
-            if layered:
-                found[f"margin_{kind}_layers"] = by_layers(least, params)
-            if w is not None and w.ndim == 1:
-                found |= normalised(least, w, 1, f"w_margin_{kind}", norms)
-        found |= {f"norm_{name}": norm.value(theta) for name, norm in norms.items()}
-        if w is not None:
-            found |= {f"w_norm_{name}": norm.value(w.reshape(-1)) for name, norm in norms.items()}
-        if len(params) > 1:
-            found |= {f"norm_layer_{name}": size for name, size in layer_norms(params).items()}
+    def __init__(self, runs: Runs, evaluation: Evaluation, rows: Tensor) -> None:
+        self.runs, self.evaluation, self.rows = runs, evaluation, rows
+        recipe = runs.recipe
+        self.model, self.objective, self.optimizer = recipe.model, recipe.objective, recipe.optimizer
+        self.attack, self.layout = recipe.attack, recipe.layout
+        self.theta, self.eps = runs.theta[rows], evaluation.eps[rows]
+        self.step = torch.where(runs.stopped_at[rows] >= 0, runs.stopped_at[rows], runs.t)
+        self._attacks: dict[str, Attack] = {TRAIN: recipe.attack, **evaluation.attacks}
+        self.attacks = tuple(self._attacks)
+        self._kept: dict[Any, Tensor] = {}
+
+    @cached_property
+    def params(self) -> Params:
+        return self.layout.unflatten(self.theta)
+
+    @cached_property
+    def predictor(self) -> Tensor | None:
+        return self.runs.predictors(self.rows)
+
+    @cached_property
+    def log_loss(self) -> Tensor:
+        return self.runs.log_losses(self.rows)
+
+    @cached_property
+    def gradient(self) -> Tensor:
+        return self.runs.losses_and_gradients(self.rows)[1]
+
+    def points(self, part: str = "train") -> tuple[Tensor, Tensor]:
+        return self._points(part).of(self.rows)
+
+    def attacked(self, attack: str, part: str = "train") -> Tensor:
+        if attack == CLEAN:
+            return self.points(part)[0]
+        own = self._attack(attack)
+        return self._once(
+            ("x", attack, part),
+            lambda: attacked_points(self.runs, own, self._points(part), self.evaluation.eps, self.rows),
+        )
+
+    def margins(self, attack: str, part: str = "train") -> Tensor:
+        if attack == WORST:
+            each = [self.margins(name, part) for name in (CLEAN, *self.attacks)]
+            return self._once((attack, part), lambda: torch.stack(each).amin(0))
+        return self._once((attack, part), lambda: margins_of(self._outputs(attack, part), self.points(part)[1]))
+
+    def loss(self, attack: str) -> Tensor:
+        found: Tensor = vmap(self.objective.log_loss)(self._outputs(attack, "train"), self.points()[1])
         return found
 
-    in_dims = (0, 0, 0, None if predictors is None else 0)
-    least = columns["margin_clean"], columns["margin_robust"]
-    result: dict[str, Tensor] = vmap(one, in_dims=in_dims)(runs.theta[rows], *least, predictors)
-    return result
+    def accuracy(self, attack: str, part: str = "train") -> Tensor | None:
+        if part == "test" and self.evaluation.test is None:
+            return self._exact(attack)
+        if part == "test" and isinstance(self.evaluation.test, SparsePoints):
+            return self._sparse(self.evaluation.test, attack)
+        margins = self.margins(attack, part)
+        return (margins > 0).sum(-1).cpu().double() / margins.shape[-1]
+
+    def _attack(self, name: str) -> Attack:
+        one_of("measure: attack", name, [CLEAN, WORST, *self.attacks])
+        require(name != WORST, "measure: attack", name, "is several attacks, point by point; name one")
+        return self._attacks[name]
+
+    def _points(self, part: str) -> Points:
+        one_of("measure: part", part, ["train", "test"])
+        found = self.runs.train if part == "train" else self.evaluation.test
+        if isinstance(found, Points):
+            return found
+        raise ConfigError("measure: part", part, "has no points here: look.accuracy knows it in closed form")
+
+    def _outputs(self, attack: str, part: str) -> Tensor:
+        points = self._points(part)
+        if attack == CLEAN:
+            return self._once((attack, part, "f"), lambda: clean_outputs(self.runs, points, self.rows))
+        own, eps = self._attack(attack), self.evaluation.eps
+        return self._once((attack, part, "f"), lambda: attacked_outputs(self.runs, own, points, eps, self.rows))
+
+    def _once(self, key: Any, of: Any) -> Tensor:
+        if key not in self._kept:
+            self._kept[key] = of()
+        return self._kept[key]
+
+    def _exact(self, attack: str) -> Tensor | None:
+        """Of the population, whose law is known: for clean points and the worst case of linear models."""
+        if attack not in (CLEAN, WORST):
+            return None
+        assert self.predictor is not None, "laws are for models linear in their input"
+        found, p = [], self.attack.p
+        for k, i in enumerate(self.rows.tolist()):
+            law, w = self.evaluation.laws[i], self.predictor[k].cpu().double().numpy()
+            known = law is not None and w.ndim == 1
+            eps, norm = (0.0, 2.0) if attack == CLEAN else (float(self.eps[k]), p)
+            found.append(gaussian_accuracy(w, law.w_star, eps, norm) if known and law is not None else math.nan)
+        return torch.tensor(found, dtype=torch.float64)
+
+    def _sparse(self, points: SparsePoints, attack: str) -> Tensor:
+        """From one product for all runs of a set: ``y <w, x> > eps ||w||_{p*}``, or 0 for no attack."""
+        assert self.predictor is not None, "sparse points are for models linear in their input"
+        w, radii = self.predictor.double().cpu(), self.eps.double().cpu()
+        lost = {k: radii * Norm(a.p).dual.value(w) if a.closed_form else 0 * radii for k, a in self._attacks.items()}
+        lost |= {CLEAN: 0 * radii, WORST: torch.stack(list(lost.values())).amax(0).clamp_min(0)}
+        found, of_run = torch.empty_like(radii), points.of_run[self.rows].cpu()
+        for k, (x, y) in enumerate(points.sets):
+            members = (of_run == k).nonzero().squeeze(-1)
+            if len(members):
+                margins = self._once(
+                    ("sparse", k), lambda x=x, y=y, at=members: torch.from_numpy((x @ w[at].numpy().T) * y[:, None])
+                )
+                found[members] = (margins > lost[attack][members]).double().mean(0)
+        return found
+
+
+class _Alone:
+    """One of the runs that are looked at: the same without the run axis."""
+
+    def __init__(self, looks: _Looks, k: int) -> None:
+        self._looks, self._k = looks, k
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._looks, name)
+        return partial(self._asked, found) if inspect.ismethod(found) else self._own(found)
+
+    def _asked(self, method: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._own(method(*args, **kwargs))
+
+    def _own(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: part[self._k] for name, part in value.items()}
+        if isinstance(value, tuple):
+            return tuple(map(self._own, value))
+        return value[self._k] if isinstance(value, Tensor) else value

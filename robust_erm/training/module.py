@@ -28,19 +28,24 @@ class RobustERM(L.LightningModule):
         evaluation: what to measure with.
         schedule: increasing steps at which every run is measured.
         inner_steps: at most so many steps in one ``training_step``; fewer where they take long.
+        snapshots: whether to keep the parameters at every measurement.
 
     Attributes:
         rows: for every run, its measurements so far.
+        snapshots: for every run that keeps them, its parameters (P,) at its measurements, on the CPU.
         just_ended: indices of the runs that ended in the last ``training_step``.
         began: the step that training begins from.
     """
 
-    def __init__(self, runs: Runs, evaluation: Evaluation, schedule: list[int], inner_steps: int) -> None:
+    def __init__(
+        self, runs: Runs, evaluation: Evaluation, schedule: list[int], inner_steps: int, snapshots: bool = False
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.runs, self.evaluation = runs, evaluation
         self.schedule, self.inner_steps = schedule, inner_steps
         self.rows: list[list[Row]] = [[] for _ in runs.seeds]
+        self.snapshots: list[list[torch.Tensor]] | None = [[] for _ in runs.seeds] if snapshots else None
         self.just_ended: list[int] = []
         self.began, self.looks = runs.t, runs.looks
         self.chunk = min(inner_steps, _FIRST)
@@ -79,3 +84,5 @@ class RobustERM(L.LightningModule):
             if not self.rows[i] or self.rows[i][-1]["step"] < t:
                 epoch = {} if self.runs.order is None else {"epoch": t / self.runs.order.steps}
                 self.rows[i].append({"step": t, **epoch, **row})
+                if self.snapshots is not None:
+                    self.snapshots[i].append(self.runs.theta[i].cpu().clone())

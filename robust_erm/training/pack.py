@@ -16,12 +16,12 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from robust_erm.core.errors import require
 from robust_erm.store import locks
-from robust_erm.store.config import Run
+from robust_erm.store.config import METRIC, Run
 from robust_erm.store.fingerprint import continued, differing
 from robust_erm.store.locks import Held
 from robust_erm.store.run_folder import RunFolder
 from robust_erm.training.callbacks import Progress, Recorder
-from robust_erm.training.measure import log_spaced
+from robust_erm.training.measure import log_spaced, measure
 from robust_erm.training.module import RobustERM
 from robust_erm.training.problem import build, radii, warn_if_not_separable
 from robust_erm.training.provenance import provenance
@@ -124,13 +124,15 @@ class _Fit:
             assert folder.fingerprint is not None  # looked at now: sources may be edited while it trains
         schedule = log_spaced(self.pack.steps, first.measure_per_decade, first.measure_every)
         self.pack.t = t
-        self.module = RobustERM(self.pack, self.evaluation, schedule, first.trainer.inner_steps)
+        self.module = RobustERM(self.pack, self.evaluation, schedule, first.trainer.inner_steps, first.snapshots)
         for i, kept in enumerate(resumed):
             if kept is not None:
                 if (earlier := kept.get("fingerprint")) is not None:
                     folders[i].fingerprint = continued(folders[i].fingerprint, earlier)
                 self.pack.load(i, kept["run"])
                 self.module.rows[i] = kept["rows"]
+                if self.module.snapshots is not None:
+                    self.module.snapshots[i] = list(kept["snapshots"]["theta"])
 
     def run(self, report: Callable[[dict[str, Any]], None], stop: Callable[[], bool]) -> list[dict[str, Any]]:
         """Train; the summaries, in order."""
@@ -175,8 +177,11 @@ class _Fit:
         run, radius = self.runs[i], float(self.evaluation.eps[i])
         log.info("ended at step %d", int(module.rows[i][-1]["step"]), extra={"run": run.name})
         sampled, device = self.evaluation.test is not None, self.device
+        at_end = measure(self.pack, self.evaluation, torch.tensor([i], device=device), "end")[0]
         kernel = self.pack.kernel or self.pack.net
         return {
+            **at_end,
+            "measured": [name for name in {**module.rows[i][-1], **at_end} if not METRIC.fullmatch(name)],
             "eps": radius if run.eval_eps is None else radii(run)[0],
             "eval_eps": radius,
             "test_accuracy": f"sampled, {self.sizes[i]} points" if sampled else "exact, closed form",

@@ -176,6 +176,6 @@ def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list
         test = SparsePoints([(dataset.sparse_test, dataset.y_test) for dataset in distinct], of_run)
     elif not exact:
         test = points("test")
-    evaluation = Evaluation(test, laws, attacks, eval_eps)
+    evaluation = Evaluation(test, laws, attacks, eval_eps, first.measure)
     sizes = [0 if exact else len(dataset.y_test) for dataset in datasets]
     return pack, evaluation, sizes

@@ -22,7 +22,7 @@ from robust_erm.core.fields import substituted
 from robust_erm.core.streams import torch_stream
 from robust_erm.schedules.schedule import Point
 from robust_erm.training import kernels
-from robust_erm.training.attacked import attacked_outputs
+from robust_erm.training.attacked import attacked_outputs, chunks
 from robust_erm.training.kernels import plan as kernel_plan
 from robust_erm.training.mapped import Group, loss_and_grad_of, parts
 from robust_erm.training.order import Order
@@ -247,8 +247,25 @@ class Runs:
             f = attacked_outputs(self, self.recipe.attack, self.train, self.eps, rows)
             found: Tensor = vmap(self.recipe.objective.log_loss)(f, self.train.of(rows)[1])
             return found
-        noise = self.noise(self.recipe.attack, rows.tolist(), self.train.x.shape[-2], self.generators_of("eval"))
-        return loss_and_grad_of(self.theta[rows], self._groups(rows), noise)[0]
+        return self.losses_and_gradients(rows)[0]
+
+    def losses_and_gradients(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The same and their (sub)gradients (len(rows), P)."""
+        index, generators, theta = rows.tolist(), self.generators_of("eval"), self.theta[rows]
+        x, y = self.train.of(rows)
+        some = [(x, y)] if self.order is None else chunks(x, y)
+        groups, losses, grads = self._groups(rows, self._batch(rows, some[0])), [], []
+        summed = getattr(self.recipe.objective, "reduction", "mean") == "sum"
+        for piece in some:
+            noise = self.noise(self.recipe.attack, index, piece[0].shape[-2], generators)
+            log_loss, grad = loss_and_grad_of(theta, [group.on(*piece) for group in groups], noise)
+            losses.append(log_loss if summed else log_loss + math.log(piece[0].shape[-2] / x.shape[-2]))
+            grads.append(grad)
+        if len(some) == 1:
+            return losses[0], grads[0]
+        each = torch.stack(losses)
+        total = each.logsumexp(0)
+        return total, (torch.stack(grads) * (each - total).exp().unsqueeze(-1)).sum(0)
 
     def undecided(self) -> Tensor:
         """How many parameters (R,) a step from here moves along a sign that rounding decides.

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONF, PAGE = ROOT / "conf", ROOT / "conf" / "README.md"
 BEGIN = "<!-- made by tests/docs/conf_readme.py: change the yamls, not these lines -->"
 GROUPS = (
-    *("data", "model", "objective", "optimizer", "optimizer/schedule", "attack", "logger", "trainer"),
+    *("data", "model", "objective", "optimizer", "optimizer/schedule", "attack", "measure", "logger", "trainer"),
     *("hydra/launcher", "hydra/sweeper"),
 )
 _LINE = re.compile(r"(?P<indent> *)(?P<key>[\w@/]+):(?: +(?P<value>\S.*?))?(?: +# (?P<comment>.*))?$")

@@ -102,3 +102,28 @@ def test_what_is_not_homogeneous_is_refused() -> None:
         kkt(model, model.init(5, 1, torch.Generator()), x, y)
     with pytest.raises(ConfigError, match="slack = -1"):
         kkt(Linear(), {"w": torch.ones(5)}, x, y, slack=-1)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-5])
+def test_a_kkt_point_with_kinks_is_seen_as_one(noise: float) -> None:
+    """Two points at an angle, of opposite labels, and two neurons, each at its kink on the other's point.
+
+    With ``rho = <x_1, x_2>``, ``w_1 = lam v (x_1 - rho x_2)`` and ``lam^2 (1 - rho^2) = 1`` all conditions hold with
+    ``sigma' = rho`` at both kinks (vardi2022 Sec. 5.1), and with no 0-1 slopes. Training only comes near: ``noise``.
+    """
+    rho = 0.6
+    x = torch.tensor([[1.0, 0.0, 0.0], [rho, math.sqrt(1 - rho**2), 0.0]], dtype=torch.float64)
+    y = torch.tensor([1.0, -1.0], dtype=torch.float64)
+    lam = 1 / math.sqrt(1 - rho**2)
+    v = 1 / math.sqrt(lam * (1 - rho**2))  # of margins 1
+    w = lam * v * torch.stack([x[0] - rho * x[1], x[1] - rho * x[0]])
+    params = {"W1": w + noise, "W2": torch.tensor([[v, -v]], dtype=torch.float64)}
+    found = kkt(MLP(width=2), params, x, y, kinks=1e-3)
+    assert found.kink_share == 0.5
+    assert found.stationarity > 0.2
+    assert found.stationarity_kinks < 1e-7 + 3 * noise
+    assert found.feasible
+    away = {**params, "W1": w + torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, -0.5]])}
+    assert kkt(MLP(width=2), away, x, y, kinks=1e-3).stationarity_kinks > 0.3, "no slope mends another direction"
+    with pytest.raises(ConfigError, match="one hidden layer"):
+        kkt(MLP(depth=3, width=2), MLP(depth=3, width=2).init(3, 1, torch.Generator()), x, y, kinks=1e-3)

@@ -1,0 +1,50 @@
+"""Distance from a KKT point of the margin problem."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from robust_erm.core.errors import one_of, require
+from robust_erm.measures.measure import Look
+from robust_erm.oracles.kkt import kkt
+
+
+@dataclass(frozen=True)
+class KKTResidual:
+    """Residuals of ``min ||theta||_2^2 / 2  s.t.  margins >= 1`` at the direction of theta.
+
+    ``kkt_stationarity``, ``kkt_complementarity``: of the best multipliers (:class:`robust_erm.oracles.kkt.KKT`). With
+    ``kinks`` above 0 also ``kkt_stationarity_kinks``, where the slopes of ReLUs at their kinks are free in [0, 1], and
+    ``kkt_kink_share``, of all pre-activations. All are nan where the least margin is not positive: nothing is feasible.
+
+    Args:
+        when: ``end``, or ``along`` training: a least-squares problem in all training points.
+        attack: ``clean`` points, or the name of an attack whose points, held fixed, are the constraints.
+        slack: multipliers for points with margins of at most (1 + slack) the least; null: for all.
+        kinks: a pre-activation is at its kink up to this distance of hyperplane and point, relative to the point's
+            length (with the 1 of a bias); 0: none is. One hidden layer of ReLUs only.
+    """
+
+    when: str = "end"
+    attack: str = "clean"
+    slack: float | None = None
+    kinks: float = 0.0
+
+    def __post_init__(self) -> None:
+        one_of("when", self.when, ("along", "end"))
+        require(self.slack is None or self.slack >= 0, "slack", self.slack, "must be 0 or more, or null")
+        require(0 <= self.kinks < 1, "kinks", self.kinks, "must be 0 or more, and below 1")
+
+    def measure(self, look: Look) -> dict[str, float | Tensor]:
+        """As above."""
+        names = ["kkt_stationarity", "kkt_complementarity"]
+        names += ["kkt_stationarity_kinks", "kkt_kink_share"] if self.kinks else []
+        if not float(look.margins(self.attack).min()) > 0:
+            return dict.fromkeys(names, math.nan)
+        x, y = look.attacked(self.attack), look.points()[1]
+        found = kkt(look.model, look.params, x, y, self.slack, self.kinks)
+        numbers = (found.stationarity, found.complementarity, found.stationarity_kinks, found.kink_share)
+        return dict(zip(names, numbers, strict=False))

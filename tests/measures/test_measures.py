@@ -1,0 +1,297 @@
+"""Measures: each number by hand, and what a measure of one's own may do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import make_runs, separable, train
+from pyarrow import parquet
+from shell import command
+
+from robust_erm.attacks.exact import Exact
+from robust_erm.attacks.fgm import FGM
+from robust_erm.attacks.none import NoAttack
+from robust_erm.attacks.pgd import PGD
+from robust_erm.core.errors import ConfigError
+from robust_erm.measures.alignment import Alignment
+from robust_erm.measures.kkt import KKTResidual
+from robust_erm.measures.on_margin import OnMargin
+from robust_erm.measures.per_attack import PerAttack
+from robust_erm.models.deep_linear import DeepLinear
+from robust_erm.models.linear import Linear
+from robust_erm.models.mlp import MLP
+from robust_erm.optimizers.steepest import Steepest
+from robust_erm.oracles.kkt import kkt
+from robust_erm.results import snapshots
+from robust_erm.schedules.relative import Relative
+from robust_erm.store.config import Batches, Run
+from robust_erm.store.reading import read_config, run_of
+from robust_erm.store.run_folder import folder_of
+from robust_erm.training import contracts
+from robust_erm.training.attacked import attacked, attacked_points, clean
+from robust_erm.training.callbacks import Interrupted
+from robust_erm.training.measure import Evaluation, Row, measure
+from robust_erm.training.order import order_of
+from robust_erm.training.pack import train_pack
+from robust_erm.training.runs import Runs
+
+X, Y = separable(14, 5)
+FLOW = Steepest(Relative())
+
+
+def nets(steps: int = 60, attack: Any = None, **options: Any) -> Runs:
+    model = options.pop("model", MLP(width=6, init_scale=1.0))
+    given = {"model": model, "optimizer": FLOW, "attack": attack or PGD(2.0), "seeds": [0, 1, 2], **options}
+    return train(make_runs(X, Y, [0.0, 0.05, 0.1], steps=steps, **given))
+
+
+def taken(runs: Runs, one: Any, **attacks: Any) -> list[Row]:
+    evaluation = Evaluation(runs.train, [None] * len(runs.eps), attacks, runs.eps, {"one": one})
+    return measure(runs, evaluation, torch.arange(len(runs.eps)), "after")
+
+
+def test_margins_and_losses_of_each_attack_alone() -> None:
+    runs, weak = nets(), FGM(2.0)
+    rows, alone = torch.arange(3), taken(nets(), PerAttack())
+    both = taken(runs, PerAttack(), weak=weak)
+    for name, attack in (("train", runs.recipe.attack), ("weak", weak), ("clean", NoAttack(2.0))):
+        q = attacked(runs, attack, runs.train, runs.eps, rows)
+        for k in range(3):
+            expected, theta = float(q[k].min()), runs.theta[k]
+            assert both[k][f"margin_under_{name}"] == pytest.approx(expected, rel=1e-12)
+            assert both[k][f"margin_under_{name}_l2"] == pytest.approx(expected / float(theta.norm()) ** 2, rel=1e-12)
+            loss = float(torch.logsumexp(-q[k], 0))  # exponential, summed
+            assert both[k][f"log_loss_under_{name}"] == pytest.approx(loss, rel=1e-10)
+    for k in range(3):
+        assert {name: both[k][name] for name in alone[k]} == alone[k], "another attack moves nothing"
+        assert both[k]["log_loss_under_train"] == pytest.approx(float(runs.log_losses(rows)[k]), rel=1e-10)
+
+
+def test_points_on_the_margin_by_hand() -> None:
+    runs = nets(400)
+    q = clean(runs, runs.train, torch.arange(3)).numpy()
+    for k, row in enumerate(taken(runs, OnMargin(slack=0.5))):
+        near = q[k] <= 1.5 * q[k].min()
+        assert row["on_margin_count"] == near.sum() >= 2
+        assert row["on_margin_share"] == pytest.approx(near.mean())
+        assert row["on_margin_spread"] == pytest.approx(q[k].max() / q[k].min())
+    with pytest.raises(ConfigError, match="one of clean, worst, train"):
+        taken(runs, OnMargin(attack="pdg"))
+    assert all(math.isnan(v) for v in taken(nets(0), OnMargin())[0].values()), "no margin, nobody is on it"
+
+
+def test_alignment_by_hand() -> None:
+    runs = nets(30, model=MLP(depth=3, width=6, init_scale=1.0), attack=NoAttack(2.0))
+    for k, row in enumerate(taken(runs, Alignment())):
+        params = {n: p.clone().requires_grad_() for n, p in runs.recipe.layout.unflatten(runs.theta[k]).items()}
+        loss = torch.logsumexp(-torch.as_tensor(Y) * runs.recipe.model.apply(params, torch.as_tensor(X)), 0)
+        slopes = dict(zip(params, torch.autograd.grad(loss, list(params.values())), strict=True))
+        flat, slope = (torch.cat([v[n].detach().flatten() for n in params]) for v in (params, slopes))
+        assert row["alignment_gradient"] == pytest.approx(float(torch.cosine_similarity(flat, -slope, 0)), rel=1e-9)
+        numbers = {n: np.linalg.svd(p.detach().numpy()) for n, p in params.items()}
+        for name, (_, s, _) in numbers.items():
+            assert row[f"concentration_{name}"] == pytest.approx(s[0] / np.sqrt((s**2).sum()), rel=1e-9)
+            one, other = params[name].detach().flatten(), -slopes[name].flatten()
+            cosine = float(torch.cosine_similarity(one, other, 0))
+            assert row[f"alignment_gradient_{name}"] == pytest.approx(cosine, rel=1e-9)
+        expected = abs(numbers["W1"][0][:, 0] @ numbers["W2"][2][0])
+        assert row["alignment_W1_W2"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_layers_of_a_deep_linear_net_align() -> None:
+    """Ji & Telgarsky 2019, Thm 2.2: in the limit each has rank one and fits the next."""
+    runs = nets(1500, model=DeepLinear(depth=3, width=6), attack=Exact(2.0))
+    for row in taken(runs, Alignment()):
+        assert min(row["concentration_W1"], row["concentration_W2"]) > 0.99
+        assert min(row["alignment_W1_W2"], row["alignment_W2_W3"]) > 0.99
+
+
+def test_residuals_are_those_of_the_oracle_at_the_attacked_points() -> None:
+    runs = nets(400)
+    x = attacked_points(runs, runs.recipe.attack, runs.train, runs.eps, torch.arange(3))
+    far = (x - torch.as_tensor(X)).norm(dim=-1)
+    assert torch.allclose(far, runs.eps.unsqueeze(-1).expand_as(far)), "PGD goes to the sphere; no attack at eps = 0"
+    for k, row in enumerate(taken(runs, KKTResidual(attack="train", slack=0.2, kinks=0.01))):
+        params = runs.recipe.layout.unflatten(runs.theta[k])
+        found = kkt(runs.recipe.model, params, x[k], torch.as_tensor(Y), 0.2, 0.01)
+        assert row["kkt_stationarity"] == found.stationarity
+        assert row["kkt_complementarity"] == found.complementarity
+        assert row["kkt_stationarity_kinks"] == found.stationarity_kinks <= found.stationarity
+    assert all(math.isnan(v) for v in taken(nets(0), KKTResidual())[0].values()), "nothing is feasible"
+
+
+def test_columns_of_a_run_do_not_depend_on_its_pack() -> None:
+    several = (PerAttack(), Alignment(), OnMargin(), KKTResidual(attack="train"))
+    together = [taken(nets(), one) for one in several]
+    for k, eps in enumerate([0.0, 0.05, 0.1]):
+        options = {"model": MLP(width=6, init_scale=1.0), "optimizer": FLOW, "attack": PGD(2.0)}
+        alone = train(make_runs(X, Y, [eps], steps=60, seeds=[k], **options))
+        for one, rows in zip(several, together, strict=True):
+            assert repr(taken(alone, one)[0]) == repr(rows[k])
+
+
+def test_the_gradient_of_a_large_set_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robust_erm.training.attacked.CHUNK", 4)
+    for reduction in ("sum", "mean"):
+        whole = nets(20, attack=NoAttack(2.0))
+        objective = dataclasses.replace(whole.recipe.objective, reduction=reduction)
+        whole.recipe = dataclasses.replace(whole.recipe, objective=objective)
+        expected = whole.losses_and_gradients(torch.arange(3))
+        whole.order = order_of(Batches(3), 14)
+        pieces = whole.losses_and_gradients(torch.arange(3))
+        for one, other in zip(expected, pieces, strict=True):
+            assert torch.allclose(one, other, rtol=1e-10)
+
+
+@dataclass(frozen=True)
+class Mine:
+    """A measure with a chosen fault."""
+
+    fault: str = ""
+    when: str = "along"
+
+    def measure(self, look: Any) -> Any:
+        x, y = look.points()
+        assert x.ndim == 2
+        assert look.theta.ndim == 1
+        value = float((y * look.model.apply(look.params, x)).median())
+        faulty: dict[str, Any] = {
+            "name": {"my number": value},
+            "text": {"my_number": "many"},
+            "vector": {"my_number": look.theta},
+            "other": {"margin_clean": value},
+            "list": [value],
+        }
+        if self.fault == "raises":
+            raise KeyError("W9")
+        return faulty.get(self.fault, {"my_number": value})
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("name", "must name each by a word"),
+        ("text", "measure raises ValueError"),
+        ("vector", "measure raises"),
+        ("other", "gives margin_clean, as another measure does"),
+        ("list", "measure raises AttributeError"),
+        ("raises", "measure raises KeyError: 'W9'"),
+    ],
+)
+def test_what_a_measure_may_not_do_is_refused_before_training(
+    fault: str, says: str, resolved: Callable[..., Run]
+) -> None:
+    run = dataclasses.replace(resolved(), measure={"mine": Mine(fault)})
+    with pytest.raises(ConfigError, match=r"measure\.mine = test_measures\.Mine") as caught:
+        contracts.check(run)
+    assert says in str(caught.value)
+
+
+def test_two_measures_of_one_name_and_unknown_names_are_refused(resolved: Callable[..., Run]) -> None:
+    run = dataclasses.replace(resolved(), measure={"mine": Mine(), "late": Mine(when="end")})
+    with pytest.raises(ConfigError, match="two of them give my_number"):
+        contracts.check(run)
+    run = dataclasses.replace(resolved(), measure={"mine": Mine()}, returns="my_numbr")
+    with pytest.raises(ConfigError, match="did you mean my_number"):
+        contracts.check(run)
+    contracts.check(dataclasses.replace(run, returns="my_number"))
+    with pytest.raises(ConfigError, match="has no measure"):
+        dataclasses.replace(resolved(), measure={"mine": Linear()})
+
+
+def test_along_training_and_at_its_end(resolved: Callable[..., Run]) -> None:
+    """Columns of metrics.parquet, or numbers of summary.json alone; and a part of what the run is called."""
+    line = ("stop.steps=20", "model.width=8", "eps=0.1")
+    plain, run = resolved(*line), resolved(*line, "measure=[alignment,kkt]")
+    assert plain.id != run.id
+    assert plain.id == resolved(*line, "measure=[]").id
+    summary = train_pack([run])[0]
+    kept = json.loads((folder_of(run) / "summary.json").read_text())
+    assert {"alignment_gradient", "kkt_stationarity"} <= kept.keys()
+    columns = parquet.read_table(folder_of(run) / "metrics.parquet").column_names
+    assert "alignment_gradient" in columns
+    assert "kkt_stationarity" not in columns
+    assert isinstance(summary, dict)
+    own = dataclasses.replace(run, measure={"mine": Mine(when="end")})
+    assert train_pack([own])[0]["measured"] == ["my_number"]
+
+
+PARTS = '''
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Longest:
+    """The longest row of the first layer."""
+
+    def measure(self, look):
+        return {"longest": look.params["W1"].norm(dim=1).max()}
+'''
+
+
+def test_a_measure_of_ones_own_in_training_and_of_trained_runs(tmp_path: Path) -> None:
+    (tmp_path / "parts.py").write_text(PARTS)
+    (tmp_path / "mine" / "measure").mkdir(parents=True)
+    (tmp_path / "mine" / "measure" / "longest.yaml").write_text("# @package measure.longest\n_target_: parts.Longest\n")
+    line = ["--config-dir", "mine", "logger=none", "stop.steps=5", "report=false"]
+    done = command(*line, "measure=longest", "returns=longest", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (kept,) = (json.loads(p.read_text()) for p in tmp_path.glob("outputs/*/summary.json"))
+    done = command(
+        *("outputs", "measure=parts.Longest,on_margin", "on_margin.attack=train", "attack=none"),
+        *("trust=parts", "checks=false"),
+        cwd=tmp_path,
+        module="robust_erm.evaluate",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "longest" in done.stdout
+    (found,) = (json.loads(p.read_text()) for p in tmp_path.glob("outputs/*/evaluations/*.json"))
+    assert found["measured_longest"] == kept["longest"]
+    for wrong, says in (("kktt", "did you mean kkt"), ("parts.Nothing", "cannot be imported")):
+        done = command("outputs", f"measure={wrong}", "trust=parts", cwd=tmp_path, module="robust_erm.evaluate")
+        assert done.returncode == 2
+        assert says in done.stderr
+
+
+def test_snapshots_are_the_parameters_at_each_measurement(resolved: Callable[..., Run]) -> None:
+    line = ("model.width=5", "eps=0.1", "optimizer=sd", "measure_every=7", "trainer.inner_steps=3")
+    run = resolved(*line, "stop.steps=40", "snapshots=true")
+    count = iter(range(9))
+    with pytest.raises(Interrupted):
+        train_pack([run], stop=lambda: next(count, None) is None)
+    train_pack([run])
+    steps, params = snapshots(folder_of(run))
+    assert {7, 14, 21, 28, 35, 40} <= set(steps)
+    for step in (7, 40):
+        shorter = resolved(*line, f"stop.steps={step}", "stop.loss=null")
+        train_pack([shorter])
+        theta = torch.load(folder_of(shorter) / "checkpoint.pt", weights_only=True)["run"]["theta"]
+        kept = torch.cat([p.flatten() for p in params[steps.index(step)].values()])
+        assert torch.equal(kept, theta)
+    with pytest.raises(ConfigError, match="snapshots=true"):
+        snapshots(folder_of(shorter))
+    with pytest.raises(ConfigError, match="256 at most"):
+        contracts.check(resolved("snapshots=true", "model.width=20000", "stop.steps=100000"))
+
+
+def test_what_was_trained_before_an_option_was_there_can_still_be_read(resolved: Callable[..., Run]) -> None:
+    """Fields that were added later have no place in older configs; at their default, none in the id either."""
+
+    later = {f.name for f in dataclasses.fields(Run) if f.metadata.get("later")}
+    run = resolved("stop.steps=3")
+    train_pack([run])
+    path = folder_of(run) / "config.yaml"
+    content = {k: v for k, v in yaml.safe_load(path.read_text()).items() if k not in later}
+    assert {"batch", "measure", "snapshots"} <= later
+    content["stop"] = {k: v for k, v in content["stop"].items() if k in ("steps", "loss")}
+    path.write_text(yaml.safe_dump(content))
+    assert read_config(folder_of(run))["id"] == run.id == run_of(folder_of(run)).id
