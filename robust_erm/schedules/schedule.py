@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import torch
@@ -74,5 +75,13 @@ class Memoryless:
 
 
 def log(value: float | Tensor, like: Tensor) -> Tensor:
-    """log(value) as a tensor of the type of ``like``; value is a number, or a tensor without axes."""
-    return torch.as_tensor(value, dtype=like.dtype, device=like.device).log()
+    """log(value) as a tensor of the type of ``like``; value is a number, or a tensor, () or (R,)."""
+    if isinstance(value, Tensor):
+        return value.to(like).log()
+    return _log(float(value), like.dtype, like.device)
+
+
+@lru_cache(maxsize=256)
+def _log(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """By torch, as of tensors, so that a number has the same log whether or not it differs within a pack."""
+    return torch.tensor(value, dtype=dtype, device=device).log()

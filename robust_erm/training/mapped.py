@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -28,9 +29,14 @@ class Group:
         """The same on other points, x (R, n, d) and y (R, n) of all running runs."""
         return replace(self, batch=self.batch._replace(x=x[self.at], y=y[self.at]))
 
+    @cached_property
+    def fast(self) -> bool:
+        """Whether :mod:`robust_erm.training.stacked` computes it."""
+        return self.stacked and stacked.fits(self.recipe, self.recipe.attack)
+
     def loss_and_grad(self, theta: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Log losses (R',) and gradients (R', P)."""
-        if self.stacked and stacked.fits(self.recipe, self.recipe.attack):
+        if self.fast:
             return stacked.loss_and_grad(self.recipe, theta, self.batch, noise)
         found: tuple[Tensor, Tensor] = vmap(lambda *a: loss_and_grad(self.recipe, *a))(theta, self.batch, noise)
         return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -158,24 +159,28 @@ class Runs:
         theta, best, best_loss = self.theta[rows], self.best_theta[rows], self.best_log_loss[rows]
         state = pytree.tree_map(lambda a: a[rows], self.state)
         status, stopped_at, target = self.status[rows], self.stopped_at[rows], self.target[rows]
+        all_run = True  # as far as is known without waiting for a device
         if self.order is not None:
             target = torch.full_like(target, -math.inf)  # of the whole set's loss, not of a batch's
+        noise, moved = None, _moved_by(recipe)
         for t in range(self.t, self.t + n):
             if self.order is not None:
-                groups = [group.on(*points_at(t)) for group in groups]
-            noise = self.noise(recipe.attack, index, groups[0].batch.x.shape[-2], self.generators)
+                groups, noise = [group.on(*points_at(t)) for group in groups], None
+            if noise is None or noise.numel():  # an attack that draws nothing once draws nothing again
+                noise = self.noise(recipe.attack, index, groups[0].batch.x.shape[-2], self.generators)
             found = Point(theta, *self._loss_and_grad(theta, groups, noise))
             if self.order is not None:
                 found = found._replace(log_loss=found.log_loss + self._of_all(t))
-            point, after, state = _moved(recipe, theta.new_tensor(t), found, state, batch)
-            alive = status == RUNNING
+            point, after, state = moved(theta.new_tensor(t), found, state, batch)
+            alive = status
             status, stopped_at = judge(point.log_loss, point.grad, target, t, status, stopped_at)
             if self.order is None:
-                better = alive & (point.log_loss < best_loss)
-                best = _chosen(better, point.theta, best)
-                best_loss = torch.where(better, point.log_loss, best_loss)
+                better = point.log_loss < best_loss
+                better = better if all_run else better & (alive == RUNNING)
+                best, best_loss = _chosen(better, (point.theta, point.log_loss), (best, best_loss))
+            all_run = all_run and status is alive  # which is what judge gives where nobody ends
             # a step is undone only to a point that had not converged: theta is point.theta where a run ends
-            theta = _chosen(status == RUNNING, after, theta)
+            theta = after if all_run else _chosen(status == RUNNING, (after,), (theta,))[0]
         self.t += n
         if self.t == self.steps and self.order is None:
             noise = self.noise(recipe.attack, index, batch.x.shape[-2], self.generators)
@@ -215,7 +220,7 @@ class Runs:
             status = torch.where(status == RUNNING, MAX_STEPS, status)
         better = log_loss.double() < self.best_log_loss[rows]
         self.best_log_loss[rows] = torch.where(better, log_loss.double(), self.best_log_loss[rows])
-        best = _chosen(better, theta, self.best_theta[rows])
+        best = torch.where(better.unsqueeze(-1), theta, self.best_theta[rows])
         self.best_theta[rows] = best
         self.theta[rows] = torch.where((status == DIVERGED).unsqueeze(-1), best, theta)
         self.status[rows], self.stopped_at[rows] = status.to(torch.int8), stopped_at
@@ -327,17 +332,24 @@ class Runs:
             self.stopped_at[i] = kept["t"]
 
 
-def _moved(recipe: Recipe, t: Tensor, found: Point, state: Any, batch: Batch) -> tuple[Point, Tensor, Any]:
+Moved = Callable[[Tensor, Point, Any, Batch], tuple[Point, Tensor, Any]]
+
+
+def _moved_by(recipe: Recipe) -> Moved:
     """:func:`robust_erm.training.step.move` of R runs; of one without vmap, which takes longer than its sums."""
     if native(recipe.optimizer):
-        return move(recipe, t, found, state, batch)
-    if len(found.theta) > 1:
-        mapped: tuple[Point, Tensor, Any] = vmap(lambda *rest: move(recipe, t, *rest))(found, state, batch)
-        return mapped
-    numbers = {path: value[0] for path, value in batch.numbers.items()}
-    only = Batch(batch.x, batch.y, batch.eps[0], batch.bound[0], numbers)
-    point, after, state = move(recipe, t, Point(*(a[0] for a in found)), _each(state, lambda a: a[0]), only)
-    return Point(*(a.unsqueeze(0) for a in point)), after.unsqueeze(0), _each(state, lambda a: a.unsqueeze(0))
+        return partial(move, recipe)
+
+    def moved(t: Tensor, found: Point, state: Any, batch: Batch) -> tuple[Point, Tensor, Any]:
+        if len(found.theta) > 1:
+            mapped: tuple[Point, Tensor, Any] = vmap(lambda *rest: move(recipe, t, *rest))(found, state, batch)
+            return mapped
+        numbers = {path: value[0] for path, value in batch.numbers.items()}
+        only = Batch(batch.x, batch.y, batch.eps[0], batch.bound[0], numbers)
+        point, after, state = move(recipe, t, Point(*(a[0] for a in found)), _each(state, lambda a: a[0]), only)
+        return Point(*(a.unsqueeze(0) for a in point)), after.unsqueeze(0), _each(state, lambda a: a.unsqueeze(0))
+
+    return moved
 
 
 def _each(state: Any, of: Callable[[Tensor], Tensor]) -> Any:
@@ -345,10 +357,10 @@ def _each(state: Any, of: Callable[[Tensor], Tensor]) -> Any:
     return {name: _each(part, of) for name, part in state.items()} if isinstance(state, dict) else of(state)
 
 
-def _chosen(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """``new`` (R, P) in the rows that are true, else ``old``; on a CPU without a copy where all agree."""
-    if rows.device.type == "cpu" and bool(rows.all()):
-        return new
-    if rows.device.type == "cpu" and not bool(rows.any()):
-        return old
-    return torch.where(rows.unsqueeze(-1), new, old)
+def _chosen(rows: Tensor, new: tuple[Tensor, ...], old: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """``new`` (R, ...) in the rows that are true, else ``old``; on a CPU without a copy where all agree."""
+    if rows.device.type == "cpu":
+        count = int(rows.sum())
+        if count in (0, len(rows)):
+            return new if count else old
+    return tuple(torch.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(new, old, strict=True))

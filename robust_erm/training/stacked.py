@@ -31,7 +31,7 @@ def fits(recipe: Recipe, attack: Attack) -> bool:
     """Whether this form knows the model, the objective and the attack."""
     known = attack.closed_form or unchanged(attack, NoAttack) or getattr(attack, "samplewise", False)
     differentiable = callable(getattr(recipe.objective, "shares", None))
-    return known and differentiable and isinstance(getattr(recipe.model, "stack", None), Stack)
+    return known and differentiable and recipe.stack is not None
 
 
 def loss_and_grad(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,8 +73,8 @@ def _blocks(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) -> list[
 
 
 def _stack(recipe: Recipe) -> Stack:
-    stack: Stack = recipe.model.stack  # type: ignore[attr-defined]
-    return stack
+    assert recipe.stack is not None, "asked for before"
+    return recipe.stack
 
 
 def _exact(recipe: Recipe, attack: Attack, params: Params) -> bool:

@@ -13,8 +13,11 @@ def judge(
     log_loss: Tensor, grad: Tensor, target: Tensor, t: int, status: Tensor, stopped_at: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Which of the running runs end at step t: on a non-finite number, or at the target."""
-    alive = status == RUNNING
-    finite = log_loss.isfinite() & grad.sum(-1).isfinite()  # one pass over the gradient
-    ended = alive & (~finite | (log_loss <= target))
+    total = log_loss + grad.sum(-1)  # one pass over the gradient
+    finite = total - total == 0
+    ended = ~finite | (log_loss <= target)
+    if ended.device.type == "cpu" and not bool(ended.any()):
+        return status, stopped_at
+    ended = ended & (status == RUNNING)
     new = torch.where(ended, torch.where(finite, CONVERGED, DIVERGED), status)
     return new, torch.where(ended, t, stopped_at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from robust_erm.core.fields import substituted, unchanged
 from robust_erm.core.linalg import matvec
 from robust_erm.core.norms import Norm
 from robust_erm.core.params import Layout
+from robust_erm.core.stack import Stack
 from robust_erm.models.linear import Linear
 from robust_erm.models.model import Model
 from robust_erm.objectives import Objective
@@ -50,7 +52,13 @@ class Recipe:
     domain: tuple[float, float] | None
     sparse: bool = False  # whether inputs are mostly zeros
 
-    @property
+    @cached_property
+    def stack(self) -> Stack | None:
+        """The layers of a fully connected model."""
+        found = getattr(self.model, "stack", None)
+        return found if isinstance(found, Stack) else None
+
+    @cached_property
     def kinked(self) -> bool:
         """Whether the parameters themselves are the w of ``eps ||w||_1`` in the closed-form loss."""
         l1 = self.attack.closed_form and Norm(self.attack.p).dual.p == 1
@@ -146,7 +154,7 @@ def move(
         The point stepped from (theta_t, or where the schedule backed off to), theta_{t+1}, and the
         next state ``{"optimizer": ..., "schedule": ...}``.
     """
-    optimizer = substituted(recipe.optimizer, batch.numbers)
+    optimizer = substituted(recipe.optimizer, batch.numbers) if batch.numbers else recipe.optimizer
     schedule = optimizer.schedule
     point, schedule_state = schedule.accept(found, state["schedule"])
     direction, log_scale, optimizer_state = optimizer.update(
