@@ -27,9 +27,12 @@ def beside(scalar: Any) -> Any:
     return scalar.unsqueeze(-1) if isinstance(scalar, Tensor) else scalar
 
 
-def later(default: Any) -> Any:
-    """A dataclass field that was added after runs had been named: at its default it is no part of their identity."""
-    return field(default=default, metadata={"later": True})
+def later(default: Any, per_run: bool = False) -> Any:
+    """A dataclass field that was added after runs had been named: at its default it is no part of their identity.
+
+    With ``per_run`` it is also what :func:`per_run` says.
+    """
+    return field(default=default, metadata={"later": True, "per_run": per_run})
 
 
 def unchanged(component: object, cls: type[T], *but: str) -> TypeGuard[T]:

@@ -6,11 +6,13 @@ activation. All functions take a leading run axis R, and know no framework of de
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from robust_erm.core.activations import IDENTITY, Activation
 from robust_erm.core.linalg import linear, product
 from robust_erm.core.params import Params
 
@@ -21,61 +23,81 @@ class Stack:
 
     Args:
         layers: names of each layer's weight (out, in) and of its bias (out,), None where it has none; a single weight
-            (in,) is one row.
+            (in,) is one row. A last weight of None is no parameter, but :func:`alternating`.
         activation: between two layers.
     """
 
-    layers: tuple[tuple[str, str | None], ...]
-    activation: str = "identity"
+    layers: tuple[tuple[str | None, str | None], ...]
+    activation: Activation = IDENTITY
+
+    def weight(self, k: int, params: Params) -> Tensor:
+        """The weight (R, out, in) of layer k, from 0."""
+        name = self.layers[k][0]
+        if name is None:
+            return alternating(self.weight(k - 1, params))
+        return params[name].unsqueeze(-2) if params[name].ndim == 2 else params[name]
 
     def forward(self, params: Params, x: Tensor) -> Trace:
         """The outputs at x (R, n, d), and what their derivatives need."""
         inputs, slopes, h = [x], [], x
-        for k, (weight, bias) in enumerate(self.layers, start=1):
-            h = linear(h, _matrix(params[weight]))
+        for k, (_, bias) in enumerate(self.layers):
+            weight = self.weight(k, params)
+            h = linear(h, weight)
             if bias is not None:
                 h = h + params[bias].unsqueeze(-2)
-            if k < len(self.layers):
-                if self.activation == "relu":
-                    slopes.append(h > 0)
-                    h = h.clamp_min(0)
+            if k + 1 < len(self.layers):
+                h, slope = self.activation.forward(h, weight)
+                slopes.append(slope)
                 inputs.append(h)
         return Trace(h, inputs, slopes)
 
+    def backward(self, params: Params, trace: Trace, slope: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """From the last layer k to the first: k, and the slopes (R, n, out) after its activation and before it.
+
+        Args:
+            params: with a run axis.
+            trace: of :meth:`forward`.
+            slope: of a function of the outputs, (R, n, C).
+        """
+        for k in reversed(range(len(self.layers))):
+            inner = trace.slopes[k] if k < len(trace.slopes) else None
+            before = slope if inner is None else slope * inner
+            yield k, slope, before
+            if k:
+                slope = product(before, self.weight(k, params))
+
     def to_inputs(self, params: Params, trace: Trace, slope: Tensor) -> Tensor:
         """``sum_c slope_c grad_x f_c`` (R, n, d) for slope (R, n, C)."""
-        for k in reversed(range(len(self.layers))):
-            slope = self._before(k, params, trace, slope)
+        for k, _, before in self.backward(params, trace, slope):
+            if k == 0:
+                slope = product(before, self.weight(0, params))
         return slope
-
-    def _before(self, k: int, params: Params, trace: Trace, slope: Tensor) -> Tensor:
-        """What the slope (R, n, out) at the outputs of layer k is at those of the layer before, or at the inputs."""
-        slope = product(slope, _matrix(params[self.layers[k][0]]))
-        return slope * trace.slopes[k - 1] if k and trace.slopes else slope
 
     def to_params(self, params: Params, trace: Trace, slope: Tensor) -> Params:
         """``sum_{i, c} slope_ic grad_theta f_c(x_i)``, of every run, for slope (R, n, C)."""
         found: Params = {}
-        for k in reversed(range(len(self.layers))):
+        for k, after, before in self.backward(params, trace, slope):
             weight, bias = self.layers[k]
-            found[weight] = product(slope.mT, trace.inputs[k]).reshape(params[weight].shape)
+            if weight is not None:
+                found[weight] = product(before.mT, trace.inputs[k]).reshape(params[weight].shape)
+                if k + 1 < len(self.layers):
+                    more = self.activation.through_weight(params[weight], trace.inputs[k + 1], after)
+                    found[weight] = found[weight] if more is None else found[weight] + more
             if bias is not None:
-                found[bias] = slope.sum(-2)
-            if k:
-                slope = self._before(k, params, trace, slope)
+                found[bias] = before.sum(-2)
         return found
 
     def numbers(self, params: Params) -> int:
         """How many numbers one point makes on its way through; ``params`` without a run axis."""
         count = 0
         for k, (weight, bias) in enumerate(self.layers, start=1):
-            out = params[weight].shape[0] if params[weight].ndim > 1 else 1
-            count += out * (1 + (bias is not None) + (k < len(self.layers) and self.activation != "identity"))
+            out = params[weight].shape[0] if weight is not None and params[weight].ndim > 1 else 1
+            count += out * (1 + (bias is not None) + (k < len(self.layers)) * self.activation.numbers)
         return count
 
     def predictor(self, params: Params) -> Tensor:
         """The weights (R, C, d) of a stack without activation and biases."""
-        last = _matrix(params[self.layers[-1][0]])
+        last = self.weight(-1, params)
         classes = last.shape[-2]
         eye = torch.eye(classes, dtype=last.dtype, device=last.device).expand(*last.shape[:-2], classes, classes)
         return self.to_inputs(params, Trace(eye, [], []), eye)
@@ -88,14 +110,19 @@ class Trace:
     Args:
         outputs: (R, n, C).
         inputs: of every layer, (R, n, in).
-        slopes: of every hidden layer's activation, (R, n, out); none for the identity.
+        slopes: of every hidden layer's activation, (R, n, out); None where it is 1.
     """
 
     outputs: Tensor
     inputs: list[Tensor]
-    slopes: list[Tensor]
+    slopes: list[Tensor | None]
 
 
-def _matrix(weight: Tensor) -> Tensor:
-    """(R, out, in), of a single row (R, in) too."""
-    return weight.unsqueeze(-2) if weight.ndim == 2 else weight
+def alternating(weight: Tensor) -> Tensor:
+    """A last layer that is not trained, (..., 1, h) over weights (..., h, d): 1/h, -1/h, 1/h, ...
+
+    It has the axes that ``weight`` has, under vmap too: a product with it is then one product a run.
+    """
+    h = weight.shape[-2]
+    signs = 1 - 2 * (torch.arange(h, device=weight.device) % 2)
+    return (torch.zeros_like(weight[..., 0]) + signs.to(weight) / h).unsqueeze(-2)

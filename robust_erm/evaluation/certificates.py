@@ -9,6 +9,7 @@ from robust_erm.core.fields import unchanged
 from robust_erm.core.linalg import own_class
 from robust_erm.core.margins import margin
 from robust_erm.core.params import Params
+from robust_erm.core.stack import alternating
 from robust_erm.evaluation.strong import Tick
 from robust_erm.models.mlp import MLP
 from robust_erm.oracles.certified import Hidden, Region, certified_margin
@@ -20,7 +21,9 @@ _ROUNDINGS = 100  # of a number's precision: what sums of so many terms may lose
 
 def certifiable(recipe: Recipe) -> bool:
     """Whether there are lower bounds: models linear in their input, and nets with one hidden ReLU layer."""
-    return hasattr(recipe.model, "weight") or (unchanged(recipe.model, MLP, "init") and recipe.model.depth == 2)
+    model = recipe.model
+    one_hidden = unchanged(model, MLP, "init") and model.layers == 2 and model.activation == "relu"
+    return hasattr(model, "weight") or one_hidden
 
 
 def certified(
@@ -52,7 +55,8 @@ def contradictions(low: Tensor, high: Tensor, size: Tensor) -> Tensor:
 
 def hidden(params: Params, y: Tensor) -> Hidden:
     """The margins of labels y (n,) as :mod:`robust_erm.oracles.certified` takes them."""
-    w1, w2 = params["W1"], params["W2"]
+    w1 = params["W1"]
+    w2 = params["W2"] if "W2" in params else alternating(w1)
     b1, b2 = params.get("b1", w1.new_zeros(len(w1))), params.get("b2", w2.new_zeros(len(w2)))
     if len(w2) == 1:
         return Hidden(w1, b1, y.view(-1, 1, 1) * w2, y.view(-1, 1) * b2)

@@ -19,9 +19,9 @@ from torch.func import grad, vmap
 
 from robust_erm.core.errors import require
 from robust_erm.core.fields import unchanged
-from robust_erm.core.linalg import linear
 from robust_erm.core.margins import margin
 from robust_erm.core.params import Layout, Params
+from robust_erm.core.stack import Stack
 from robust_erm.models.mlp import MLP
 from robust_erm.models.model import Model
 
@@ -151,9 +151,9 @@ def _multipliers(matrix: Array, target: Array) -> Array:
 def gram(model: Model, params: Params, x: Tensor, y: Tensor) -> Tensor:
     """``K_ij = <grad q_i, grad q_j>`` (n, n) with respect to all parameters.
 
-    Of fully connected nets in closed form, ``sum over layers of (H H') * (B B')`` with H what goes into a
+    Of fully connected nets in closed form, ``sum over trained layers of (H H') * (B B')`` with H what goes into a
     layer and B the gradients at what comes out, without any gradient of the size of the parameters; of
-    other models from blocks of gradients.
+    other models, and of nets with ``activation=power`` (W also counts through its length), from blocks of gradients.
 
     Args:
         model: any.
@@ -161,8 +161,8 @@ def gram(model: Model, params: Params, x: Tensor, y: Tensor) -> Tensor:
         x: (n, d).
         y: (n,).
     """
-    if unchanged(model, MLP, "init"):
-        return _mlp_gram(model, params, x, y)
+    if unchanged(model, MLP, "init") and model.activation != "power":
+        return _stack_gram(model.stack, params, x, y)
 
     def one(p: Params, point: Tensor, label: Tensor) -> Tensor:
         return _margins(model, p, point.unsqueeze(0), label.unsqueeze(0))[0]
@@ -185,23 +185,16 @@ def gram(model: Model, params: Params, x: Tensor, y: Tensor) -> Tensor:
     return matrix
 
 
-def _mlp_gram(model: MLP, params: Params, x: Tensor, y: Tensor) -> Tensor:
-    inputs, before = [], []
-    h = x
-    for k in range(1, model.depth + 1):
-        inputs.append(h)
-        z = linear(h, params[f"W{k}"])
-        if f"b{k}" in params:
-            z = z + params[f"b{k}"]
-        before.append(z)
-        h = z.relu()
-    logits = before[-1].detach().requires_grad_()
+def _stack_gram(stack: Stack, params: Params, x: Tensor, y: Tensor) -> Tensor:
+    params = {name: p.unsqueeze(0) for name, p in params.items()}
+    trace = stack.forward(params, x.unsqueeze(0))
+    logits = trace.outputs[0].detach().requires_grad_()
     value = margin(logits.squeeze(-1) if logits.shape[-1] == 1 else logits, y)
-    (back,) = torch.autograd.grad(value.sum(), logits)
+    (slope,) = torch.autograd.grad(value.sum(), logits)
     matrix = torch.zeros(len(y), len(y), dtype=x.dtype, device=x.device)
-    for k in range(model.depth, 0, -1):
-        outer = back @ back.T
-        matrix += (inputs[k - 1] @ inputs[k - 1].T + (f"b{k}" in params)) * outer
-        if k > 1:
-            back = (back @ params[f"W{k}"]) * (before[k - 2] > 0)
+    for k, _, before in stack.backward(params, trace, slope.unsqueeze(0)):
+        h, b = trace.inputs[k][0], before[0]
+        weight, bias = stack.layers[k]
+        if weight is not None:
+            matrix += (h @ h.T + (bias is not None)) * (b @ b.T)
     return matrix

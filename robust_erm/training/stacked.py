@@ -79,8 +79,7 @@ def _stack(recipe: Recipe) -> Stack:
 
 def _exact(recipe: Recipe, attack: Attack, params: Params) -> bool:
     """Whether the worst case is a formula in the one predictor."""
-    last = _stack(recipe).layers[-1][0]
-    return attack.closed_form and (params[last].ndim == 2 or params[last].shape[-2] == 1)
+    return attack.closed_form and _stack(recipe).weight(-1, params).shape[-2] == 1
 
 
 def _closed_form(recipe: Recipe, params: Params, batch: Batch) -> tuple[Tensor, Tensor]:

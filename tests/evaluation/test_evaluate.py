@@ -207,6 +207,26 @@ def test_certificates_know_several_classes(trained: Callable[..., list[Run]]) ->
     assert 0.2 < one["test_attacked"] < one["test_clean"]  # type: ignore[operator]
 
 
+def test_certificates_know_a_fixed_second_layer(trained: Callable[..., list[Run]]) -> None:
+    fixed = ["model.width=12", "model.bias=first", "model.trained=first", "model.init_scale=1"]
+    (run,) = trained(*fixed, "eps=0.1", "stop.steps=100", "optimizer/schedule=relative", seeds=1)
+    assert evaluate.main([str(folder_of(run)), "exact=5", *QUICK]) == 0
+    one = found(run)
+    assert one["test_certified"] == one["test_attacked"]
+    assert 0.2 < one["test_attacked"] < one["test_clean"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("other", ["activation=leaky", "activation=identity", "activation=power", "widths=[8,8]"])
+def test_other_nets_have_no_certificates(
+    other: str, trained: Callable[..., list[Run]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even where mixed-integer programs are asked for: formulas are those of one hidden ReLU layer."""
+    (run,) = trained("model.width=8", f"model.{other}", "stop.steps=20", seeds=1)
+    assert evaluate.main([str(folder_of(run)), "exact=5", "points=20", *QUICK]) == 0
+    assert "-: no certificate" in capsys.readouterr().out
+    assert not any("certified" in key for key in found(run))
+
+
 def test_a_strong_attack_depends_on_its_own_points_only(trained: Callable[..., list[Run]]) -> None:
     from robust_erm.attacks.square import Square
 

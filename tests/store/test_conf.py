@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import DictConfig
 
 from robust_erm.core.errors import ConfigError
@@ -16,6 +18,7 @@ from robust_erm.store.source import conf_dir
 from robust_erm.sweeps import plan
 from robust_erm.training import contracts
 from robust_erm.training.pack import train_pack
+from robust_erm.training.problem import build
 
 GROUPS = ("data", "model", "objective", "optimizer", "optimizer/schedule", "attack", "trainer", "logger", "experiment")
 
@@ -152,6 +155,19 @@ BAD = {
     "+epsilon=1": "epsilon = 1: unknown option",
     "model=cnn data=gaussian": "model.channels = (32, 64): model=cnn needs square images",
     "model=mlp model.bias=some": "model.bias = some: must be one of none, first, all",
+    "model.widths=[]": "model.widths = []: must have 1 to 999 hidden widths, as in [1024,64]",
+    "model.widths=[0]": "model.widths = 0: must be 1 or more",
+    "model.widths=[8,x]": "model.widths = [8, 'x']: has the wrong type",
+    "model.widths=8": "model.widths = 8: has the wrong type",
+    "model.widths=[1000000000,1000000000]": "model = init: needs parameters of 476.8 GiB",
+    "model.activation=tanh": "model.activation = tanh: must be one of relu, leaky, identity, power",
+    "model.activation=power model.depth=3": "model.activation = power: needs one hidden layer",
+    "model.activation=power model.power=0.5": "model.power = 0.5: must be between 1 (relu) and 100",
+    "model.layer_scales=[1]": "model.layer_scales = [1.0]: must have as many factors as there are trained layers, 2",
+    "model.layer_scales=[1,-1]": "model.layer_scales = -1.0: must be positive",
+    "model.trained=first model.depth=3": "model.trained = first: needs one hidden layer",
+    "model.trained=first data.classes=[0,1,2] objective=cross_entropy": "model.trained = first: has a fixed second",
+    "model.trained=first attack=exact": "attack = exact: needs a model linear in its input",
     "data=mnist data.folder=/nowhere": "data.folder = /nowhere: is not a folder",
     "trainer.device=cuda:99": "trainer.device = cuda:99: this machine has",
     "trainer.device=tpu": "trainer.device = tpu: must be auto, cpu, cuda",
@@ -179,8 +195,39 @@ def test_bad_input_is_refused_in_one_line(overrides: str, composed: Callable[...
 def test_options_that_came_later_leave_ids_as_they_were(resolved: Callable[..., Run]) -> None:
     """At their default; elsewhere they are part of what a run is, and of what a pack shares or does not."""
     assert resolved("data=gaussian", "model=linear", "attack=exact").id == "ca648de05f"
+    assert resolved("data=digits", "model=mlp").id == "6be450c609"
+    assert resolved("data=digits", "model.bias=first", "model.depth=3", "model.width=10").id == "bdadd52456"
     ids = {resolved(f"stop.log_loss={value}").id for value in ("null", "-1000", "-2000.5")}
     assert len(ids) == 3
     assert resolved("stop.log_loss=-1000").stop.target == -1000
     assert resolved("stop.loss=null").stop.target == -math.inf
     assert resolved("stop.loss=1e-3").stop.target == pytest.approx(math.log(1e-3))
+
+
+NETS = ["widths=[8]", "activation=leaky", "slope=0.1", "power=2", "trained=first"]
+
+
+def test_a_pack_shares_a_net_but_not_its_start(resolved: Callable[..., Run]) -> None:
+    """Runs of other laws and scales are trained together, as each is alone; those of another net are not."""
+    small = ["data=digits", "data.m=10", "model.width=6", "stop.steps=4", "eps=0.05"]
+    starts = ["init_law=uniform", "init_law=gaussian", "layer_scales=[1,0.1]", "layer_scales=[3,3]", "init_scale=0.1"]
+    runs = [resolved(*small, f"model.{start}") for start in starts]
+    assert len({run.id for run in runs}) == 5
+    assert len({plan.pack_key(run) for run in [*runs, *(resolved(*small, f"model.{net}") for net in NETS)]}) == 6
+    pack, *_ = build(runs, torch.device("cpu"))
+    for k, run in enumerate(runs):
+        alone, *_ = build([run], torch.device("cpu"))
+        assert torch.equal(pack.theta[k], alone.theta[0])
+    assert len({float(theta.norm()) for theta in pack.theta}) == 5
+
+
+@pytest.mark.parametrize("net", [*NETS[:2], "activation=identity", "activation=power", NETS[4], "widths=[4,3]"])
+def test_every_net_trains(net: str, resolved: Callable[..., Run]) -> None:
+    """With the options of a user, from the command line to a smaller loss, under an attack."""
+    steps = ["optimizer/schedule=relative", "stop.steps=30"]
+    run = resolved("data=digits", "data.m=10", "model.init_scale=1", f"model.{net}", "eps=0.02", *steps)
+    contracts.check(run)
+    start = train_pack([dataclasses.replace(run, stop=dataclasses.replace(run.stop, steps=0))])[0]
+    summary = train_pack([run])[0]
+    assert summary["status"] != "diverged"
+    assert summary["log_loss"] < start["log_loss"] - 0.01

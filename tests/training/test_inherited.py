@@ -140,6 +140,11 @@ def test_what_knows_formulas_of_a_class_asks_what_is_inherited() -> None:
         make_runs(torch.eye(3), torch.ones(3), [0.1], model=m(width=4), attack=PGD()) for m in (MLP, Started, Leaky)
     ]
     assert [certifiable(run.recipe) for run in runs] == [True, True, False], "no certificate of another net"
+    others = [MLP(activation=kind) for kind in ("leaky", "identity", "power")] + [MLP(widths=(4, 4)), MLP(depth=3)]
+    for model in [*others, MLP(activation="leaky", slope=0.0), MLP(activation="power", power=1.0)]:
+        assert not certifiable(make_runs(torch.eye(3), torch.ones(3), [0.1], model=model, attack=PGD()).recipe)
+    for model in (MLP(widths=(4,), depth=3), MLP(trained="first")):
+        assert certifiable(make_runs(torch.eye(3), torch.ones(3), [0.1], model=model, attack=PGD()).recipe)
     x, y = torch.randn(6, 3, dtype=torch.float64), torch.tensor([1.0, -1, 1, -1, 1, -1], dtype=torch.float64)
     params = Leaky(width=4).init(3, 1, torch.Generator().manual_seed(0))
     assert kkt(Leaky(width=4), params, x, y).stationarity != kkt(MLP(width=4), params, x, y).stationarity

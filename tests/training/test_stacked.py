@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -36,6 +37,14 @@ MODELS: dict[str, Any] = {
     "mlp, first bias": MLP(width=7, bias="first"),
     "mlp, all biases, deep": MLP(depth=4, width=6, bias="all"),
     "mlp, narrow": MLP(depth=3, width=1),
+    "mlp, widths": MLP(widths=(7, 3), bias="all"),
+    "mlp, leaky": MLP(depth=3, width=6, bias="first", activation="leaky", slope=0.3),
+    "mlp, identity": MLP(width=6, bias="all", activation="identity"),
+    "mlp, power": MLP(width=7, bias="all", activation="power"),
+    "mlp, square": MLP(width=7, bias="first", activation="power", power=2.0),
+    "mlp, any power": MLP(width=7, activation="power", power=1.3),
+    "mlp, first layer": MLP(width=7, bias="first", trained="first"),
+    "mlp, first layer, power": MLP(width=6, trained="first", activation="power", power=2.5),
 }
 ATTACKS = [NoAttack(), FGM(math.inf), FGM(3.0), PGD(random_start=True, restarts=2), APGD(steps=12), FAB(steps=8)]
 ATTACKS += [
@@ -46,6 +55,13 @@ ATTACKS += [
     FAB(p=2.0, steps=8),
 ]
 LOGITS = [1, 2, 4]
+
+
+def logits(model: str) -> list[int]:
+    """A fixed second layer is for one logit."""
+    return LOGITS[:1] if "first layer" in model else LOGITS
+
+
 OBJECTIVES = [Objective("exponential", "sum"), Objective("logistic", "mean"), Objective("cross_entropy", "mean")]
 
 
@@ -71,7 +87,7 @@ def both(runs: Any) -> list[tuple[Tensor, Tensor]]:
 @pytest.mark.parametrize("model", MODELS)
 def test_both_forms_agree(model: str, attack: Any) -> None:
     """For every number of logits and objective, losses and gradients, and margins clean and under the attack."""
-    for outputs in LOGITS:
+    for outputs in logits(model):
         for objective in OBJECTIVES if outputs == 1 else OBJECTIVES[2:]:
             runs = packed(MODELS[model], attack, outputs, objective)
             assert stacked.fits(runs.recipe, attack)
@@ -103,7 +119,7 @@ def test_a_run_does_not_notice_its_pack(model: str, attack: Any) -> None:
     """The bits of a run alone are those in a pack, in both precisions."""
     if attack.closed_form and model.startswith("mlp"):
         return
-    for outputs, dtype in ((1, torch.float64), (4, torch.float64), (1, torch.float32), (4, torch.float32)):
+    for outputs, dtype in itertools.product((1, max(logits(model))), (torch.float64, torch.float32)):
         runs = packed(MODELS[model], attack, outputs, OBJECTIVES[2], dtype)
         noise = runs.noise(attack, [0, 1, 2], 9, runs.generators_of("attack"))
         whole = Group(slice(None), runs._batch(torch.arange(3)), runs.recipe, True).loss_and_grad(runs.theta, noise)
@@ -158,11 +174,14 @@ def test_components_of_ones_own_are_mapped() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("outputs", [1, 3])
-def test_numbers_that_a_point_makes(model: str, outputs: int) -> None:
-    """As counted where tensors are made."""
-    params = MODELS[model].init(5, outputs, torch.Generator())
-    x = torch.zeros(1, 5, dtype=torch.float64)
-    with resources._Counted([*params.values(), x]) as counted:
-        MODELS[model].apply(params, x)
-    assert MODELS[model].stack.numbers(params) == counted.count
+def test_numbers_that_a_point_makes(model: str) -> None:
+    """As counted where tensors are made: for a second point, since what weights alone make is no point's."""
+    for outputs in logits(model):
+        params = MODELS[model].init(5, outputs, torch.Generator())
+        counts = []
+        for n in (1, 2):
+            x = torch.zeros(n, 5, dtype=torch.float64)
+            with resources._Counted([*params.values(), x]) as counted:
+                MODELS[model].apply(params, x)
+            counts.append(counted.count)
+        assert MODELS[model].stack.numbers(params) == counts[1] - counts[0]

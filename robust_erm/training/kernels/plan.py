@@ -135,13 +135,12 @@ def plan(recipe: Recipe) -> Plan | None:
 
 
 def known_net(recipe: Recipe, attack: Any) -> bool:
-    """Whether this is a one-hidden-layer net without biases, one logit, under l_inf PGD from x."""
+    """Whether this is a one-hidden-layer ReLU net, trained whole, no biases, one logit, under l_inf PGD from x."""
     model = recipe.model
     net = (
         unchanged(model, MLP, "init")
         and unchanged(recipe.objective, Objective)
-        and model.depth == 2
-        and model.bias == "none"
+        and (model.layers, model.bias, model.activation, model.trained) == (2, "none", "relu", "all")
     )
     pgd = unchanged(attack, PGD) and attack.p == math.inf and not attack.random_start
     return net and pgd and recipe.layout.shapes[-1][1][0] == 1

@@ -85,7 +85,12 @@ def test_float32_agrees_to_its_precision() -> None:
 
 OTHERS: dict[str, dict[str, Any]] = {
     "deeper": {"model": MLP(depth=3)},
+    "deeper by widths": {"model": MLP(widths=(8, 8))},
     "biases": {"model": MLP(bias="first")},
+    "leaky": {"model": MLP(activation="leaky")},
+    "identity": {"model": MLP(activation="identity")},
+    "power": {"model": MLP(activation="power")},
+    "fixed second layer": {"model": MLP(trained="first")},
     "l_2": {"attack": PGD(2.0)},
     "fgsm": {"attack": FGM(math.inf)},
     "random start": {"attack": PGD(random_start=True)},
