@@ -123,6 +123,7 @@ BAD = {
     "+attack@eval_attacks.l2=pgd eval_attacks.l2.p=2": "eval_attacks.l2.p = 2.0: is another threat than p = inf",
     "+attack@eval_attacks.train=pgd": "is what the training attack is called; choose another name",
     "optimizer=momentum optimizer/schedule=inverse_loss": "its step grows like 1 / loss",
+    "optimizer/schedule=inverse_loss optimizer.schedule.lowest_fall=0": "schedule.lowest_fall = 0.0: must be positive",
     "eval_attacks=pgd": "eval_attacks = pgd: is a group of options; write +attack@eval_attacks.pgd=pgd",
     "stop=5": "stop = 5: is a group of options; write stop.<option>=<value>",
     "optimizer.schedule=constant": "optimizer.schedule = constant: is a component; write optimizer/schedule=<name>",
@@ -181,6 +182,9 @@ def test_options_that_came_later_leave_ids_as_they_were(resolved: Callable[..., 
     assert resolved("data=gaussian", "model=linear", "attack=exact").id == "ca648de05f"
     ids = {resolved(f"stop.log_loss={value}").id for value in ("null", "-1000", "-2000.5")}
     assert len(ids) == 3
+    back_off = "optimizer/schedule=inverse_loss"
+    assert resolved(back_off, "optimizer.schedule.lowest_fall=null").id == "ac93cc7238"
+    assert resolved(back_off).id != "ac93cc7238"
     assert resolved("stop.log_loss=-1000").stop.target == -1000
     assert resolved("stop.loss=null").stop.target == -math.inf
     assert resolved("stop.loss=1e-3").stop.target == pytest.approx(math.log(1e-3))
