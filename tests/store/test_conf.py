@@ -123,6 +123,7 @@ BAD = {
     "+attack@eval_attacks.l2=pgd eval_attacks.l2.p=2": "eval_attacks.l2.p = 2.0: is another threat than p = inf",
     "+attack@eval_attacks.train=pgd": "is what the training attack is called; choose another name",
     "optimizer=momentum optimizer/schedule=inverse_loss": "its step grows like 1 / loss",
+    "optimizer/schedule=power optimizer.schedule.a=1.1": "optimizer.schedule.a = 1.1: must be in [0, 1]",
     "optimizer/schedule=inverse_loss optimizer.schedule.lowest_fall=0": "schedule.lowest_fall = 0.0: must be positive",
     "eval_attacks=pgd": "eval_attacks = pgd: is a group of options; write +attack@eval_attacks.pgd=pgd",
     "stop=5": "stop = 5: is a group of options; write stop.<option>=<value>",
