@@ -100,3 +100,6 @@ def _schedule(run: Run) -> None:
         "use optimizer/schedule=constant, or optimizer.normalized=false where there is that option"
     )
     require(suits, "optimizer/schedule", type(schedule).__module__.rpartition(".")[2], advice)
+    if hasattr(schedule, "check_fits"):
+        with _of("optimizer/schedule", schedule, "check_fits"):
+            schedule.check_fits(run)

@@ -41,6 +41,7 @@ NEEDS = {
     "optimizer/oracle": ["model=linear", "attack=exact", "data=gaussian", "data.d=30", "data.m=20", "eps=0.01"],
     "optimizer/schedule/growing": ["optimizer.normalized=true"],
     "optimizer/schedule/constant": ["optimizer.normalized=true"],
+    "optimizer/schedule/smooth": ["model=deep_linear", "objective=logistic", "attack=exact", "p=2"],
     "data/clusters": ["data.d=30", "data.m=20"],
     "data/sphere": ["data.d=30", "data.m=20"],
     "data/gaussian": ["data.d=30", "data.m=20", "data.m_test=50"],
@@ -109,6 +110,7 @@ def test_the_stored_config_is_the_whole_config(resolved: Callable[..., Run]) -> 
     assert stored["trainer"]["inner_steps"] == 5000
 
 
+SMOOTH = "model=deep_linear objective=logistic attack=exact p=2 optimizer/schedule=smooth"
 BAD = {
     "eps=-0.1": "eps = -0.1: must be finite and 0 or more",
     "eps=nan": "eps = nan: must be finite",
@@ -125,6 +127,17 @@ BAD = {
     "optimizer=momentum optimizer/schedule=inverse_loss": "its step grows like 1 / loss",
     "optimizer/schedule=power optimizer.schedule.a=1.1": "optimizer.schedule.a = 1.1: must be in [0, 1]",
     "optimizer/schedule=inverse_loss optimizer.schedule.lowest_fall=0": "schedule.lowest_fall = 0.0: must be positive",
+    f"{SMOOTH} optimizer.schedule.least=0": "optimizer.schedule.least = 0.0: must be above 0",
+    f"{SMOOTH} model=mlp attack=pgd": "needs two classes and model=deep_linear",
+    f"{SMOOTH} model=linear": "needs two classes and model=deep_linear",
+    f"{SMOOTH} model=diagonal": "needs two classes and model=deep_linear",
+    f"{SMOOTH} objective=exponential": "needs objective=logistic, a mean",
+    f"{SMOOTH} objective.reduction=sum": "needs objective=logistic, a mean",
+    f"{SMOOTH} p=inf": "needs attack=exact at p=2",
+    f"{SMOOTH} attack=none": "(eps=0 for standard training)",
+    f"{SMOOTH} optimizer=cd": "optimizer/schedule = smooth: is the step of lyu2022's Lemma 2, which needs optimizer=gd",
+    f"{SMOOTH} optimizer.normalized=true": "needs optimizer=gd, not normalized",
+    f"{SMOOTH} optimizer=adam": "needs optimizer=gd, not normalized",
     "eval_attacks=pgd": "eval_attacks = pgd: is a group of options; write +attack@eval_attacks.pgd=pgd",
     "stop=5": "stop = 5: is a group of options; write stop.<option>=<value>",
     "optimizer.schedule=constant": "optimizer.schedule = constant: is a component; write optimizer/schedule=<name>",
