@@ -107,7 +107,8 @@ def kkt(model: Model, params: Params, x: Tensor, y: Tensor, slack: float | None 
 
 def _at_kinks(model: Model, params: Params, x: Tensor, y: Tensor, lam: Array, tau: float) -> tuple[float, float]:
     """The residual with free slopes at kinks, and the share of kinks; from the multipliers with fixed ones."""
-    one_layer = unchanged(model, MLP, "init") and model.depth == 2 and len(params["W2"]) == 1 and "b2" not in params
+    known = unchanged(model, MLP, "init") and model.layers == 2 and model.activation == "relu"
+    one_layer = known and "b2" not in params and len(params.get("W2", ())) == 1
     require(one_layer, "kinks", tau, "are known of nets with one hidden layer of ReLUs and one logit")
     points, w = x.cpu().numpy(), params["W1"].cpu().numpy()
     if "b1" in params:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from robust_erm.core.errors import positive, require
-from robust_erm.core.fields import beside, per_run
+from robust_erm.core.fields import beside, later, per_run
+from robust_erm.core.norms import Norm
 from robust_erm.schedules.schedule import Point, State, log
 
 
@@ -27,6 +28,9 @@ class InverseLoss:
             until the loss falls; here each undone step is one repetition).
         lowest: alpha is never made smaller than this: where the worst-case loss has a kink, no step
             may lower it, and training must go on.
+        lowest_fall: where given, alpha may go below ``lowest``, to ``lowest_fall / ||grad log L||_2^2``: a step of
+            gradient descent that long lowers log L by ``lowest_fall``, to first order. The stable alpha of a model of
+            degree K is some ``||theta||^2 / (K margin)^2``, which for K >= 3 falls below any constant.
 
     Reference:
         Lyu & Li 2020, "Gradient descent maximizes the margin of homogeneous neural networks".
@@ -38,12 +42,15 @@ class InverseLoss:
     grow: float = 1.1486983549970351
     shrink: float = 2.0
     lowest: float = 1e-6
+    lowest_fall: float | None = later(None)
 
     def __post_init__(self) -> None:
         positive("lr", self.lr)
         require(1 <= self.grow < math.inf, "grow", self.grow, "must be 1 or more, and finite")
         require(1 <= self.shrink < math.inf, "shrink", self.shrink, "must be 1 or more, and finite")
         require(0 < self.lowest <= self.lr, "lowest", self.lowest, "must be positive and at most lr")
+        if self.lowest_fall is not None:
+            positive("lowest_fall", self.lowest_fall)
 
     @property
     def divides_by_loss(self) -> bool:
@@ -61,7 +68,7 @@ class InverseLoss:
 
     def accept(self, point: Point, state: State) -> tuple[Point, State]:
         """Undo the last step where it raised the loss, unless alpha is at its lowest."""
-        lowest = log(self.lowest, state["log_alpha"])
+        lowest = self._log_lowest(state)
         if self.shrink == 1:
             undo = torch.zeros_like(state["log_alpha"], dtype=torch.bool)
         else:
@@ -73,6 +80,13 @@ class InverseLoss:
         both = ((state[name], now) for name, now in point._asdict().items())
         kept = Point(*(torch.where(undo if now.ndim == undo.ndim else beside(undo), old, now) for old, now in both))
         return kept, {"log_alpha": log_alpha, **kept._asdict()}
+
+    def _log_lowest(self, state: State) -> Tensor:
+        """Log of the least alpha at the point from which the last step was taken."""
+        lowest = log(self.lowest, state["log_alpha"])
+        if self.lowest_fall is None:
+            return lowest
+        return torch.minimum(lowest, log(self.lowest_fall, lowest) - 2 * Norm(2.0).value(state["grad"]).log())
 
     def log_step(self, t: Tensor, point: Point, eps: Tensor, bound: Tensor, state: State) -> Tensor:
         """Log alpha_t - log L_t."""

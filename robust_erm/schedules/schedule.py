@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from robust_erm.core.params import Layout
+
 State = dict[str, Tensor]
 
 
@@ -54,6 +56,21 @@ class Along:
         self, t: Tensor, point: Point, direction: Tensor, log_scale: Tensor, eps: Tensor, bound: Tensor, state: State
     ) -> Tensor:
         """Log eta_t () for the update ``exp(log_scale) direction``, direction (P,)."""
+        raise NotImplementedError
+
+
+class Layered:
+    """A schedule that looks at the layers of theta and at the threat: it has this instead of ``accept``."""
+
+    def accept(self, point: Point, state: State) -> tuple[Point, State]:
+        """With all of theta as one layer, points of length 1, and no attack."""
+        layout, one = Layout((("theta", tuple(point.theta.shape)),)), torch.ones_like(point.log_loss)
+        return self.accept_layers(point, layout, torch.zeros_like(one), one, state)
+
+    def accept_layers(
+        self, point: Point, layout: Layout, eps: Tensor, length: Tensor, state: State
+    ) -> tuple[Point, State]:
+        """The point to step from, and the next state; eps () is the radius, ``length`` () the largest ``||x_i||_2``."""
         raise NotImplementedError
 
 

@@ -112,3 +112,6 @@ def _schedule(run: Run) -> None:
         "use optimizer/schedule=constant, or optimizer.normalized=false where there is that option"
     )
     require(suits, "optimizer/schedule", name, advice)
+    if hasattr(schedule, "check_fits"):
+        with _of("optimizer/schedule", schedule, "check_fits"):
+            schedule.check_fits(run)

@@ -19,7 +19,7 @@ from robust_erm.models.linear import Linear
 from robust_erm.models.model import Model
 from robust_erm.objectives import Objective
 from robust_erm.optimizers.optimizer import Optimizer
-from robust_erm.schedules.schedule import Along, Point
+from robust_erm.schedules.schedule import Along, Layered, Point
 
 
 class Batch(NamedTuple):
@@ -156,7 +156,11 @@ def move(
     """
     optimizer = substituted(recipe.optimizer, batch.numbers) if batch.numbers else recipe.optimizer
     schedule = optimizer.schedule
-    point, schedule_state = schedule.accept(found, state["schedule"])
+    if isinstance(schedule, Layered):
+        length = Norm(2.0).value(batch.x).amax()
+        point, schedule_state = schedule.accept_layers(found, recipe.layout, batch.eps, length, state["schedule"])
+    else:
+        point, schedule_state = schedule.accept(found, state["schedule"])
     direction, log_scale, optimizer_state = optimizer.update(
         point.grad, point.log_loss, state["optimizer"], recipe.layout
     )

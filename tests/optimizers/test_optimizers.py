@@ -23,6 +23,7 @@ from robust_erm.schedules.bounded_loss import BoundedLoss
 from robust_erm.schedules.constant import Constant
 from robust_erm.schedules.growing import Growing
 from robust_erm.schedules.inverse_loss import InverseLoss
+from robust_erm.schedules.power import Power
 from robust_erm.schedules.relative import Relative
 from robust_erm.schedules.schedule import Point
 from robust_erm.training.step import Batch, Recipe, move, native
@@ -124,8 +125,16 @@ def test_a_fall_of_the_loss_by_e_to_the_800_in_one_step(optimizer: Any) -> None:
     assert float(direction.abs().max()) > 0
 
 
-SCHEDULES = [Constant(0.1), BoundedLoss(10.0), Growing(0.1, 1.5, 2), InverseLoss(), Relative()]
-VARIED = {Constant: "schedule.lr", Growing: "schedule.lr", Relative: "schedule.fall"}
+SCHEDULES = [
+    Constant(0.1),
+    BoundedLoss(10.0),
+    Growing(0.1, 1.5, 2),
+    InverseLoss(),
+    InverseLoss(lowest_fall=0.1),
+    Relative(),
+    Power(),
+]
+VARIED = {Constant: "schedule.lr", Growing: "schedule.lr", Relative: "schedule.fall", Power: "schedule.a"}
 OPTIMIZERS = [partial(Steepest, r=r, normalized=n) for r in (1.0, 1.5, 2.0, math.inf) for n in (False, True)]
 
 

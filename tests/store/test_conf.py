@@ -44,6 +44,7 @@ NEEDS = {
     "optimizer/oracle": ["model=linear", "attack=exact", "data=gaussian", "data.d=30", "data.m=20", "eps=0.01"],
     "optimizer/schedule/growing": ["optimizer.normalized=true"],
     "optimizer/schedule/constant": ["optimizer.normalized=true"],
+    "optimizer/schedule/smooth": ["model=deep_linear", "objective=logistic", "attack=exact", "p=2"],
     "data/clusters": ["data.d=30", "data.m=20"],
     "data/sphere": ["data.d=30", "data.m=20"],
     "data/gaussian": ["data.d=30", "data.m=20", "data.m_test=50"],
@@ -112,6 +113,7 @@ def test_the_stored_config_is_the_whole_config(resolved: Callable[..., Run]) -> 
     assert stored["trainer"]["inner_steps"] == 5000
 
 
+SMOOTH = "model=deep_linear objective=logistic attack=exact p=2 optimizer/schedule=smooth"
 BAD = {
     "eps=-0.1": "eps = -0.1: must be finite and 0 or more",
     "eps=nan": "eps = nan: must be finite",
@@ -126,6 +128,19 @@ BAD = {
     "+attack@eval_attacks.l2=pgd eval_attacks.l2.p=2": "eval_attacks.l2.p = 2.0: is another threat than p = inf",
     "+attack@eval_attacks.train=pgd": "is what the training attack is called; choose another name",
     "optimizer=momentum optimizer/schedule=inverse_loss": "its step grows like 1 / loss",
+    "optimizer/schedule=power optimizer.schedule.a=1.1": "optimizer.schedule.a = 1.1: must be in [0, 1]",
+    "optimizer/schedule=inverse_loss optimizer.schedule.lowest_fall=0": "schedule.lowest_fall = 0.0: must be positive",
+    f"{SMOOTH} optimizer.schedule.least=0": "optimizer.schedule.least = 0.0: must be above 0",
+    f"{SMOOTH} model=mlp attack=pgd": "needs two classes and model=deep_linear",
+    f"{SMOOTH} model=linear": "needs two classes and model=deep_linear",
+    f"{SMOOTH} model=diagonal": "needs two classes and model=deep_linear",
+    f"{SMOOTH} objective=exponential": "needs objective=logistic, a mean",
+    f"{SMOOTH} objective.reduction=sum": "needs objective=logistic, a mean",
+    f"{SMOOTH} p=inf": "needs attack=exact at p=2",
+    f"{SMOOTH} attack=none": "(eps=0 for standard training)",
+    f"{SMOOTH} optimizer=cd": "optimizer/schedule = smooth: is the step of lyu2022's Lemma 2, which needs optimizer=gd",
+    f"{SMOOTH} optimizer.normalized=true": "needs optimizer=gd, not normalized",
+    f"{SMOOTH} optimizer=adam": "needs optimizer=gd, not normalized",
     "eval_attacks=pgd": "eval_attacks = pgd: is a group of options; write +attack@eval_attacks.pgd=pgd",
     "stop=5": "stop = 5: is a group of options; write stop.<option>=<value>",
     "optimizer.schedule=constant": "optimizer.schedule = constant: is a component; write optimizer/schedule=<name>",
@@ -199,6 +214,9 @@ def test_options_that_came_later_leave_ids_as_they_were(resolved: Callable[..., 
     assert resolved("data=digits", "model.bias=first", "model.depth=3", "model.width=10").id == "bdadd52456"
     ids = {resolved(f"stop.log_loss={value}").id for value in ("null", "-1000", "-2000.5")}
     assert len(ids) == 3
+    back_off = "optimizer/schedule=inverse_loss"
+    assert resolved(back_off, "optimizer.schedule.lowest_fall=null").id == "ac93cc7238"
+    assert resolved(back_off).id != "ac93cc7238"
     assert resolved("stop.log_loss=-1000").stop.target == -1000
     assert resolved("stop.loss=null").stop.target == -math.inf
     assert resolved("stop.loss=1e-3").stop.target == pytest.approx(math.log(1e-3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,7 +20,11 @@ from robust_erm.optimizers.adam import Adam
 from robust_erm.optimizers.spectral import Spectral
 from robust_erm.optimizers.steepest import Steepest
 from robust_erm.oracles.margin import max_margin
+from robust_erm.schedules.inverse_loss import InverseLoss
 from robust_erm.schedules.relative import Relative
+from robust_erm.schedules.schedule import Point
+from robust_erm.store.config import Run
+from robust_erm.training.problem import build
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
@@ -77,3 +82,63 @@ def test_a_step_is_as_long_as_it_says(optimizer: Any) -> None:
         assert math.isclose(relative, 0.02, rel_tol=1e-6) or math.isclose(fall, 0.3, rel_tol=1e-6)
         reached.add(relative > 0.0199)
     assert True in reached
+
+
+def deep_losses(resolved: Callable[..., Run], steps: int, *schedule: str) -> torch.Tensor:
+    """Log losses (t, 2), every ten steps, of gd from conf on a deep linear net at half the margin, seeds 0 and 1."""
+    data = ("data=gaussian", "data.d=20", "data.m=15", "data.m_test=10", "attack=exact", "p=2", "eps=0.5")
+    net = ("model=deep_linear", "model.depth=3", "model.width=32", "objective=logistic", "optimizer=gd")
+    line = (*data, *net, "eps_unit=margin", "stop.loss=null", f"stop.steps={steps}", *schedule)
+    runs, _, _ = build([resolved(*line, f"seed={seed}") for seed in (0, 1)], torch.device("cpu"))
+    rows, found = torch.arange(2), []
+    while len(runs.running):
+        runs.advance(10)
+        found.append(runs.log_losses(rows))
+    return torch.stack(found)
+
+
+SEPARATED = math.log(math.log(2) / 15)
+"""Of a mean of 15 logistic losses: below it all margins are positive."""
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps"),
+    [
+        ("optimizer/schedule=log_constant", 300),
+        ("optimizer/schedule=inverse_loss optimizer.schedule.lowest_fall=null", 1050),
+    ],
+)
+def test_an_absolute_step_on_log_loss_loses_what_a_deep_net_has_separated(
+    schedule: str, steps: int, resolved: Callable[..., Run]
+) -> None:
+    """As lyu2022's trap T1 has it: why schedules with a relative one exist. The first is still optimizer=gd's own."""
+    found = deep_losses(resolved, steps, *schedule.split())
+    assert bool((found.amin(0) < SEPARATED).all())
+    assert bool((found[-1] > 0).all())
+
+
+@pytest.mark.parametrize("schedule", ["inverse_loss", "relative"])
+def test_what_a_deep_net_has_separated_stays_so(schedule: str, resolved: Callable[..., Run]) -> None:
+    """By the schedules as they are in conf: log L falls by more than one in any ten steps, and comes far."""
+    found = deep_losses(resolved, 1050, f"optimizer/schedule={schedule}")
+    for k in range(2):
+        after = found[int((found[:, k] < SEPARATED).int().argmax()) :, k]
+        assert float((after[1:] - after[:-1]).max()) < -1
+    assert bool((found[-1] < -200).all())
+
+
+def test_the_floor_of_inverse_loss_is_relative_where_it_is_lower() -> None:
+    """Where every step raises the loss it is undone, and alpha halved, until alpha is at the floor."""
+    theta, grad = torch.ones(3).double(), torch.tensor([0.0, 3.0, 4.0]).double()
+    for lowest_fall, floor in ((None, 1e-3), (0.1, 0.1 / 25), (0.01, 0.01 / 25), (1e3, 1e-2)):
+        lowest = 1e-3 if lowest_fall is None else 1e-2
+        schedule = InverseLoss(1e30, lowest=lowest, lowest_fall=lowest_fall)
+        state = schedule.init(theta)
+        point, state = schedule.accept(Point(theta, theta.new_tensor(0.0), grad), state)
+        undone = 0
+        for _ in range(200):
+            point, state = schedule.accept(Point(2 * theta, theta.new_tensor(1.0), 7 * grad), state)
+            if float(point.log_loss) == 1:
+                break
+            undone += 1
+        assert undone == math.ceil(math.log2(1e30 / floor))

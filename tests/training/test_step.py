@@ -24,6 +24,7 @@ from robust_erm.schedules.bounded_loss import BoundedLoss
 from robust_erm.schedules.constant import Constant
 from robust_erm.schedules.growing import Growing
 from robust_erm.schedules.inverse_loss import InverseLoss
+from robust_erm.schedules.power import Power
 from robust_erm.training.status import CONVERGED, DIVERGED
 from robust_erm.training.step import Batch, loss_and_grad
 
@@ -186,6 +187,15 @@ def test_growing_schedule() -> None:
     runs = train(make_runs(x, y, [0.0], steps=40, optimizer=Steepest(schedule, math.inf, True)), chunk=7)
     reach = 1e-4 * 10 * (1 + 1.5 + 1.5**2 + 1.5**3)
     assert float(runs.theta[0].abs().max()) == pytest.approx(reach, rel=1e-12)
+
+
+def test_power_schedule() -> None:
+    """Sign descent's first weight has moved by the sum of the steps; two runs of one pack by their own."""
+    x, y = separable(8, 5)
+    runs = make_runs(x, y, [0.0, 0.0], steps=3, optimizer=Steepest(Power(lr=1e-4, a=0.5), math.inf, True))
+    runs.numbers = {"schedule.a": torch.tensor([0.5, 1.0]).double()}
+    reach = [1e-4 * sum((t + 1) ** -a for t in range(3)) for a in (0.5, 1.0)]
+    assert train(runs, chunk=2).theta.abs().amax(-1).tolist() == pytest.approx(reach, rel=1e-12)
 
 
 def test_inverse_loss_never_raises_the_loss_while_it_may_back_off() -> None:
