@@ -27,6 +27,18 @@ def losses(log_losses: Iterable[float]) -> str:
     return " to ".join(ends)
 
 
+def lost_separation(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs that once had a positive least robust margin, and have none at their end."""
+    return frame[frame["lost_separation_at"].notna()] if "lost_separation_at" in frame else frame.iloc[:0]
+
+
+def statuses(frame: pd.DataFrame) -> pd.Series[str]:
+    """How each run ended, and whether it lost what it had separated: ``max_steps, lost separation``."""
+    found = frame["status"].astype(str)
+    lost = frame.index.isin(lost_separation(frame).index)
+    return found.where(~lost, found + ", lost separation")
+
+
 def differ(frame: pd.DataFrame) -> str:
     """One line on runs that did not end at the same loss; empty where they did, or where there is nothing to compare.
 
@@ -42,7 +54,11 @@ def differ(frame: pd.DataFrame) -> str:
     last, diverged = (trained[trained["status"] == word] for word in ("max_steps", "diverged"))
     reached = trained[trained["status"] == "converged"]
     ends = trained["log_loss"].astype(float)
-    if not len(diverged) and (not len(last) or (not len(reached) and ends.max() - ends.min() < _EQUAL)):
+    if (
+        not len(diverged)
+        and not len(lost_separation(trained))
+        and (not len(last) or (not len(reached) and ends.max() - ends.min() < _EQUAL))
+    ):
         return ""
     parts = []
     if len(last):
@@ -52,6 +68,8 @@ def differ(frame: pd.DataFrame) -> str:
     if len(reached):
         parts.append(f"{len(reached)} reached the loss of stop, at {_of(reached)}")
     advice = " (stop.steps, stop.loss)" if len(last) else ""
+    if len(lost := lost_separation(trained)):
+        parts.insert(0, f"{len(lost)} of {len(trained)} runs had separated their training points, and no longer do")
     return f"{'; '.join(parts)}: not compared at equal loss{advice}"
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from robust_erm.core.errors import first_line, require
 from robust_erm.core.params import Layout
 from robust_erm.core.statistics import interval
-from robust_erm.reports.ends import losses
+from robust_erm.reports.ends import losses, statuses
 from robust_erm.reports.terminal import SHOWN
 from robust_erm.store.files import Damaged, read_bytes
 from robust_erm.store.identity import COMPONENTS
@@ -191,7 +191,7 @@ def grouped(frame: pd.DataFrame, keys: list[str]) -> tuple[pd.DataFrame, list[st
     measured = [c for c in SHOWN if c in frame and pd.api.types.is_numeric_dtype(frame[c])]
     rows = []
     for values, group in frame.groupby(others, sort=False, dropna=False) if others else [((), frame)]:
-        words = {str(word): n for word, n in group["status"].value_counts().items()}
+        words = {str(word): n for word, n in statuses(group).value_counts().items()}
         status = ", ".join(f"{n} {word}" if len(words) > 1 else word for word, n in words.items())
         row = {**dict(zip(others, values, strict=True)), "runs": len(group), "status": status}
         row["optimizer"] = "/".join(group["optimizer"].unique())

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from robust_erm.core.statistics import LEGEND, bracketed
-from robust_erm.reports.ends import loss
+from robust_erm.reports.ends import loss, statuses
 from robust_erm.store.reading import Recorded
 
 if isinstance(sys.stdout, io.TextIOWrapper):  # a degree sign ends no command on a terminal without one
@@ -80,6 +80,8 @@ def show(frame: pd.DataFrame, keys: list[str], ends: str = "") -> None:
         keys: the columns of what differs.
         ends: how ends differ (:func:`robust_erm.reports.ends.differ`): said below the table, losses in a column.
     """
+    if "runs" not in frame and "status" in frame:  # in a group they are counted
+        frame = frame.assign(status=statuses(frame))
     if ends and "loss" not in frame:
         frame = frame.assign(loss=frame["log_loss"].astype(float).map(loss))
     table = Table(show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold")

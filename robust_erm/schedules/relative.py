@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.core.errors import positive, require
-from robust_erm.core.fields import beside, per_run
+from robust_erm.core.fields import beside, later, per_run
 from robust_erm.core.norms import Norm
 from robust_erm.schedules.schedule import Along, Memoryless, Point, State, log
 
@@ -18,6 +18,8 @@ from robust_erm.schedules.schedule import Along, Memoryless, Point, State, log
 class Relative(Along, Memoryless):
     """``||eta_t u_t||_2 = min(h ||theta||_2, c ||u_t||_2 / <grad log L, u_t>)``, u_t the optimizer's direction.
 
+    With ``most``, eta_t is also at most ``most / L_t``: a constant step on log L for as long as that is stable.
+
     For a model that is homogeneous of degree K, ``log L`` falls like ``-||theta||^K`` and its curvature along the flow
     is that of ``||grad log L||^2``, which grows with ``||theta||`` for K >= 2: the stable step on log L shrinks like
     ``||theta||^2 / (K margin)^2``. Both bounds shrink with it: the first is scale-free, the second has log L fall by c
@@ -25,6 +27,7 @@ class Relative(Along, Memoryless):
 
     Args:
         lr: h, the greatest relative change of theta in one step; at theta = 0 only c counts.
+        most: the longest step on log L; null: whatever the two bounds allow.
         fall: c, by which log L falls in a step, to first order. Directions that do not lower L have the first bound.
 
     Reference:
@@ -35,10 +38,13 @@ class Relative(Along, Memoryless):
 
     lr: float = per_run(0.01)
     fall: float = per_run(0.5)
+    most: float | None = later(None)
 
     def __post_init__(self) -> None:
         positive("lr", self.lr)
         positive("fall", self.fall)
+        if self.most is not None:
+            positive("most", self.most, "must be positive and finite, or null for no such bound")
         if isinstance(self.lr, float):  # a tensor where it differs within a pack
             require(self.lr < 1, "lr", self.lr, "must be below 1: it is a part of the length of theta")
 
@@ -60,4 +66,5 @@ class Relative(Along, Memoryless):
         by_fall = torch.where(falls > 0, log(self.fall, falls) - falls.log(), infinite)
         both = torch.minimum(at_most, by_fall)
         both = torch.where(both.isfinite(), both, log(self.lr, falls))
-        return both - some.log() - log_scale
+        log_eta = both - some.log() - log_scale
+        return log_eta if self.most is None else torch.minimum(log_eta, log(self.most, falls) - point.log_loss)

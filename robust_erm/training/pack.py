@@ -21,7 +21,7 @@ from robust_erm.store.fingerprint import continued, differing
 from robust_erm.store.locks import Held
 from robust_erm.store.run_folder import RunFolder
 from robust_erm.training.callbacks import Progress, Recorder
-from robust_erm.training.measure import log_spaced, measure
+from robust_erm.training.measure import Row, log_spaced, measure
 from robust_erm.training.module import RobustERM
 from robust_erm.training.problem import build, radii, warn_if_not_separable
 from robust_erm.training.provenance import provenance
@@ -173,6 +173,15 @@ class _Fit:
                     extra={"run": run.name},
                 )
 
+    def _lost_separation(self, i: int, module: RobustERM) -> int | None:
+        """See :func:`_lost_at`; said aloud."""
+        at, run = _lost_at(module.rows[i]), self.runs[i]
+        if at is not None:
+            advice = "optimizer/schedule=relative, or a smaller step, keeps what is separated"
+            says = "had separated its training points under the attack, and from step %d on no longer does; %s"
+            log.warning(f"%s: {says}", run.name, at, advice, extra={"run": run.name})
+        return at
+
     def _summarise(self, i: int, module: RobustERM) -> dict[str, Any]:
         run, radius = self.runs[i], float(self.evaluation.eps[i])
         log.info("ended at step %d", int(module.rows[i][-1]["step"]), extra={"run": run.name})
@@ -181,6 +190,7 @@ class _Fit:
         kernel = self.pack.kernel or self.pack.net
         return {
             **at_end,
+            "lost_separation_at": self._lost_separation(i, module),
             "measured": [name for name in {**module.rows[i][-1], **at_end} if not METRIC.fullmatch(name)],
             "eps": radius if run.eval_eps is None else radii(run)[0],
             "eval_eps": radius,
@@ -195,6 +205,15 @@ class _Fit:
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             **provenance(),
         }
+
+
+def _lost_at(rows: list[Row]) -> int | None:
+    """The first measured step from which on the least robust margin was no longer positive, of a run that had one."""
+    separate = [row["margin_robust"] > 0 for row in rows]
+    if separate[-1] or not any(separate):
+        return None
+    last = max(k for k, yes in enumerate(separate) if yes)
+    return int(rows[last + 1]["step"])
 
 
 def _finish_only(module: RobustERM, callbacks: list[L.Callback]) -> None:

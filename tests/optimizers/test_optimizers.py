@@ -126,13 +126,8 @@ def test_a_fall_of_the_loss_by_e_to_the_800_in_one_step(optimizer: Any) -> None:
 
 
 SCHEDULES = [
-    Constant(0.1),
-    BoundedLoss(10.0),
-    Growing(0.1, 1.5, 2),
-    InverseLoss(),
-    InverseLoss(lowest_fall=0.1),
-    Relative(),
-    Power(),
+    *(Constant(0.1), BoundedLoss(10.0), Growing(0.1, 1.5, 2), Power(), Relative(), Relative(most=0.02)),
+    *(InverseLoss(), InverseLoss(lowest_fall=0.1)),
 ]
 VARIED = {Constant: "schedule.lr", Growing: "schedule.lr", Relative: "schedule.fall", Power: "schedule.a"}
 OPTIMIZERS = [partial(Steepest, r=r, normalized=n) for r in (1.0, 1.5, 2.0, math.inf) for n in (False, True)]

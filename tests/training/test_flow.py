@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from conftest import make_runs
+from pyarrow import parquet
 
 from robust_erm.attacks.exact import Exact
 from robust_erm.attacks.none import NoAttack
@@ -20,10 +23,14 @@ from robust_erm.optimizers.adam import Adam
 from robust_erm.optimizers.spectral import Spectral
 from robust_erm.optimizers.steepest import Steepest
 from robust_erm.oracles.margin import max_margin
+from robust_erm.reports.ends import differ, statuses
+from robust_erm.reports.tables import load
 from robust_erm.schedules.inverse_loss import InverseLoss
 from robust_erm.schedules.relative import Relative
 from robust_erm.schedules.schedule import Point
 from robust_erm.store.config import Run
+from robust_erm.store.run_folder import folder_of
+from robust_erm.training.pack import train_pack
 from robust_erm.training.problem import build
 
 
@@ -111,13 +118,13 @@ SEPARATED = math.log(math.log(2) / 15)
 def test_an_absolute_step_on_log_loss_loses_what_a_deep_net_has_separated(
     schedule: str, steps: int, resolved: Callable[..., Run]
 ) -> None:
-    """As lyu2022's trap T1 has it: why schedules with a relative one exist. The first is still optimizer=gd's own."""
+    """As lyu2022's trap T1 has it: why schedules with a relative one exist."""
     found = deep_losses(resolved, steps, *schedule.split())
     assert bool((found.amin(0) < SEPARATED).all())
     assert bool((found[-1] > 0).all())
 
 
-@pytest.mark.parametrize("schedule", ["inverse_loss", "relative"])
+@pytest.mark.parametrize("schedule", ["inverse_loss", "relative", "stable"])
 def test_what_a_deep_net_has_separated_stays_so(schedule: str, resolved: Callable[..., Run]) -> None:
     """By the schedules as they are in conf: log L falls by more than one in any ten steps, and comes far."""
     found = deep_losses(resolved, 1050, f"optimizer/schedule={schedule}")
@@ -125,6 +132,42 @@ def test_what_a_deep_net_has_separated_stays_so(schedule: str, resolved: Callabl
         after = found[int((found[:, k] < SEPARATED).int().argmax()) :, k]
         assert float((after[1:] - after[:-1]).max()) < -1
     assert bool((found[-1] < -200).all())
+
+
+def test_gradient_descents_default_keeps_what_it_separates(resolved: Callable[..., Run]) -> None:
+    """On every kind of model, far beyond the loss at which runs usually end; log L may swing by a few on the way."""
+    data = ("data=gaussian", "data.d=20", "data.m=15", "data.m_test=10", "attack=exact", "p=2", "eps=0.5")
+    line = (*data, "eps_unit=margin", "stop.loss=null", "stop.steps=1500", "measure_every=10")
+    deep = [f"model=deep_linear model.depth={k}" for k in (2, 3, 4)]
+    for model in ("model=linear", "model=diagonal model.alpha=0.1", *deep):
+        run = resolved(*line, *model.split())
+        train_pack([run])
+        curve = parquet.read_table(folder_of(run) / "metrics.parquet").to_pydict()
+        separate = [margin > 0 for margin in curve["margin_robust"]]
+        assert all(separate[separate.index(True) :])
+        falls = [b - a for a, b in itertools.pairwise(curve["log_loss"][separate.index(True) :])]
+        assert sum(falls) < 0
+        assert max(falls) < 10
+        assert curve["log_loss"][-1] < (-4 if model == "model=linear" else -100)
+
+
+def test_lost_separation_is_told(resolved: Callable[..., Run], caplog: pytest.LogCaptureFixture) -> None:
+    data = ("data=gaussian", "data.d=20", "data.m=15", "data.m_test=10", "attack=exact", "p=2", "eps=0.5")
+    net = ("model=deep_linear", "model.depth=3", "model.width=32", "objective=logistic", "optimizer=gd")
+    line = (*data, *net, "eps_unit=margin", "stop.loss=null", "stop.steps=300", "optimizer/schedule=log_constant")
+    run = resolved(*line)
+    summary = train_pack([run])[0]
+    assert isinstance(summary, dict)
+    assert summary["status"] == "max_steps"
+    curve = parquet.read_table(folder_of(run) / "metrics.parquet").to_pydict()
+    at = summary["lost_separation_at"]
+    assert all(m <= 0 for s, m in zip(curve["step"], curve["margin_robust"], strict=True) if s >= at)
+    assert [m > 0 for s, m in zip(curve["step"], curve["margin_robust"], strict=True) if s < at][-1]
+    assert f"from step {at} on no longer does" in caplog.text
+    frame = load(folder_of(run))
+    both = pd.concat([frame, frame.assign(status="converged", lost_separation_at=None)], ignore_index=True)
+    assert list(statuses(both)) == ["max_steps, lost separation", "converged"]
+    assert "1 of 2 runs had separated their training points, and no longer do" in differ(both)
 
 
 def test_the_floor_of_inverse_loss_is_relative_where_it_is_lower() -> None:
