@@ -106,7 +106,9 @@ def _schedule(run: Run) -> None:
     limit = getattr(run.optimizer, "limit", False)
     require(not (noisy and limit), "batch.size", run.batch.size, "optimizer=oracle takes no steps; leave it out")
     require(not (noisy and schedule.divides_by_loss), "optimizer/schedule", name, says)
-    suits = run.optimizer.scales_with_loss or not schedule.divides_by_loss
+    # what looks at the update sets the length of the step itself, whatever the update's
+    along = hasattr(schedule, "log_step_along")
+    suits = run.optimizer.scales_with_loss or not schedule.divides_by_loss or along
     advice = (
         f"its step grows like 1 / loss, but optimizer={word(run.optimizer)} here does not shrink with the loss; "
         "use optimizer/schedule=constant, or optimizer.normalized=false where there is that option"

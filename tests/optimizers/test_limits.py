@@ -77,3 +77,21 @@ def test_it_comes_to_the_separator_of_its_own_norm(name: str, p: str, resolved: 
 
 def test_no_line_is_left_of_an_optimizer_that_is_not_there() -> None:
     assert {*NORM, *INSTEAD} <= set(STEPS) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", ["gd", "cd", "sd", "steepest", "spectral", "momentum"])
+def test_so_it_does_by_steps_that_follow_the_flow(name: str, resolved: Callable[..., Run]) -> None:
+    """``relative`` sets the length of a step itself, and so suits any optimizer, whatever its own schedule was."""
+    data = ("data=gaussian", "data.d=10", "data.m=6", "data.m_test=10", "eps_unit=margin")
+    line = (*data, "model=linear", "attack=exact", "p=2", "stop.loss=null", "stop.steps=1500", f"optimizer={name}")
+    runs = [resolved(*line, "optimizer/schedule=relative", f"eps={eps}") for eps in (0, 0.5)]
+    assert runs[0].optimizer.schedule.lr == 0.01
+    pack, _, _ = build(runs, torch.device("cpu"))
+    while len(pack.running):
+        pack.advance(2000)
+    r = NORM[name] if name in NORM else runs[0].optimizer.r
+    z = pack.train.x[0] * pack.train.y[0].unsqueeze(-1)
+    for eps, w in zip(pack.eps, pack.theta, strict=True):
+        best = robust_max_margin(z.numpy(), r, 2.0, float(eps)).value
+        share = float((z @ w - eps * w.norm()).min()) / float(Norm(r).value(w)) / best
+        assert share > 0.9

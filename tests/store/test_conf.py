@@ -44,6 +44,7 @@ NEEDS = {
     "optimizer/oracle": ["model=linear", "attack=exact", "data=gaussian", "data.d=30", "data.m=20", "eps=0.01"],
     "optimizer/schedule/growing": ["optimizer.normalized=true"],
     "optimizer/schedule/constant": ["optimizer.normalized=true"],
+    "optimizer/schedule/short": ["optimizer.normalized=true"],
     "optimizer/schedule/smooth": ["model=deep_linear", "objective=logistic", "attack=exact", "p=2"],
     "data/clusters": ["data.d=30", "data.m=20"],
     "data/sphere": ["data.d=30", "data.m=20"],
