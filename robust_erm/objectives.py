@@ -73,8 +73,10 @@ def score_slopes(f: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     own = own_class(f.shape[-1], y)
     true = torch.where(own, f, torch.zeros_like(f)).sum(-1)
     others = f.masked_fill(own, -math.inf)
-    total = others.logsumexp(-1)
-    return total - true, (others - total.unsqueeze(-1)).exp() - own.to(f)
+    top = others.amax(-1, keepdim=True)
+    e = (others - top).exp()
+    total = e.sum(-1, keepdim=True)
+    return (top + total.log()).squeeze(-1) - true, e / total - own.to(f)
 
 
 @dataclass(frozen=True)

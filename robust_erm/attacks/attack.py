@@ -136,7 +136,7 @@ def steepest_step(norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: 
         box: bounds of every coordinate, or None.
     """
     if norm.p == math.inf:
-        return x - length * without_rounding(gradient).sign()
+        return x - length * (gradient.sign() * _beyond_rounding(gradient))
     if norm.p != 1 or box is None:
         return x - length * norm.steepest(gradient)
     size, order = gradient.abs().sort(dim=-1, descending=True)
@@ -153,9 +153,12 @@ def without_rounding(gradient: Tensor) -> Tensor:
     Where two classes' weights cancel, as they do on pixels of few values, a sign would be rounding's, and with it the
     gradient of the parameters at x'; what such a coordinate could add to the margin is rounding too.
     """
+    return torch.where(_beyond_rounding(gradient), gradient, 0.0)
+
+
+def _beyond_rounding(gradient: Tensor) -> Tensor:
     size = gradient.abs()
-    least = 64 * torch.finfo(gradient.dtype).eps * size.amax(-1, keepdim=True)
-    return torch.where(size > least, gradient, torch.zeros_like(gradient))
+    return size > 64 * torch.finfo(gradient.dtype).eps * size.amax(-1, keepdim=True)
 
 
 def into_box(x: Tensor, box: tuple[float, float] | None) -> Tensor:

@@ -64,5 +64,5 @@ class Adam:
         size = (v / beside(seen2)).sqrt()
         if self.epsilon:
             size = size + beside(self.epsilon * (-unit).exp())
-        direction = torch.where(size > 0, m / beside(seen1) / torch.where(size > 0, size, torch.ones_like(size)), 0.0)
+        direction = torch.where(size > 0, m / beside(seen1) / size, 0.0)
         return direction, torch.zeros_like(log_loss), {"m": m, "v": v, "unit": unit, "count": count}
