@@ -31,6 +31,9 @@ class InverseLoss:
         lowest_fall: where given, alpha may go below ``lowest``, to ``lowest_fall / ||grad log L||_2^2``: a step of
             gradient descent that long lowers log L by ``lowest_fall``, to first order. The stable alpha of a model of
             degree K is some ``||theta||^2 / (K margin)^2``, which for K >= 3 falls below any constant.
+        change: where given, alpha is at most ``change ||theta||_2 / ||grad log L||_2``: a step of gradient descent
+            changes theta by no more than that part of its length. From a small start the loss falls so fast along the
+            first gradient that without it training leaps there, and never follows the flow.
 
     Reference:
         Lyu & Li 2020, "Gradient descent maximizes the margin of homogeneous neural networks".
@@ -43,6 +46,7 @@ class InverseLoss:
     shrink: float = 2.0
     lowest: float = 1e-6
     lowest_fall: float | None = later(None)
+    change: float | None = later(None)
 
     def __post_init__(self) -> None:
         positive("lr", self.lr)
@@ -51,6 +55,8 @@ class InverseLoss:
         require(0 < self.lowest <= self.lr, "lowest", self.lowest, "must be positive and at most lr")
         if self.lowest_fall is not None:
             positive("lowest_fall", self.lowest_fall)
+        if self.change is not None:
+            positive("change", self.change)
 
     @property
     def divides_by_loss(self) -> bool:
@@ -79,6 +85,10 @@ class InverseLoss:
         log_alpha = torch.where(undo, shrunk, torch.where(first, state["log_alpha"], grown))
         both = ((state[name], now) for name, now in point._asdict().items())
         kept = Point(*(torch.where(undo if now.ndim == undo.ndim else beside(undo), old, now) for old, now in both))
+        if self.change is not None:
+            length, slope = (Norm(2.0).value(v) for v in (kept.theta, kept.grad))
+            most = log(self.change, lowest) + length.log() - slope.log()
+            log_alpha = torch.where((length > 0) & (slope > 0), torch.minimum(log_alpha, most), log_alpha)
         return kept, {"log_alpha": log_alpha, **kept._asdict()}
 
     def _log_lowest(self, state: State) -> Tensor:

@@ -228,6 +228,8 @@ def _optimizer(optimizer: Any, model: Any, d: int, outputs: int, dtype: torch.dt
         _shape("optimizer.schedule", schedule, "accept a point whose theta", point.theta, p, dtype)
         step = schedule.log_step(theta.new_tensor(0), point, eps, bound, memory)
         _shape("optimizer.schedule", schedule, "log_step", step, (), dtype)
+        if vars(type(schedule)).get("run_axis", False):
+            _native_schedule(schedule, Point(theta, loss, slope), eps, bound)
 
 
 def _native(optimizer: Any, theta: Tensor, slope: Tensor, loss: Tensor, state: Any, layout: Layout) -> None:
@@ -241,6 +243,23 @@ def _native(optimizer: Any, theta: Tensor, slope: Tensor, loss: Tensor, state: A
         expected = torch.stack(alone)
         _shape("optimizer", optimizer, "update of two runs a result that", given, tuple(expected.shape), theta.dtype)
         _equal("optimizer", optimizer, given, expected, says, theta.dtype)
+
+
+def _native_schedule(schedule: Any, one: Point, eps: Tensor, bound: Tensor) -> None:
+    """The same of a schedule."""
+    several = [one, Point(2 * one.theta, 3 * one.log_loss, -one.grad.flip(0))]
+    t, both = one.theta.new_tensor(3), Point(*(torch.stack(parts) for parts in zip(*several, strict=True)))
+    states = [schedule.init(point.theta) for point in several]
+    memory = {name: torch.stack([state[name] for state in states]) for name in states[0]}
+    point, memory = schedule.accept(both, memory)
+    given = schedule.log_step(t, point, eps.expand(2), bound.expand(2), memory)  # one for all, or one each
+    alone = []
+    for other, state in zip(several, states, strict=True):
+        accepted, after = schedule.accept(other, state)
+        alone.append(schedule.log_step(t, accepted, eps, bound, after))
+    says = "log_step with a run axis (run_axis = True) differs from that of each run alone, by {far} of it"
+    _shape("optimizer.schedule", schedule, "log_step of two runs a result that", given.expand(2), (2,), given.dtype)
+    _equal("optimizer.schedule", schedule, given.expand(2), torch.stack(alone), says, one.theta.dtype)
 
 
 def _measures(run: Run) -> None:

@@ -112,7 +112,7 @@ SEPARATED = math.log(math.log(2) / 15)
     ("schedule", "steps"),
     [
         ("optimizer/schedule=log_constant", 300),
-        ("optimizer/schedule=inverse_loss optimizer.schedule.lowest_fall=null", 1050),
+        ("optimizer/schedule=inverse_loss optimizer.schedule.lowest_fall=null optimizer.schedule.change=null", 1050),
     ],
 )
 def test_an_absolute_step_on_log_loss_loses_what_a_deep_net_has_separated(
@@ -149,6 +149,29 @@ def test_gradient_descents_default_keeps_what_it_separates(resolved: Callable[..
         assert sum(falls) < 0
         assert max(falls) < 10
         assert curve["log_loss"][-1] < (-4 if model == "model=linear" else -100)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "near"),
+    [
+        ("optimizer/schedule=stable", True),
+        ("optimizer/schedule=relative", True),
+        ("optimizer/schedule=inverse_loss", True),
+        ("optimizer/schedule=inverse_loss optimizer.schedule.change=null", False),
+    ],
+)
+def test_a_small_start_does_not_leap_along_its_first_gradient(
+    schedule: str, near: bool, resolved: Callable[..., Run]
+) -> None:
+    """On clusters (frei2023), down to L = 1e-43: near a KKT point, and not where the first gradient led."""
+    data = ("data=clusters", "data.d=100", "data.k=8", "data.m=64", "data.m_test=10", "data.means=orthogonal")
+    net = ("model=mlp", "model.width=40", "model.bias=first", "objective.reduction=mean", "attack=none", "p=2", "eps=0")
+    line = (*data, *net, "data.sigma=0.1", "optimizer=gd", "stop.loss=1e-43", "stop.steps=1500", "measure=kkt")
+    summary = train_pack([resolved(*line, *schedule.split())])[0]
+    assert isinstance(summary, dict)
+    assert summary["status"] == "converged"
+    assert (summary["kkt_stationarity"] < 0.08) == near
+    assert (summary["kkt_stationarity"] > 0.5) == (not near)
 
 
 def test_lost_separation_is_told(resolved: Callable[..., Run], caplog: pytest.LogCaptureFixture) -> None:
