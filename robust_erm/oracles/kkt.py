@@ -7,7 +7,7 @@ logit. Under an attack x_i are the attacked points; several for one sample may b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +103,45 @@ def kkt(model: Model, params: Params, x: Tensor, y: Tensor, slack: float | None 
         min(hard, soft[0]) if kinks else math.nan,
         soft[1],
     )
+
+
+def pooled(model: Model, iterates: Sequence[tuple[Params, Tensor]], y: Tensor) -> float:
+    """``min over lam >= 0 of ||theta_T - sum_{t, i} lam_ti grad q_i(theta_t; x_ti)|| / ||theta_T||``.
+
+    Under an iterative attack the attacked points, and with them the gradients, jump to and fro across kinks while the
+    direction of theta hardly moves. In the limit their cone is what counts: so constraints of several iterates, each
+    with its gradient at its own parameters and points, are taken together.
+
+    Args:
+        model: homogeneous.
+        iterates: parameters theta_t and attacked points x_t (n, d), the last one that which is asked about.
+        y: (n,).
+
+    Raises:
+        ConfigError: the model is not homogeneous, or the gradients of all iterates need more than a GiB.
+
+    Reference:
+        lyu2022 Thm 5, whose limit is one of a sequence of iterates.
+    """
+    require(model.degree is not None, "model", type(model).__name__.lower(), "has no KKT problem: not homogeneous")
+    layout = Layout.of(iterates[-1][0])
+    needs = 8 * len(iterates) * len(y) * layout.size
+    says = f"need {needs / 2**30:.1f} GiB of gradients, {_BYTES >> 30} at most: take fewer"
+    require(needs <= _BYTES, "iterates", len(iterates), says)
+
+    def one(p: Params, point: Tensor, label: Tensor) -> Tensor:
+        return _margins(model, p, point.unsqueeze(0), label.unsqueeze(0))[0]
+
+    each: Callable[..., Params] = vmap(grad(one), in_dims=(None, 0, 0))
+    rows = []
+    for params, x in iterates:
+        found = each({k: v.double() for k, v in params.items()}, x.double(), y.double())
+        rows.append(layout.flatten(found))
+    gradients = torch.cat(rows)
+    gradients = gradients / gradients.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+    theta = layout.flatten({k: v.double() for k, v in iterates[-1][0].items()})
+    lam = _multipliers((gradients @ gradients.T).cpu().numpy(), (gradients @ theta).cpu().numpy())
+    return float((theta - torch.from_numpy(lam).to(theta) @ gradients).norm() / theta.norm())
 
 
 def _at_kinks(model: Model, params: Params, x: Tensor, y: Tensor, lam: Array, tau: float) -> tuple[float, float]:

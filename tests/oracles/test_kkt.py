@@ -15,7 +15,7 @@ from robust_erm.models.diagonal import Diagonal
 from robust_erm.models.linear import Linear
 from robust_erm.models.mlp import MLP
 from robust_erm.oracles import kkt as module
-from robust_erm.oracles.kkt import gram, kkt
+from robust_erm.oracles.kkt import gram, kkt, pooled
 from robust_erm.oracles.margin import max_margin
 from robust_erm.oracles.robust_margin import robust_max_margin
 
@@ -131,3 +131,21 @@ def test_a_kkt_point_with_kinks_is_seen_as_one(noise: float) -> None:
     assert kkt(MLP(width=2), away, x, y, kinks=1e-3).stationarity_kinks > 0.3, "no slope mends another direction"
     with pytest.raises(ConfigError, match="one hidden layer"):
         kkt(MLP(depth=3, width=2), MLP(depth=3, width=2).init(3, 1, torch.Generator()), x, y, kinks=1e-3)
+
+
+def test_pooled_constraints_hold_those_of_each_iterate() -> None:
+    """One iterate: the residual of kkt. More: never above that of the last. A cone that needs both: 0."""
+    x, y = points(8, 5)
+    nets = [MLP(width=6).init(5, 1, torch.Generator().manual_seed(k)) for k in range(3)]
+    for params in nets:
+        alone = pooled(MLP(width=6), [(params, x)], y)
+        assert alone == pytest.approx(kkt(MLP(width=6), params, x, y).stationarity, rel=1e-8)
+    several = pooled(MLP(width=6), [(params, x + 0.1 * k) for k, params in enumerate(nets)], y)
+    assert several <= pooled(MLP(width=6), [(nets[-1], x + 0.2)], y) + 1e-12
+    w = {"w": torch.tensor([3.0, 4.0], dtype=torch.float64)}
+    jumps = [(w, torch.tensor([[1.0, 0.0]], dtype=torch.float64)), (w, torch.tensor([[0.0, 1.0]], dtype=torch.float64))]
+    one = torch.ones(1, dtype=torch.float64)
+    assert pooled(Linear(), jumps, one) == pytest.approx(0, abs=1e-12)
+    assert pooled(Linear(), jumps[1:], one) == pytest.approx(0.6)
+    with pytest.raises(ConfigError, match="take fewer"):
+        pooled(MLP(width=6), [(nets[0], x)] * 10**6, y)
