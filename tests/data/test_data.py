@@ -246,3 +246,36 @@ def test_sparse_test_points_are_evaluated_as_dense_ones(resolved: Any) -> None:
         margins = drawn.y_test * (drawn.x_test @ w)
         assert summary["test_clean_acc"] == (margins > 0).mean()
         assert summary["test_robust_acc"] == (margins > summary["eps"] * np.abs(w).sum()).mean()
+
+
+def test_points_on_the_sphere_of_every_kind() -> None:
+    """vardi2022 Sec. 6: lengths, orthogonality, m = floor(d^alpha), balanced labels, copies off the margin."""
+    one = Sphere(d=50, m=30).draw(3)
+    assert np.linalg.norm(one.x_train, axis=1) == pytest.approx([50**0.5] * 30)
+    assert Sphere(d=1000, m=None, alpha=0.5).m == 31
+    assert [Sphere(d=1000, m=None, alpha=a).m for a in (0.8, 1, 1.2, 1.5)] == [251, 1000, 3981, 31622]
+    assert Sphere(d=100, m=None, alpha=1.5).m == 1000, "not 999 by rounding"
+    orthogonal = Sphere(d=20, m=8, kind="orthogonal", labels="balanced").draw(0)
+    assert orthogonal.x_train @ orthogonal.x_train.T == pytest.approx(20 * np.eye(8), abs=1e-12)
+    assert list(orthogonal.y_train) == [1.0, -1.0] * 4
+    gaussian = Sphere(d=400, m=300, kind="gaussian").draw(0)
+    assert gaussian.x_train.var() == pytest.approx(1 / 400, rel=0.02)
+    far = Sphere(d=20, m=24, kind="orthogonal", copies=2).draw(0)
+    base = np.tile(far.x_train[:8], (3, 1))
+    lengths = np.linalg.norm(far.x_train, axis=1) / 20**0.5
+    assert lengths[:8] == pytest.approx(1)
+    assert lengths[8:].min() > 1.5
+    assert lengths[8:].max() < 3
+    assert far.x_train == pytest.approx(base * lengths[:, None])
+    assert list(far.y_train) == list(far.y_train[:8]) * 3
+    for wrong, says in (
+        ({"alpha": 0.5, "m": 40}, "alpha says 31"),
+        ({"m": None}, "must be given, or alpha"),
+        ({"m": 1001, "kind": "orthogonal"}, "at most d = 1000"),
+        ({"m": 25, "copies": 2}, "multiple of 1"),
+        ({"kind": "cube"}, "one of uniform"),
+        ({"alpha": -1.0, "m": None}, "must be positive"),
+        ({"alpha": 9.0, "m": None}, "must be positive"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            Sphere(d=1000, **wrong)

@@ -295,3 +295,27 @@ def test_what_was_trained_before_an_option_was_there_can_still_be_read(resolved:
     content["stop"] = {k: v for k, v in content["stop"].items() if k in ("steps", "loss")}
     path.write_text(yaml.safe_dump(content))
     assert read_config(folder_of(run))["id"] == run.id == run_of(folder_of(run)).id
+
+
+def test_on_orthogonal_points_the_universal_direction_is_the_max_margin_separators(
+    resolved: Callable[..., Run],
+) -> None:
+    """vardi2022 Thm 4.1 and Sec. 5.1, from a small start to a loss of 1e-30, where the limit is known.
+
+    All points are on the margin; one vector of length sqrt(d / m) flips all of them, as it does for the linear
+    max-margin classifier, and one of twice that brings all to -1; and the net is near a KKT point, which only shows
+    where slopes at kinks are free, for nearly half of all pre-activations are at theirs.
+    """
+    data = ("data=sphere", "data.d=60", "data.m=20", "data.kind=orthogonal", "data.labels=balanced", "data.m_test=1")
+    net = ("model.width=100", "model.bias=first", "model.init_scale=0.01", "attack=none", "eps=0", "p=2")
+    line = (*data, *net, "optimizer/schedule=relative", "stop.loss=1e-30", "stop.steps=2000", "measure.kkt.kinks=0.01")
+    found = train_pack([resolved(*line, "measure=[universal,kkt,on_margin]")])[0]
+    assert isinstance(found, dict)
+    assert found["status"] == "converged"
+    assert found["on_margin_share"] == 1
+    assert found["on_margin_spread"] < 1.001
+    assert found["universal_distance"] == pytest.approx(math.sqrt(3), rel=0.01)
+    assert found["universal_distance_minus"] == pytest.approx(2 * math.sqrt(3), rel=0.06)
+    assert found["universal_share"] == found["universal_crossings"] == 1
+    assert found["kkt_stationarity_kinks"] < 0.05 < 0.15 < found["kkt_stationarity"]
+    assert 0.4 < found["kkt_kink_share"] < 0.5
