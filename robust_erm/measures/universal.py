@@ -19,7 +19,7 @@ class Universal:
 
     I holds the points with margins of at most ``(1 + slack)`` the least. ``universal_distance`` is the least c with
     ``y_i f(x_i - y_i c u) < 0`` for all i in I, exact (:mod:`robust_erm.oracles.rays`); ``universal_distance_minus``
-    the least with ``< -min_j q_j``. Both are inf where there is none. ``universal_first_median`` is the median over I of
+    the least with ``< -min_j q_j``. Both: inf for none. ``universal_first_median`` is the median over I of
     where each alone first flips; ``universal_share`` the share of *all* training points that are flipped at c;
     ``universal_crossings`` the most intervals on which one point of I is flipped, 1 where none comes back. All are nan
     where the least margin is not positive. For nets with one hidden layer of ReLUs and one logit.
