@@ -15,7 +15,7 @@ MISTAKES = {
     "optimizer.lr=0.1": "did you mean optimizer.schedule.lr?",
     "steps=100": "did you mean stop.steps?",
     "optimizer=sd optimizer.momentum=0.9": "unknown option: optimizer=sd has normalized, r, schedule.lr",
-    "model=mlp attack=pgd model.rate=3": "unknown option: model=mlp has bias, depth, init_scale, width",
+    "model=mlp attack=pgd model.rate=3": "unknown option: model=mlp has activation, bias, depth, init_law, init_scale",
     "seed=-1": "seed = -1",
     "eps=O.1": "eps",
     "output_dir=a(b": "quote what has ( [ { # = : or spaces in it: 'output_dir=\"a(b\"'",
