@@ -39,17 +39,17 @@ class Stack:
 
     def forward(self, params: Params, x: Tensor) -> Trace:
         """The outputs at x (R, n, d), and what their derivatives need."""
-        inputs, slopes, h = [x], [], x
+        inputs, kept, h = [x], [], x
         for k, (_, bias) in enumerate(self.layers):
             weight = self.weight(k, params)
             h = linear(h, weight)
             if bias is not None:
                 h = h + params[bias].unsqueeze(-2)
             if k + 1 < len(self.layers):
-                h, slope = self.activation.forward(h, weight)
-                slopes.append(slope)
+                h, needed = self.activation.forward(h, weight)
+                kept.append(needed)
                 inputs.append(h)
-        return Trace(h, inputs, slopes)
+        return Trace(h, inputs, kept)
 
     def backward(self, params: Params, trace: Trace, slope: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
         """From the last layer k to the first: k, and the slopes (R, n, out) after its activation and before it.
@@ -60,8 +60,7 @@ class Stack:
             slope: of a function of the outputs, (R, n, C).
         """
         for k in reversed(range(len(self.layers))):
-            inner = trace.slopes[k] if k < len(trace.slopes) else None
-            before = slope if inner is None else slope * inner
+            before = self.activation.back(slope, trace.kept[k]) if k < len(trace.kept) else slope
             yield k, slope, before
             if k:
                 slope = product(before, self.weight(k, params))
@@ -110,12 +109,12 @@ class Trace:
     Args:
         outputs: (R, n, C).
         inputs: of every layer, (R, n, in).
-        slopes: of every hidden layer's activation, (R, n, out); None where it is 1.
+        kept: of every hidden layer's activation, for :meth:`Activation.back`.
     """
 
     outputs: Tensor
     inputs: list[Tensor]
-    slopes: list[Tensor | None]
+    kept: list[Tensor | None]
 
 
 def alternating(weight: Tensor) -> Tensor:

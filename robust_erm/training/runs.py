@@ -22,7 +22,7 @@ from robust_erm.attacks.attack import Attack, without_rounding
 from robust_erm.core.fields import substituted
 from robust_erm.core.streams import torch_stream
 from robust_erm.schedules.schedule import Point
-from robust_erm.training import kernels
+from robust_erm.training import kernels, stacked
 from robust_erm.training.attacked import attacked_outputs, chunks
 from robust_erm.training.kernels import plan as kernel_plan
 from robust_erm.training.mapped import Group, loss_and_grad_of, parts
@@ -145,13 +145,27 @@ class Runs:
         With mini-batches a run ends in :meth:`look` only, or where a number is not finite.
         """
         rows = self.running
-        index = rows.tolist()
-        if not index:
+        if not len(rows):
             return
         n = min(n, self.steps - self.t)
         if self.kernel is not None:
             self._advance_compiled(rows, n)
             return
+        for some in self._portions(rows):
+            self._advance(some, n)
+        self.t += n
+        if self.t == self.steps:
+            self.look()
+
+    def _portions(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """The rows, as many at once as a CPU's cache holds parameters of: they know nothing of one another."""
+        by_products = self.net is not None or (self.compiled and stacked.fits(self.recipe, self.recipe.attack))
+        if self.theta.device.type != "cpu" or not by_products:
+            return (rows,)
+        return torch.split(rows, max(1, stacked.CACHE // (self.theta.shape[1] * self.theta.element_size())))
+
+    def _advance(self, rows: Tensor, n: int) -> None:
+        index = rows.tolist()
         recipe, points_at = self.recipe, self._points(rows)
         batch = self._batch(rows, points_at(self.t))
         groups = self._groups(rows, batch)
@@ -181,20 +195,18 @@ class Runs:
             all_run = all_run and status is alive  # which is what judge gives where nobody ends
             # a step is undone only to a point that had not converged: theta is point.theta where a run ends
             theta = after if all_run else _chosen(status == RUNNING, (after,), (theta,))[0]
-        self.t += n
-        if self.t == self.steps and self.order is None:
+        end = self.t + n
+        if end == self.steps and self.order is None:
             noise = self.noise(recipe.attack, index, batch.x.shape[-2], self.generators)
             log_loss, grad = self._loss_and_grad(theta, groups, noise)
-            status, stopped_at = judge(log_loss, grad, target, self.t, status, stopped_at)
-            stopped_at = torch.where(status == RUNNING, self.t, stopped_at)
+            status, stopped_at = judge(log_loss, grad, target, end, status, stopped_at)
+            stopped_at = torch.where(status == RUNNING, end, stopped_at)
             status = torch.where(status == RUNNING, MAX_STEPS, status)
         theta = torch.where((status == DIVERGED).unsqueeze(-1), best, theta)
 
         self.theta[rows], self.best_theta[rows], self.best_log_loss[rows] = theta, best, best_loss.double()
         self.status[rows], self.stopped_at[rows] = status.to(torch.int8), stopped_at
         pytree.tree_map(lambda whole, part: whole.index_copy_(0, rows, part), self.state, state)
-        if self.t == self.steps:
-            self.look()
 
     def _of_all(self, t: int) -> float:
         """Log of what makes the loss of the batch of step t an estimate of that of all points: for a sum, n / b."""

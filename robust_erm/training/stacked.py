@@ -24,7 +24,7 @@ from robust_erm.models.model import squeeze_logit
 from robust_erm.objectives import score_slopes
 from robust_erm.training.step import Batch, Recipe
 
-_CACHE = 2**21  # bytes of one layer's numbers: with its inputs, slopes and gradients, what stays near a core
+CACHE = 2**21  # bytes of one layer's numbers: with its inputs, slopes and gradients, what stays near a core
 
 
 def fits(recipe: Recipe, attack: Attack) -> bool:
@@ -65,7 +65,7 @@ def _blocks(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) -> list[
     """The runs, as many at once as a CPU's cache holds; nothing where that is all of them."""
     widest = max(shape[0] for _, shape in recipe.layout.shapes)
     each = batch.x.shape[-2] * max(widest, batch.x.shape[-1]) * theta.element_size()
-    count = max(1, _CACHE // each)
+    count = max(1, CACHE // each)
     if theta.device.type != "cpu" or count >= len(theta):
         return []
     parts = [slice(k, k + count) for k in range(0, len(theta), count)]
