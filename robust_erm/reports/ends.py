@@ -54,13 +54,16 @@ def differ(frame: pd.DataFrame) -> str:
     last, diverged = (trained[trained["status"] == word] for word in ("max_steps", "diverged"))
     reached = trained[trained["status"] == "converged"]
     ends = trained["log_loss"].astype(float)
-    if (
-        not len(diverged)
-        and not len(lost_separation(trained))
-        and (not len(last) or (not len(reached) and ends.max() - ends.min() < _EQUAL))
-    ):
+    lost = lost_separation(trained)
+    targets = trained[[c for c in ("stop.loss", "stop.log_loss") if c in trained]].map(str).drop_duplicates()
+    alike = not len(last) or (not len(reached) and ends.max() - ends.min() < _EQUAL)
+    if alike and len(targets) < 2 and not len(diverged) and not len(lost):
         return ""
     parts = []
+    if len(lost):
+        parts.append(f"{len(lost)} of {len(trained)} runs had separated their training points, and no longer do")
+    if len(targets) > 1:
+        parts.append(f"runs were to end at {len(targets)} different losses")
     if len(last):
         parts.append(f"{len(last)} of {len(trained)} runs ended at the last step, at losses of {_of(last)}")
     if len(diverged):
@@ -68,8 +71,6 @@ def differ(frame: pd.DataFrame) -> str:
     if len(reached):
         parts.append(f"{len(reached)} reached the loss of stop, at {_of(reached)}")
     advice = " (stop.steps, stop.loss)" if len(last) else ""
-    if len(lost := lost_separation(trained)):
-        parts.insert(0, f"{len(lost)} of {len(trained)} runs had separated their training points, and no longer do")
     return f"{'; '.join(parts)}: not compared at equal loss{advice}"
 
 

@@ -126,3 +126,11 @@ def test_no_sign_ends_a_command_on_a_plain_terminal() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", line], env=environment, capture_output=True, text=True, check=True)
     assert "5\\xb0 \\u221e" in done.stdout
+
+
+def test_other_targets_are_said() -> None:
+    """Runs that all reached their loss of stop, which was another one for some."""
+    both = runs(("gd", "converged", 1e-3), ("sd", "converged", 1e-9)).assign(**{"stop.loss": [1e-3, 1e-9]})
+    assert "to end at 2 different losses" in differ(both)
+    assert "not compared at equal loss" in differ(both)
+    assert not differ(both.assign(**{"stop.loss": 1e-3}))

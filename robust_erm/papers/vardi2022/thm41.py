@@ -80,7 +80,6 @@ def _sides(folder: str | Path, d: int) -> dict[str, float]:
 
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """How far one universal vector must go until all points on the margin are at -1, against sqrt(d); a mark a run.
-
     Grey: sqrt(d), the length of the points. Dotted: 2 sqrt(d / m), the vector of the linear max-margin classifier on
     orthogonal points. Crosses: what the theorem's constants allow, where its assumption holds.
     """
