@@ -55,7 +55,8 @@ def differ(frame: pd.DataFrame) -> str:
     reached = trained[trained["status"] == "converged"]
     ends = trained["log_loss"].astype(float)
     lost = lost_separation(trained)
-    targets = trained[[c for c in ("stop.loss", "stop.log_loss") if c in trained]].map(str).drop_duplicates()
+    columns = [c for c in ("stop.loss", "stop.log_loss") if c in trained]
+    targets = set(trained[columns].map(str).itertuples(index=False)) if columns else set()
     alike = not len(last) or (not len(reached) and ends.max() - ends.min() < _EQUAL)
     if alike and len(targets) < 2 and not len(diverged) and not len(lost):
         return ""
