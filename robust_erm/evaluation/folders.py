@@ -15,6 +15,7 @@ from robust_erm.reports.terminal import console, made, say
 from robust_erm.store import fingerprint
 from robust_erm.store.config import Run
 from robust_erm.store.files import Damaged
+from robust_erm.store.fits import check_measures
 from robust_erm.store.reading import Recorded, found_below, read_evaluation, read_summary, run_of
 from robust_erm.store.run_folder import RunFolder
 from robust_erm.sweeps import plan
@@ -86,7 +87,7 @@ def _opened(folders: Sequence[str | Path], options: Options, failed: list[str]) 
             failed.append(f"failed: {path}: {error}")
     for run in runs.values():  # refused before anything is computed
         attacks_of(run, options)
-    measures_of(options)
+        check_measures(run, measures_of(options))
     return runs
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from robust_erm.core.errors import one_of, require
 from robust_erm.measures.measure import Look
-from robust_erm.oracles.kkt import kkt
+from robust_erm.oracles.kkt import kkt, one_hidden
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class KKTResidual:
 
     ``kkt_stationarity``, ``kkt_complementarity``: of the best multipliers (:class:`robust_erm.oracles.kkt.KKT`). With
     ``kinks`` above 0 also ``kkt_stationarity_kinks``, where the slopes of ReLUs at their kinks are free in [0, 1], and
-    ``kkt_kink_share``, of all pre-activations. All are nan where the least margin is not positive: nothing is feasible.
+    ``kkt_kink_share``, of the pre-activations of the points within the slack. All are nan where the least margin is not
+    positive: nothing is feasible.
 
     Args:
         when: ``end``, or ``along`` training: a least-squares problem in all training points.
@@ -37,6 +39,13 @@ class KKTResidual:
         one_of("when", self.when, ("along", "end"))
         require(self.slack is None or self.slack >= 0, "slack", self.slack, "must be 0 or more, or null")
         require(0 <= self.kinks < 1, "kinks", self.kinks, "must be 0 or more, and below 1")
+
+    def check_fits(self, run: Any) -> None:
+        """Raise :class:`ConfigError` for models that have no such problem, or no known kinks."""
+        name = type(run.model).__name__.lower()
+        require(run.model.degree is not None, "model", name, "is not homogeneous: it has no KKT problem")
+        says = "are known of nets with one hidden layer of ReLUs and one logit, both layers trained; use kinks=0"
+        require(not self.kinks or (one_hidden(run.model) and run.outputs == 1), "kinks", self.kinks, says)
 
     def measure(self, look: Look) -> dict[str, float | Tensor]:
         """As above."""

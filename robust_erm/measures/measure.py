@@ -83,7 +83,10 @@ class Measure(Protocol):
     """Named numbers of a run: a frozen dataclass with this one method.
 
     An attribute ``when`` says where: ``along`` training, at each measurement (the default); or at its ``end``, for
-    what takes long. ``python -m robust_erm.evaluate measure=...`` takes any of trained runs.
+    what takes long. A method ``check_fits(run)`` may refuse, by :class:`robust_erm.core.errors.ConfigError` and before
+    anything is trained, what it cannot be taken of.
+
+    ``python -m robust_erm.evaluate measure=...`` takes any of trained runs.
     """
 
     def measure(self, look: Look) -> Mapping[str, float | Tensor]:

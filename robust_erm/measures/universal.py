@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from robust_erm.core.errors import one_of, require
 from robust_erm.measures.measure import Look
-from robust_erm.oracles.rays import flips
+from robust_erm.oracles.rays import flips, followed
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Universal:
     def __post_init__(self) -> None:
         one_of("when", self.when, ("along", "end"))
         require(self.slack >= 0, "slack", self.slack, "must be 0 or more")
+
+    def check_fits(self, run: Any) -> None:
+        """Raise :class:`ConfigError` for other nets."""
+        says = "is not followed along rays: nets with one hidden layer of ReLUs and one logit are"
+        require(followed(run.model) and run.outputs == 1, "model", type(run.model).__name__.lower(), says)
 
     def measure(self, look: Look) -> dict[str, float | Tensor]:
         """As above."""

@@ -94,14 +94,14 @@ def kkt(model: Model, params: Params, x: Tensor, y: Tensor, slack: float | None 
     rest = theta - Layout.of(params).flatten(pulled)
     total = float(np.abs(lam * q).sum())
     hard = float(rest.norm() / theta.norm())
-    soft = _at_kinks(model, params, x[rows], y[rows], lam[used], kinks) if kinks else (math.nan, math.nan)
+    soft = at_kinks(model, params, x[rows], y[rows], lam[used], kinks) if kinks else None
     return KKT(
         hard,
         float((lam * (q - least)).sum() / total) if total > 0 else 0.0,
         least > 0,
         lam,
-        min(hard, soft[0]) if kinks else math.nan,
-        soft[1],
+        math.nan if soft is None else min(hard, soft.stationarity),
+        math.nan if soft is None else soft.share,
     )
 
 
@@ -144,10 +144,29 @@ def pooled(model: Model, iterates: Sequence[tuple[Params, Tensor]], y: Tensor) -
     return float((theta - torch.from_numpy(lam).to(theta) @ gradients).norm() / theta.norm())
 
 
-def _at_kinks(model: Model, params: Params, x: Tensor, y: Tensor, lam: Array, tau: float) -> tuple[float, float]:
-    """The residual with free slopes at kinks, and the share of kinks; from the multipliers with fixed ones."""
-    known = unchanged(model, MLP, "init") and model.layers == 2 and model.activation == "relu"
-    one_layer = known and "b2" not in params and len(params.get("W2", ())) == 1
+@dataclass(frozen=True)
+class AtKinks:
+    """Multipliers lam (n,) and slopes sigma' (n, k), free in [0, 1] at kinks; their residual, and how many are."""
+
+    stationarity: float
+    share: float
+    lam: Array
+    slopes: Array
+
+
+def one_hidden(model: Model) -> bool:
+    """Whether this is a net with one hidden layer of ReLUs, both layers trained, no output bias."""
+    if not unchanged(model, MLP, "init"):
+        return False
+    return model.layers == 2 and model.activation == "relu" and model.trained == "all" and model.bias != "all"
+
+
+def at_kinks(model: Model, params: Params, x: Tensor, y: Tensor, lam: Array, tau: float) -> AtKinks:
+    """The best multipliers and slopes found in turns; ``lam`` are multipliers for slopes of 0 and 1, to begin with.
+
+    See :func:`kkt` for what is a kink, and for which models.
+    """
+    one_layer = one_hidden(model) and len(params["W2"]) == 1
     require(one_layer, "kinks", tau, "are known of nets with one hidden layer of ReLUs and one logit")
     points, w = x.cpu().numpy(), params["W1"].cpu().numpy()
     if "b1" in params:
@@ -158,7 +177,7 @@ def _at_kinks(model: Model, params: Params, x: Tensor, y: Tensor, lam: Array, ta
     free = np.abs(z) <= tau * np.linalg.norm(w, axis=1) * np.linalg.norm(points, axis=1)[:, None]
     slopes, active = (z > 0).astype(float), np.maximum(z, 0)
     size = math.sqrt(float((w**2).sum() + (v**2).sum()))
-    inner, best = (points @ points.T) * np.outer(labels, labels), math.inf
+    inner, best = (points @ points.T) * np.outer(labels, labels), None
     for _ in range(_TURNS):
         for j in np.flatnonzero(free.any(0) & (v != 0)):
             at, pushes = free[:, j], (v[j] * lam * labels)[:, None] * points
@@ -171,8 +190,11 @@ def _at_kinks(model: Model, params: Params, x: Tensor, y: Tensor, lam: Array, ta
         lam = _multipliers(matrix, labels * ((back * z).sum(1) + active @ v))
         weights = lam * labels
         rest_w, rest_v = w - back.T @ (weights[:, None] * points), v - weights @ active
-        best = min(best, math.sqrt(float((rest_w**2).sum() + (rest_v**2).sum())) / size)
-    return best, float(free.mean())
+        rest = math.sqrt(float((rest_w**2).sum() + (rest_v**2).sum())) / size
+        if best is None or rest < best.stationarity:
+            best = AtKinks(rest, float(free.mean()), lam, slopes.copy())
+    assert best is not None, "there is one turn at least"
+    return best
 
 
 def _margins(model: Model, params: Params, x: Tensor, y: Tensor) -> Tensor:

@@ -83,9 +83,14 @@ def flips(model: Model, params: Params, x: Tensor, y: Tensor, rays: Tensor, leve
     return Flips(first, _common(len(points), start, end), point, start, end)
 
 
+def followed(model: Model) -> bool:
+    """Whether :func:`flips` knows the model, of one logit."""
+    return unchanged(model, MLP, "init") and model.layers == 2 and model.activation == "relu"
+
+
 def _hidden(model: Model, params: Params) -> tuple[Array, Array, Array, float]:
     """W (k, d), b (k,), v (k,) and the last bias."""
-    known = unchanged(model, MLP, "init") and model.layers == 2 and model.activation == "relu"
+    known = followed(model)
     says = "is followed exactly for one hidden layer of ReLUs and one logit only"
     require(known, "model", type(model).__name__.lower(), says)
     w = params["W1"].double().cpu().numpy()

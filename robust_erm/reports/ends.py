@@ -55,8 +55,7 @@ def differ(frame: pd.DataFrame) -> str:
     reached = trained[trained["status"] == "converged"]
     ends = trained["log_loss"].astype(float)
     lost = lost_separation(trained)
-    columns = [c for c in ("stop.loss", "stop.log_loss") if c in trained]
-    targets = set(trained[columns].map(str).itertuples(index=False)) if columns else set()
+    targets = set(_targets(trained))
     alike = not len(last) or (not len(reached) and ends.max() - ends.min() < _EQUAL)
     if alike and len(targets) < 2 and not len(diverged) and not len(lost):
         return ""
@@ -73,6 +72,14 @@ def differ(frame: pd.DataFrame) -> str:
         parts.append(f"{len(reached)} reached the loss of stop, at {_of(reached)}")
     advice = " (stop.steps, stop.loss)" if len(last) else ""
     return f"{'; '.join(parts)}: not compared at equal loss{advice}"
+
+
+def _targets(frame: pd.DataFrame) -> Iterable[str]:
+    """What each run was to end at: stop.log_loss where it is given, else stop.loss."""
+    loss = frame["stop.loss"].map(str) if "stop.loss" in frame else pd.Series("", index=frame.index)
+    if "stop.log_loss" not in frame:
+        return loss
+    return loss.where(frame["stop.log_loss"].isna(), "log " + frame["stop.log_loss"].map(str))
 
 
 def _of(some: pd.DataFrame) -> str:

@@ -31,7 +31,8 @@ class Smooth(Layered, Memoryless):
     largest norm at the start, or 1. The loss then falls in every step, slowly: eta falls like ``r^{-3L}``.
 
     lyu2022 have B = 1; a loss of ``B s`` instead of s is what other points are. Their ``a b / q^L`` is read as
-    ``a / q^L``, which is at least as large. That ``||W||_2 >= q^L`` is assumed throughout, as it is there.
+    ``a / q^L``, which is what the curvature of ``eps ||W||`` gives. That ``||W||_2 >= q^L`` is assumed throughout, as
+    it is there.
 
     Args:
         least: ``q / ||W(0)||_2^{1/L}``, in (0, 1]: how small the product is assumed to become.

@@ -28,7 +28,7 @@ Fingerprint = dict[str, str]  # of every file, by its module's name or ``file <p
 _NAME = PACKAGE.name
 # what every run goes through, beside its components
 _ENGINE = ("runs", "measure", "problem", "kernels", "kernels.dense", "kernels.sparse", "kernels.net")
-_ROOMS = ("data", "models", "objectives", "optimizers", "schedules", "attacks", "measures")
+_ROOMS = ("data", "models", "objectives", "optimizers", "schedules", "attacks", "measures", "oracles")
 _EXACT = ("margin", "robust_margin", "cones")
 _INSTALLED = tuple(
     str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")
@@ -122,11 +122,7 @@ def _followed(name: str, components: bool) -> bool:
     if root != _NAME:
         return True  # :func:`_path` knows what is not installed
     room = rest.partition(".")[0]
-    rooms = (
-        ("data", "models", "objectives", "optimizers", "schedules", "attacks", "measures")
-        if components
-        else ("training", "measures")
-    )
+    rooms = _ROOMS if components else ("training", "measures")
     return room in ("core", *rooms) and rest != "core.errors"
 
 

@@ -32,6 +32,7 @@ def check_fits(run: Run) -> None:
         run.objective.check_outputs(run.outputs)
     _limit(run)
     _attacks(run)
+    check_measures(run, run.measure)
     _schedule(run)
     with _of("data", run.data, "check"):
         run.data.check()
@@ -93,6 +94,14 @@ def _limit(run: Run) -> None:
         require(exact, "optimizer", "oracle", f"{advice}; this is model={word(run.model)}")
         formula = run.attack.closed_form or word(run.attack) == "noattack"
         require(formula, "optimizer", "oracle", "knows the limit under attack=exact and attack=none only")
+
+
+def check_measures(run: Run, measures: dict[str, Any]) -> None:
+    """Raise :class:`ConfigError` where a measure says by ``check_fits(run)`` that it cannot be taken of ``run``."""
+    for name, one in measures.items():
+        if hasattr(one, "check_fits"):
+            with _of(f"measure.{name}", one, "check_fits"):
+                one.check_fits(run)
 
 
 def _schedule(run: Run) -> None:

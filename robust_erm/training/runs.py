@@ -68,6 +68,8 @@ class Runs:
     status: Tensor = field(init=False)
     stopped_at: Tensor = field(init=False)
     generators: list[torch.Generator] = field(init=False)
+    drawn: list[Tensor] = field(init=False)  # states of the generators at step t
+    draws: bool = field(init=False)
     kernel: Any = field(init=False)
     net: Any = field(init=False)
 
@@ -90,6 +92,8 @@ class Runs:
         self.status = torch.full_like(self.eps, RUNNING, dtype=torch.int8)
         self.stopped_at = torch.full_like(self.eps, -1, dtype=torch.int64)
         self.generators = self.generators_of("attack")
+        self.drawn = [generator.get_state() for generator in self.generators]
+        self.draws = bool(self.recipe.attack.draw(1, self.train.x.shape[-1], torch.Generator()).numel())
 
     @property
     def running(self) -> Tensor:
@@ -151,9 +155,11 @@ class Runs:
         if self.kernel is not None:
             self._advance_compiled(rows, n)
             return
-        for some in self._portions(rows):
-            self._advance(some, n)
+        taken = [self._advance(some, n) for some in self._portions(rows)]
+        for commit in taken:  # all at once: whoever is interrupted before has taken none of these steps
+            commit()
         self.t += n
+        self.drawn = [generator.get_state() for generator in self.generators] if self.draws else self.drawn
         if self.t == self.steps:
             self.look()
 
@@ -164,7 +170,8 @@ class Runs:
             return (rows,)
         return torch.split(rows, max(1, stacked.CACHE // (self.theta.shape[1] * self.theta.element_size())))
 
-    def _advance(self, rows: Tensor, n: int) -> None:
+    def _advance(self, rows: Tensor, n: int) -> Callable[[], None]:
+        """Take n steps of some runs; what is given back writes where they came to."""
         index = rows.tolist()
         recipe, points_at = self.recipe, self._points(rows)
         batch = self._batch(rows, points_at(self.t))
@@ -204,9 +211,12 @@ class Runs:
             status = torch.where(status == RUNNING, MAX_STEPS, status)
         theta = torch.where((status == DIVERGED).unsqueeze(-1), best, theta)
 
-        self.theta[rows], self.best_theta[rows], self.best_log_loss[rows] = theta, best, best_loss.double()
-        self.status[rows], self.stopped_at[rows] = status.to(torch.int8), stopped_at
-        pytree.tree_map(lambda whole, part: whole.index_copy_(0, rows, part), self.state, state)
+        def commit() -> None:
+            self.theta[rows], self.best_theta[rows], self.best_log_loss[rows] = theta, best, best_loss.double()
+            self.status[rows], self.stopped_at[rows] = status.to(torch.int8), stopped_at
+            pytree.tree_map(lambda whole, part: whole.index_copy_(0, rows, part), self.state, state)
+
+        return commit
 
     def _of_all(self, t: int) -> float:
         """Log of what makes the loss of the batch of step t an estimate of that of all points: for a sum, n / b."""
@@ -327,7 +337,7 @@ class Runs:
         }
         if kept["status"] == RUNNING:
             kept["best_theta"] = self.best_theta[i].cpu().clone()
-            kept["generator"] = self.generators[i].get_state()
+            kept["generator"] = self.drawn[i].clone()
             kept["state"] = pytree.tree_map(lambda a: a[i].cpu().clone(), self.state)
         return kept
 
@@ -339,6 +349,7 @@ class Runs:
         if kept["status"] == RUNNING:
             self.best_theta[i] = kept["best_theta"].to(self.theta)
             self.generators[i].set_state(kept["generator"])
+            self.drawn[i] = self.generators[i].get_state()
             pytree.tree_map(lambda whole, part: whole[i].copy_(part), self.state, kept["state"])
         else:
             self.stopped_at[i] = kept["t"]

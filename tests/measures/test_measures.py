@@ -34,6 +34,7 @@ from robust_erm.optimizers.steepest import Steepest
 from robust_erm.oracles.kkt import kkt
 from robust_erm.results import snapshots
 from robust_erm.schedules.relative import Relative
+from robust_erm.store import fingerprint
 from robust_erm.store.config import Batches, Run
 from robust_erm.store.reading import read_config, run_of
 from robust_erm.store.run_folder import folder_of
@@ -197,6 +198,32 @@ def test_what_a_measure_may_not_do_is_refused_before_training(
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("model.depth=3 measure=universal", "one hidden layer"),
+        ("model=linear attack=exact measure=universal", "one hidden layer"),
+        ("model.activation=leaky measure=universal", "one hidden layer"),
+        ("model.bias=all measure=kkt", "not homogeneous"),
+        ("model.depth=3 measure=kkt measure.kkt.kinks=0.01", "one hidden layer"),
+        ("model.trained=first measure=kkt measure.kkt.kinks=0.01", "both layers trained"),
+    ],
+)
+def test_what_a_measure_cannot_be_taken_of_is_refused_before_training(
+    line: str, says: str, resolved: Callable[..., Run], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        resolved(*line.split())
+    plain = [part for part in line.split() if not part.startswith("measure")]
+    measures = [part for part in line.split() if part.startswith("measure")]
+    done = command(*plain, "logger=none", "report=false", "stop.steps=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    asked = [part.removeprefix("measure.") if "." in part else part for part in measures]
+    done = command("outputs", *asked, "attack=none", "checks=false", cwd=tmp_path, module="robust_erm.evaluate")
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
 def test_two_measures_of_one_name_and_unknown_names_are_refused(resolved: Callable[..., Run]) -> None:
     run = dataclasses.replace(resolved(), measure={"mine": Mine(), "late": Mine(when="end")})
     with pytest.raises(ConfigError, match="two of them give my_number"):
@@ -224,6 +251,12 @@ def test_along_training_and_at_its_end(resolved: Callable[..., Run]) -> None:
     assert isinstance(summary, dict)
     own = dataclasses.replace(run, measure={"mine": Mine(when="end")})
     assert train_pack([own])[0]["measured"] == ["my_number"]
+
+
+def test_a_run_depends_on_what_its_measures_ask(resolved: Callable[..., Run]) -> None:
+    found = [fingerprint.of_run(resolved(*line)) for line in ((), ("measure=kkt",), ("measure=universal",))]
+    assert ["robust_erm.oracles.kkt" in one for one in found] == [False, True, False]
+    assert ["robust_erm.oracles.rays" in one for one in found] == [False, False, True]
 
 
 PARTS = '''

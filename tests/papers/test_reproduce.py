@@ -25,7 +25,7 @@ CERTAIN = {
     "lemma_c4": 4,
     "remark44": 2,
     "cd_large_eps": 4,
-    "thm41": 8,
+    "thm41": 7,
 }
 
 

@@ -134,3 +134,5 @@ def test_other_targets_are_said() -> None:
     assert "to end at 2 different losses" in differ(both)
     assert "not compared at equal loss" in differ(both)
     assert not differ(both.assign(**{"stop.loss": 1e-3}))
+    assert not differ(both.assign(**{"stop.log_loss": -9.0})), "which counts instead, and is the same"
+    assert "to end at 2" in differ(both.assign(**{"stop.loss": 1e-3, "stop.log_loss": [math.nan, -20.0]}))

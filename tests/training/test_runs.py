@@ -252,3 +252,33 @@ def test_evaluation_in_chunks_is_evaluation_at_once(monkeypatch: pytest.MonkeyPa
     whole = attacked(runs, PGD(), runs.train, runs.eps, torch.arange(2))
     monkeypatch.setattr("robust_erm.training.attacked.CHUNK", 7)
     assert torch.allclose(whole, attacked(runs, PGD(), runs.train, runs.eps, torch.arange(2)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("attack", [PGD(), PGD(2.0, random_start=True)], ids=["fixed", "random"])
+def test_whoever_is_interrupted_has_taken_no_step_or_all(attack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are stepped some at a time: an interruption between them leaves all at the step before, noise and all."""
+    x, y = digits([0, 1, 2])
+    options: dict[str, Any] = {"model": MLP(width=8), "optimizer": Momentum(Constant(1e-3)), "attack": attack}
+    make: Any = lambda: make_runs(x, y, [0.1, 0.2, 0.05], seeds=[0, 1, 2], steps=40, **options)  # noqa: E731
+    monkeypatch.setattr("robust_erm.training.stacked.CACHE", 1)
+    expected = train(make())
+    runs, calls = make(), iter(range(100))
+    runs.advance(3)
+    step = Runs._advance
+
+    def broken(self: Runs, rows: torch.Tensor, n: int) -> Any:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return step(self, rows, n)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runs, "_advance", broken)
+        with pytest.raises(KeyboardInterrupt):
+            runs.advance(5)
+    kept = [runs.export(i) for i in range(3)]
+    assert [one["t"] for one in kept] == [3, 3, 3]
+    again = make()
+    again.t = 3
+    for i, one in enumerate(kept):
+        again.load(i, one)
+    assert torch.equal(train(again).theta, expected.theta)
