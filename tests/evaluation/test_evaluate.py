@@ -199,7 +199,7 @@ def test_certificates_know_several_classes(trained: Callable[..., list[Run]]) ->
     """Interval and attacks on a net with biases: what is certified stays unbroken, and all is settled exactly."""
     (run,) = trained(
         "model.width=12", "model.bias=all", "data.classes=[0,1,2]", "objective=cross_entropy", "eps=0.05",
-        "stop.steps=100", "optimizer.schedule.lr=0.5", seeds=1,
+        "stop.steps=100", "optimizer/schedule=log_constant", "optimizer.schedule.lr=0.5", seeds=1,
     )  # fmt: skip
     assert evaluate.main([str(folder_of(run)), "exact=5", *QUICK]) == 0
     one = found(run)

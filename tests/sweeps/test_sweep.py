@@ -141,7 +141,7 @@ def test_a_default_changes_the_runs_that_it_affects(tmp_path: Path) -> None:
     """Ids under conf/, and under a copy in which sign descent's default step is another."""
     changed = tmp_path / "conf"
     shutil.copytree(conf_dir(), changed)
-    sd = changed / "optimizer" / "sd.yaml"
+    sd = changed / "optimizer" / "schedule" / "short.yaml"
     assert "lr: 2e-4" in sd.read_text()
     sd.write_text(sd.read_text().replace("lr: 2e-4", "lr: 3e-4"))
     ids = []
