@@ -27,6 +27,11 @@ def beside(scalar: Any) -> Any:
     return scalar.unsqueeze(-1) if isinstance(scalar, Tensor) else scalar
 
 
+def takes_runs(component: object) -> bool:
+    """Whether a component says ``run_axis = True``; its class says so of itself, not of what inherits."""
+    return bool(vars(type(component)).get("run_axis", False))
+
+
 def later(default: Any, per_run: bool = False) -> Any:
     """A dataclass field that was added after runs had been named: at its default it is no part of their identity.
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robust_erm.core.fields import unchanged
 from robust_erm.core.linalg import own_class
 from robust_erm.core.margins import margin
 from robust_erm.core.params import Params
 from robust_erm.core.stack import alternating
 from robust_erm.evaluation.strong import Tick
-from robust_erm.models.mlp import MLP
+from robust_erm.models.mlp import one_hidden_relu
 from robust_erm.oracles.certified import Hidden, Region, certified_margin
 from robust_erm.oracles.milp import exact
 from robust_erm.training.step import Recipe, predictor
@@ -22,8 +21,7 @@ _ROUNDINGS = 100  # of a number's precision: what sums of so many terms may lose
 def certifiable(recipe: Recipe) -> bool:
     """Whether there are lower bounds: models linear in their input, and nets with one hidden ReLU layer."""
     model = recipe.model
-    one_hidden = unchanged(model, MLP, "init") and model.layers == 2 and model.activation == "relu"
-    return hasattr(model, "weight") or one_hidden
+    return hasattr(model, "weight") or one_hidden_relu(model)
 
 
 def certified(

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from robust_erm.core.errors import one_of, require
 from robust_erm.measures.measure import Look
-from robust_erm.oracles.rays import flips, followed
+from robust_erm.models.mlp import one_hidden_relu
+from robust_erm.oracles.rays import flips
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Universal:
     def check_fits(self, run: Any) -> None:
         """Raise :class:`ConfigError` for other nets."""
         says = "is not followed along rays: nets with one hidden layer of ReLUs and one logit are"
-        require(followed(run.model) and run.outputs == 1, "model", type(run.model).__name__.lower(), says)
+        require(one_hidden_relu(run.model) and run.outputs == 1, "model", type(run.model).__name__.lower(), says)
 
     def measure(self, look: Look) -> dict[str, float | Tensor]:
         """As above."""

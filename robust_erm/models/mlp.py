@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
 from robust_erm.core.activations import KINDS, Activation
 from robust_erm.core.errors import at_most, one_of, positive, require
-from robust_erm.core.fields import later, per_run
+from robust_erm.core.fields import later, per_run, unchanged
 from robust_erm.core.linalg import linear
 from robust_erm.core.params import Params
 from robust_erm.core.stack import Stack, alternating
@@ -142,3 +143,8 @@ class MLP:
             if k < self.layers:
                 h = self._between.value(h, weight)
         return squeeze_logit(h)
+
+
+def one_hidden_relu(model: object) -> TypeGuard[MLP]:
+    """Whether formulas of nets with one hidden layer of ReLUs, and any biases and outputs, are this model's."""
+    return unchanged(model, MLP, "init") and model.layers == 2 and model.activation == "relu"

@@ -22,7 +22,7 @@ from robust_erm.core.fields import unchanged
 from robust_erm.core.margins import margin
 from robust_erm.core.params import Layout, Params
 from robust_erm.core.stack import Stack
-from robust_erm.models.mlp import MLP
+from robust_erm.models.mlp import MLP, one_hidden_relu
 from robust_erm.models.model import Model
 
 Array = npt.NDArray[np.float64]
@@ -129,14 +129,9 @@ def pooled(model: Model, iterates: Sequence[tuple[Params, Tensor]], y: Tensor) -
     says = f"need {needs / 2**30:.1f} GiB of gradients, {_BYTES >> 30} at most: take fewer"
     require(needs <= _BYTES, "iterates", len(iterates), says)
 
-    def one(p: Params, point: Tensor, label: Tensor) -> Tensor:
-        return _margins(model, p, point.unsqueeze(0), label.unsqueeze(0))[0]
-
-    each: Callable[..., Params] = vmap(grad(one), in_dims=(None, 0, 0))
     rows = []
     for params, x in iterates:
-        found = each({k: v.double() for k, v in params.items()}, x.double(), y.double())
-        rows.append(layout.flatten(found))
+        rows.append(_gradients(model, {k: v.double() for k, v in params.items()}, x.double(), y.double()))
     gradients = torch.cat(rows)
     gradients = gradients / gradients.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
     theta = layout.flatten({k: v.double() for k, v in iterates[-1][0].items()})
@@ -156,9 +151,7 @@ class AtKinks:
 
 def one_hidden(model: Model) -> bool:
     """Whether this is a net with one hidden layer of ReLUs, both layers trained, no output bias."""
-    if not unchanged(model, MLP, "init"):
-        return False
-    return model.layers == 2 and model.activation == "relu" and model.trained == "all" and model.bias != "all"
+    return one_hidden_relu(model) and model.trained == "all" and model.bias != "all"
 
 
 def at_kinks(model: Model, params: Params, x: Tensor, y: Tensor, lam: Array, tau: float) -> AtKinks:
@@ -201,6 +194,16 @@ def _margins(model: Model, params: Params, x: Tensor, y: Tensor) -> Tensor:
     return margin(model.apply(params, x), y)
 
 
+def _gradients(model: Model, params: Params, x: Tensor, y: Tensor) -> Tensor:
+    """The gradients (n, P) of the margins."""
+
+    def one(p: Params, point: Tensor, label: Tensor) -> Tensor:
+        return _margins(model, p, point.unsqueeze(0), label.unsqueeze(0))[0]
+
+    each: Callable[..., Params] = vmap(grad(one), in_dims=(None, 0, 0))
+    return Layout.of(params).flatten(each(params, x, y))
+
+
 def _multipliers(matrix: Array, target: Array) -> Array:
     """Argmin over lam >= 0 of ``lam' K lam - 2 lam' b``, from a root of K; directions K does not have are left out."""
     values, vectors = np.linalg.eigh(matrix)
@@ -226,16 +229,11 @@ def gram(model: Model, params: Params, x: Tensor, y: Tensor) -> Tensor:
     if unchanged(model, MLP, "init") and model.activation != "power":
         return _stack_gram(model.stack, params, x, y)
 
-    def one(p: Params, point: Tensor, label: Tensor) -> Tensor:
-        return _margins(model, p, point.unsqueeze(0), label.unsqueeze(0))[0]
-
-    each: Callable[..., Params] = vmap(grad(one), in_dims=(None, 0, 0))
     size = sum(p.numel() for p in params.values())
     block = max(1, min(len(y), _BYTES // (2 * x.element_size() * size)))
 
     def gradients(start: int) -> Tensor:
-        found = each(params, x[start : start + block], y[start : start + block])
-        return torch.cat([g.flatten(1) for g in found.values()], dim=1)
+        return _gradients(model, params, x[start : start + block], y[start : start + block])
 
     matrix = x.new_zeros(len(y), len(y))
     for i in range(0, len(y), block):

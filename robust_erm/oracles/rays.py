@@ -10,9 +10,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from robust_erm.core.errors import require
-from robust_erm.core.fields import unchanged
 from robust_erm.core.params import Params
-from robust_erm.models.mlp import MLP
+from robust_erm.core.stack import alternating
+from robust_erm.models.mlp import one_hidden_relu
 from robust_erm.models.model import Model
 
 Array = npt.NDArray[np.float64]
@@ -83,24 +83,16 @@ def flips(model: Model, params: Params, x: Tensor, y: Tensor, rays: Tensor, leve
     return Flips(first, _common(len(points), start, end), point, start, end)
 
 
-def followed(model: Model) -> bool:
-    """Whether :func:`flips` knows the model, of one logit."""
-    return unchanged(model, MLP, "init") and model.layers == 2 and model.activation == "relu"
-
-
 def _hidden(model: Model, params: Params) -> tuple[Array, Array, Array, float]:
     """W (k, d), b (k,), v (k,) and the last bias."""
-    known = followed(model)
     says = "is followed exactly for one hidden layer of ReLUs and one logit only"
-    require(known, "model", type(model).__name__.lower(), says)
+    require(one_hidden_relu(model), "model", type(model).__name__.lower(), says)
     w = params["W1"].double().cpu().numpy()
     zero = np.zeros(len(w))
     b = params["b1"].double().cpu().numpy() if "b1" in params else zero
-    if "W2" not in params:  # a fixed second layer
-        v = np.where(np.arange(len(w)) % 2 == 0, 1.0, -1.0) / len(w)
-    else:
-        require(len(params["W2"]) == 1, "model", type(model).__name__.lower(), says)
-        v = params["W2"].double().cpu().numpy()[0]
+    last = params["W2"] if "W2" in params else alternating(params["W1"])
+    require(len(last) == 1, "model", type(model).__name__.lower(), says)
+    v = last.double().cpu().numpy()[0]
     return w, b, v, float(params["b2"][0]) if "b2" in params else 0.0
 
 

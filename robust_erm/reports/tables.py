@@ -75,9 +75,7 @@ def evaluations(folder: Path, damaged: Told = warned) -> dict[str, Any]:
         except Damaged as error:
             damaged(f"{error}; left out")
             continue
-        numbers = {
-            k: v for k, v in one.items() if isinstance(v, float) and k.split("_")[0] in ("train", "test", "measured")
-        }
+        numbers = {k: v for k, v in one.items() if isinstance(v, float) and k.split("_")[0] in _FOUND}
         if "masking" in one:  # it was looked for
             numbers["warnings"] = len(one["warnings"])
         found |= {f"evaluated.{path.stem}.{k}": v for k, v in numbers.items()}

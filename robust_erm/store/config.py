@@ -30,7 +30,7 @@ METRIC = re.compile(
     r"|(on_margin|alignment|concentration|kkt)_\w+"
 )
 _RUNTIME: dict[str, Any] = {"identity": False}
-_UNKNOWN = 10_000  # points of a data set that does not say
+UNKNOWN = 10_000  # points of a data set that does not say
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class Run(Section):
     @property
     def steps(self) -> int:
         """The last step, as far as it is known before the data are drawn."""
-        return self.steps_on(self.points or _UNKNOWN)
+        return self.steps_on(self.points or UNKNOWN)
 
     @property
     def points(self) -> int | None:

@@ -17,6 +17,7 @@ from torch.func import grad, vmap
 
 from robust_erm.attacks.attack import Victim
 from robust_erm.core.errors import ConfigError, hint, in_one_line, require
+from robust_erm.core.fields import takes_runs
 from robust_erm.core.norms import Norm
 from robust_erm.core.params import Layout, Params
 from robust_erm.core.stack import Stack
@@ -61,7 +62,7 @@ def check(run: Run) -> None:
         _measures(run)
     if run.snapshots:
         times = len(log_spaced(run.steps, run.measure_per_decade, run.measure_every))
-        needs = times * resources.parameters(run) * (8 if run.dtype == "float64" else 4)
+        needs = times * resources.parameters(run) * run.torch_dtype.itemsize
         says = (
             f"would keep {needs / 2**20:,.0f} MiB of parameters, {_SNAPSHOTS / 2**20:,.0f} at most: measure less often"
         )
@@ -228,7 +229,7 @@ def _optimizer(optimizer: Any, model: Any, d: int, outputs: int, dtype: torch.dt
         _shape("optimizer.schedule", schedule, "accept a point whose theta", point.theta, p, dtype)
         step = schedule.log_step(theta.new_tensor(0), point, eps, bound, memory)
         _shape("optimizer.schedule", schedule, "log_step", step, (), dtype)
-        if vars(type(schedule)).get("run_axis", False):
+        if takes_runs(schedule):
             _native_schedule(schedule, Point(theta, loss, slope), eps, bound)
 
 

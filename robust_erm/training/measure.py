@@ -19,6 +19,7 @@ from torch.func import vmap
 
 from robust_erm.attacks.attack import Attack
 from robust_erm.core.errors import ConfigError, in_one_line, one_of, require
+from robust_erm.core.fields import takes_runs
 from robust_erm.core.norms import Norm
 from robust_erm.core.params import Params
 from robust_erm.data.dataset import GaussianTeacher
@@ -100,7 +101,7 @@ def measure(runs: Runs, evaluation: Evaluation, rows: Tensor, when: str = "along
 
 def _columns(one: Measure, looks: _Looks) -> list[Row]:
     """What a measure gives of each run: by itself of one after the other, unless it takes them at once."""
-    if not vars(type(one)).get("run_axis", False):
+    if not takes_runs(one):
         return [
             {k: float(v) for k, v in one.measure(cast(Look, _Alone(looks, k))).items()} for k in range(len(looks.rows))
         ]

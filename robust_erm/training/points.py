@@ -27,10 +27,10 @@ class Points:
             return x.expand(len(rows), *x.shape), y.expand(len(rows), *y.shape)
         return self.x[which], self.y[which]
 
-    def some(self, sets: list[int], index: list[Index]) -> tuple[Tensor, Tensor]:
-        """X (R, b, d) and y (R, b): of R sets the points ``index`` (b,) of each."""
+    def some(self, sets: Tensor, index: list[Index]) -> tuple[Tensor, Tensor]:
+        """X (R, b, d) and y (R, b): of the sets (R,) the points ``index`` (b,) of each."""
         at = torch.from_numpy(np.stack(index)).to(self.x.device)
-        which = torch.tensor(sets, device=self.x.device).unsqueeze(-1)
+        which = sets.unsqueeze(-1)
         return self.x[which, at], self.y[which, at]
 
     @property

@@ -16,11 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from robust_erm.core.errors import ConfigError, require
 from robust_erm.core.params import Layout
 from robust_erm.core.stack import Stack
-from robust_erm.store.config import Run
+from robust_erm.store.config import UNKNOWN, Run
 from robust_erm.store.identity import word
 from robust_erm.training.attacked import CHUNK
-
-_UNKNOWN = 10_000  # points of a data set that does not say
 
 
 class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -117,7 +115,7 @@ def of_data(run: Run) -> int:
 
 def _points(run: Run, key: str) -> int:
     points = getattr(run.data, key, None)
-    return _UNKNOWN if points is None else int(points)
+    return UNKNOWN if points is None else int(points)
 
 
 def _itemsize(run: Run) -> int:

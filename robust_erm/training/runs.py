@@ -112,8 +112,8 @@ class Runs:
         if order is None:
             whole = self.train.of(rows)
             return lambda _: whole
-        sets, seeds = self.train.of_run[rows].tolist(), [self.seeds[i] for i in rows.tolist()]
-        if len(set(zip(sets, seeds, strict=True))) == 1:  # a view, not a copy, where they share all
+        sets, seeds = self.train.of_run[rows], [self.seeds[i] for i in rows.tolist()]
+        if len(set(zip(sets.tolist(), seeds, strict=True))) == 1:  # a view, not a copy, where they share all
 
             def shared(t: int) -> tuple[Tensor, Tensor]:
                 x, y = self.train.some(sets[:1], [order.at(t, seeds[0])])
@@ -221,8 +221,11 @@ class Runs:
     def _of_all(self, t: int) -> float:
         """Log of what makes the loss of the batch of step t an estimate of that of all points: for a sum, n / b."""
         assert self.order is not None
-        summed = getattr(self.recipe.objective, "reduction", "mean") == "sum"
-        return math.log(self.order.n / self.order.many(t)) if summed else 0.0
+        return math.log(self.order.n / self.order.many(t)) if self._summed else 0.0
+
+    @property
+    def _summed(self) -> bool:
+        return getattr(self.recipe.objective, "reduction", "mean") == "sum"
 
     @property
     def looks(self) -> int | None:
@@ -282,11 +285,10 @@ class Runs:
         x, y = self.train.of(rows)
         some = [(x, y)] if self.order is None else chunks(x, y)
         groups, losses, grads = self._groups(rows, self._batch(rows, some[0])), [], []
-        summed = getattr(self.recipe.objective, "reduction", "mean") == "sum"
         for piece in some:
             noise = self.noise(self.recipe.attack, index, piece[0].shape[-2], generators)
             log_loss, grad = loss_and_grad_of(theta, [group.on(*piece) for group in groups], noise)
-            losses.append(log_loss if summed else log_loss + math.log(piece[0].shape[-2] / x.shape[-2]))
+            losses.append(log_loss if self._summed else log_loss + math.log(piece[0].shape[-2] / x.shape[-2]))
             grads.append(grad)
         if len(some) == 1:
             return losses[0], grads[0]

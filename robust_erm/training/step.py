@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.attacks.attack import Attack, Victim
-from robust_erm.core.fields import substituted, unchanged
+from robust_erm.core.fields import substituted, takes_runs, unchanged
 from robust_erm.core.linalg import matvec
 from robust_erm.core.norms import Norm
 from robust_erm.core.params import Layout
@@ -178,4 +178,4 @@ def move(
 
 def native(optimizer: Optimizer) -> bool:
     """Whether optimizer and schedule take R runs at once: a class says so of itself, not of what inherits."""
-    return all(vars(type(part)).get("run_axis", False) for part in (optimizer, optimizer.schedule))
+    return takes_runs(optimizer) and takes_runs(optimizer.schedule)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,15 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from robust_erm.core.params import Params
+from robust_erm.data.dataset import Dataset
 from robust_erm.oracles.kkt import at_kinks, kkt
 from robust_erm.papers.claims import Claim, every
-from robust_erm.papers.reproduced import parameters, signed_points
+from robust_erm.papers.reproduced import parameters
 from robust_erm.reports.style import COLOURS, COLUMN, style
+from robust_erm.store.config import Run
 from robust_erm.store.reading import run_of
+from robust_erm.training.problem import draw
 
 NEAR = 0.05  # a kink-aware residual up to this counts as a KKT point; above, claims of KKT points are undecided
 SLACK = 1.02  # of bounds on sums, at points that are only near a limit
@@ -29,11 +32,13 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _row(run: Any) -> dict[str, Any]:
-    z = signed_points(run["folder"])
+    one = run_of(run["folder"])
+    data = draw(one.data, one.seed)
+    y = data.y_train
+    z = data.x_train * y[:, None]
     m, d = z.shape
     inner = np.abs(z @ z.T) - np.diag(np.full(m, np.inf))
     p = float(inner.max())
-    y = _labels(run["folder"])
     fewest = int(min((y > 0).sum(), (y < 0).sum()))
     found: dict[str, Any] = {
         "data": run["data.kind"], "d": d, "m": m, "seed": run["seed"], "init_scale": run["model.init_scale"],
@@ -49,23 +54,16 @@ def _row(run: Any) -> dict[str, Any]:
         reach = d - (m - 1) * p  # of y_i <x_i, sum y_l x_l>, at least
         eta = (p + 1 + 2 * (d + 1) / (fewest * least)) / reach
         found |= {"kappa": kappa, "least": least, "most": most, "bound": eta * float(np.linalg.norm(z.sum(0)))}
-        found |= _sides(run["folder"], d)
+        found |= _sides(one, parameters(run["folder"]), data)
     return found
 
 
-def _labels(folder: str | Path) -> np.ndarray[Any, Any]:
-    run = run_of(folder)
-    return np.asarray(run.data.draw(run.seed).y_train)
-
-
-def _sides(folder: str | Path, d: int) -> dict[str, float]:
+def _sides(run: Run, params: Params, data: Dataset) -> dict[str, float]:
     """Least and greatest ``(d + 1) S_i`` and greatest ``(d + 1) C_i``, with margins scaled to 1.
 
     ``S_i = lam_i sum_{j: sgn v_j = y_i} v_j^2 sigma'_ij`` is what a point adds to its own side, ``C_i`` to the other
     one. Multipliers and slopes are those of the residual that says whether this is a KKT point, free at kinks.
     """
-    run, params = run_of(folder), parameters(folder)
-    data = run.data.draw(run.seed)
     x, y = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
     params = {name: value.double() for name, value in params.items()}
     scale = float((y * run.model.apply(params, x)).min()) ** -0.5
@@ -73,7 +71,7 @@ def _sides(folder: str | Path, d: int) -> dict[str, float]:
     found = at_kinks(run.model, params, x, y, kkt(run.model, params, x, y).lam, run.measure["kkt"].kinks)
     v, labels = params["W2"].numpy()[0], data.y_train
     same = np.sign(v) == labels[:, None]
-    own, other = ((d + 1) * found.lam * (found.slopes * side * v**2).sum(1) for side in (same, ~same))
+    own, other = ((x.shape[1] + 1) * found.lam * (found.slopes * side * v**2).sum(1) for side in (same, ~same))
     return {"own_least": own.min(), "own_most": own.max(), "other_most": other.max()}
 
 
