@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from robust_erm.core.errors import one_of, require
+from robust_erm.core.fields import later
 from robust_erm.measures.measure import Look
-from robust_erm.oracles.kkt import kkt, one_hidden
+from robust_erm.oracles.kkt import fully_connected, in_span, kkt, one_hidden
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,10 @@ class KKTResidual:
 
     ``kkt_stationarity``, ``kkt_complementarity``: of the best multipliers (:class:`robust_erm.oracles.kkt.KKT`). With
     ``kinks`` above 0 also ``kkt_stationarity_kinks``, where the slopes of ReLUs at their kinks are free in [0, 1], and
-    ``kkt_kink_share``, of the pre-activations of the points within the slack. All are nan where the least margin is not
-    positive: nothing is feasible.
+    ``kkt_kink_share``, of the pre-activations of the points within the slack. With ``span`` also ``kkt_off_span``, the
+    share ``||W - P W|| / ||theta||`` of the first layer's weights off the span of the points, which no gradient ever
+    moves from where it started, and ``kkt_stationarity_span``, the residual of what is left without it. All are nan
+    where the least margin is not positive: nothing is feasible.
 
     Args:
         when: ``end``, or ``along`` training: a least-squares problem in all training points.
@@ -28,12 +31,14 @@ class KKTResidual:
         slack: multipliers for points with margins of at most (1 + slack) the least; null: for all.
         kinks: a pre-activation is at its kink up to this distance of hyperplane and point, relative to the point's
             length (with the 1 of a bias); 0: none is. One hidden layer of ReLUs only.
+        span: the residual in the span of the points too. Fully connected nets only.
     """
 
     when: str = "end"
     attack: str = "clean"
     slack: float | None = None
     kinks: float = 0.0
+    span: bool = later(False)
 
     def __post_init__(self) -> None:
         one_of("when", self.when, ("along", "end"))
@@ -46,14 +51,21 @@ class KKTResidual:
         require(run.model.degree is not None, "model", name, "is not homogeneous: it has no KKT problem")
         says = "are known of nets with one hidden layer of ReLUs and one logit, both layers trained; use kinks=0"
         require(not self.kinks or (one_hidden(run.model) and run.outputs == 1), "kinks", self.kinks, says)
+        says = "the span of the points is known of nets by matrix products alone: fully connected, no power activation"
+        require(not self.span or fully_connected(run.model), "span", self.span, says)
 
     def measure(self, look: Look) -> dict[str, float | Tensor]:
         """As above."""
         names = ["kkt_stationarity", "kkt_complementarity"]
         names += ["kkt_stationarity_kinks", "kkt_kink_share"] if self.kinks else []
+        names += ["kkt_off_span", "kkt_stationarity_span"] if self.span else []
         if not float(look.margins(self.attack).min()) > 0:
             return dict.fromkeys(names, math.nan)
         x, y = look.attacked(self.attack), look.points()[1]
         found = kkt(look.model, look.params, x, y, self.slack, self.kinks)
-        numbers = (found.stationarity, found.complementarity, found.stationarity_kinks, found.kink_share)
-        return dict(zip(names, numbers, strict=False))
+        numbers = [found.stationarity, found.complementarity]
+        numbers += [found.stationarity_kinks, found.kink_share] if self.kinks else []
+        if self.span:
+            inside, off = in_span(look.model, look.params, x)
+            numbers += [off, kkt(look.model, inside, x, y, self.slack).stationarity]
+        return dict(zip(names, numbers, strict=True))

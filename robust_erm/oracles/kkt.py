@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -226,7 +227,7 @@ def gram(model: Model, params: Params, x: Tensor, y: Tensor) -> Tensor:
         x: (n, d).
         y: (n,).
     """
-    if unchanged(model, MLP, "init") and model.activation != "power":
+    if fully_connected(model):
         return _stack_gram(model.stack, params, x, y)
 
     size = sum(p.numel() for p in params.values())
@@ -243,6 +244,33 @@ def gram(model: Model, params: Params, x: Tensor, y: Tensor) -> Tensor:
             part = left @ right.T
             matrix[i : i + block, j : j + block], matrix[j : j + block, i : i + block] = part, part.T
     return matrix
+
+
+def fully_connected(model: Model) -> TypeGuard[Any]:
+    """Whether points and first weights meet in ``W x`` alone, layer by layer, as ``model.stack`` says."""
+    return unchanged(model, MLP, "init") and model.activation != "power"
+
+
+def in_span(model: Model, params: Params, x: Tensor) -> tuple[Params, float]:
+    """``params`` with the rows of the first weight projected onto the span of the points, and what that leaves out.
+
+    No output at any of the points changes, and no gradient has a part off their span.
+
+    Args:
+        model: fully connected.
+        params: of the model.
+        x: (n, d).
+
+    Returns:
+        Parameters, float64, and ``||W - P W||_F / ||theta||_2``.
+    """
+    name = model.stack.layers[0][0]  # type: ignore[attr-defined]
+    params = {k: v.double() for k, v in params.items()}
+    _, size, basis = torch.linalg.svd(x.double(), full_matrices=False)
+    basis = basis[size > 1e-10 * size[0]]
+    inside = params[name] @ basis.T @ basis
+    off = (params[name] - inside).norm() / Layout.of(params).flatten(params).norm()
+    return {**params, name: inside}, float(off)
 
 
 def _stack_gram(stack: Stack, params: Params, x: Tensor, y: Tensor) -> Tensor:

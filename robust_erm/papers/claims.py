@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,12 +41,18 @@ def spread(values: Iterable[float], percent: bool = True) -> str:
     return bracketed(*interval(x), *((".1f", " points") if percent else ()))
 
 
-def above(claim: str, where: str, values: Iterable[float], least: float = 0.0, what: str = "") -> Claim:
-    """Holds where the 95 % interval of the mean over draws lies above ``least``, and not where it lies below."""
+def above(
+    claim: str, where: str, values: Iterable[float], least: float = 0.0, what: str = "", percent: bool = True
+) -> Claim:
+    """Holds where the 95 % interval of the mean over draws lies above ``least``, and not where it lies below.
+
+    ``percent``: in points; else as plain numbers.
+    """
     x = list(values)
     mean, half = interval(x)
     verdict = HOLDS if mean - half > least else FAILS if mean + half < least else UNDECIDED
-    return Claim(claim, where, f"{what}{spread(x)} over {_draws(x)}{_bar(least)}", verdict)
+    bar = f" (asked: above {(100 if percent else 1) * least:g})" if least else ""
+    return Claim(claim, where, f"{what}{spread(x, percent)} over {_draws(x)}{bar}", verdict)
 
 
 def within(claim: str, where: str, values: Iterable[float], tolerance: float, what: str = "") -> Claim:
@@ -57,6 +64,28 @@ def within(claim: str, where: str, values: Iterable[float], tolerance: float, wh
     return Claim(
         claim, where, f"{what}{spread(x)} over {_draws(x)} (similar: within {100 * tolerance:g} points)", verdict
     )
+
+
+def between(
+    claim: str, where: str, found: tuple[float, float], low: float, high: float, what: str = "", n: int = 0
+) -> Claim:
+    """Holds where the interval ``found``, its middle and half its width, lies in [low, high]; not where outside.
+
+    Args:
+        claim: in one sentence.
+        where: the paper says it.
+        found: as :func:`robust_erm.core.statistics.interval` and ``slope`` of it give it.
+        low: or -inf.
+        high: or inf.
+        what: is measured.
+        n: runs that it comes from.
+    """
+    mean, half = found
+    verdict = HOLDS if low <= mean - half and mean + half <= high else UNDECIDED
+    verdict = FAILS if mean - half > high or mean + half < low else verdict
+    one_end = f"at most {high:g}" if math.isinf(low) else f"at least {low:g}"
+    asked = one_end if math.isinf(low) or math.isinf(high) else f"{low:g} to {high:g}"
+    return Claim(claim, where, f"{what}{bracketed(mean, half)} over {n} runs (asked: {asked})", verdict)
 
 
 def every(claim: str, where: str, values: Iterable[float], least: float, what: str = "", limit: bool = False) -> Claim:
@@ -85,10 +114,6 @@ def stated(claim: str, where: str, measured: str, holds: bool | None) -> Claim:
 
 def _draws(x: Sequence[float]) -> str:
     return f"{len(x)} draw{'s' if len(x) != 1 else ''}"
-
-
-def _bar(least: float) -> str:
-    return f" (asked: above {100 * least:g})" if least else ""
 
 
 def write(claims: Sequence[Claim], facts: dict[str, Any], folder: Path) -> None:

@@ -27,7 +27,7 @@ from robust_erm.store.typed import component, contained, section, typed
 # the names of final metrics
 METRIC = re.compile(
     r"log_loss(_\w+)?|step|epoch|(train|test)_(clean|robust)_acc(_\w+)?|gap_(clean|robust)|(w_)?(margin|norm)_\w+"
-    r"|(on_margin|alignment|concentration|kkt)_\w+"
+    r"|(on_margin|alignment|concentration|kkt|universal|nearest)_\w+"
 )
 _RUNTIME: dict[str, Any] = {"identity": False}
 UNKNOWN = 10_000  # points of a data set that does not say
