@@ -48,11 +48,13 @@ class FAB(Deterministic):
     def perturb(self, victim: Victim, eps: Tensor, noise: Tensor) -> Tensor:
         """X' (n, d)."""
         nearest = rivals(victim.outputs(victim.x), victim.y, self.targets)
-        return weaker(victim, (self._search(victim, eps, rival) for rival in nearest))
+        return weaker(victim, (self.search(victim, eps, rival) for rival in nearest))
 
-    def _search(self, victim: Victim, eps: Tensor, rival: Tensor | None) -> Tensor:
+    def search(self, victim: Victim, eps: Tensor, rival: Tensor | None, start: Tensor | None = None) -> Tensor:
+        """X' (n, d) for one rival class, from ``start`` (n, d) instead of x itself where given."""
         norm, box = Norm(self.p), victim.domain if self.box else None
         x0 = x = best = victim.x
+        x = x if start is None else start
         size = torch.where(victim.margin(x0) > 0, math.inf, 0.0).to(x0)
         for _ in range(self.steps):
             value, w = victim.gradient(lambda f: against(f, victim.y, rival), x)

@@ -32,8 +32,8 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             banded(first, table[table["alpha"] == alpha], "c", COLOURS[k], "-", rf"$\alpha$ = {alpha:g}")
         ends = np.linspace(table["d"].min(), table["d"].max(), 50)
         first.plot(ends, np.sqrt(ends), color="0.2", lw=0.8)
-        first.set(title="Fig. 1(a)", ylim=(0, None), xlabel="d", ylabel="length")
-        first.legend(frameon=False, fontsize=6)
+        first.set(title="Fig. 1(a)", ylim=(0, 1.35 * np.sqrt(ends[-1])), xlabel="d", ylabel="length")
+        first.legend(frameon=False, fontsize=6, ncols=3, loc="upper left", columnspacing=1, handlelength=1.5)
         for k, (ax, alpha) in enumerate(zip(others, values, strict=False)):
             some = table[table["alpha"] == alpha]
             references(ax, some)

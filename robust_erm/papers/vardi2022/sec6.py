@@ -13,9 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from robust_erm.core.norms import Norm
 from robust_erm.core.statistics import slope
 from robust_erm.data.dataset import Dataset
-from robust_erm.measures.nearest import nearest
+from robust_erm.measures.nearest import across, nearest
 from robust_erm.models.mlp import MLP
 from robust_erm.oracles.robust_net import robust_net
 from robust_erm.papers.claims import Claim, every
@@ -78,7 +79,8 @@ def explicit(points: Dataset) -> dict[str, float]:
     params, guaranteed = robust_net(x, y)
     model = MLP(width=len(x), bias="first")
     some = slice(ATTACKED)
-    lengths = nearest(lambda at: model.apply(params, at), x[some], y[some], 2.0).norm(dim=1)
+    starts = across(x[some], y[some], x, y, Norm(2))
+    lengths = nearest(lambda at: model.apply(params, at), x[some], y[some], 2.0, starts=starts).norm(dim=1)
     inner = 1 - 4 * guaranteed / math.sqrt(d)
     found = {"inner": inner, "guaranteed": guaranteed}
     return {**found, "explicit": float(lengths.median()), "explicit_least": float(lengths.min())}
@@ -140,3 +142,8 @@ def fitted(table: pd.DataFrame) -> Claim:
 def alphas(table: pd.DataFrame) -> list[float]:
     """The exponents of the table, in order."""
     return sorted(table["alpha"].dropna().unique())
+
+
+def assumed(table: pd.DataFrame) -> pd.Series:
+    """``3 m (p + 1) / (d + 1)``, at most 1 where Thm 4.1 speaks of the points; p = max |<x_i, x_j>|."""
+    return 3 * table["m"] * (table["inner"] * table["d"] + 1) / (table["d"] + 1)

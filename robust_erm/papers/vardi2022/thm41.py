@@ -11,18 +11,20 @@ import pandas as pd
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from robust_erm.core.params import Params
-from robust_erm.data.dataset import Dataset
+from robust_erm.core.statistics import slope
+from robust_erm.data.dataset import Array
 from robust_erm.oracles.kkt import at_kinks, kkt
-from robust_erm.papers.claims import Claim, every
+from robust_erm.papers.claims import Claim, between, every
 from robust_erm.papers.reproduced import parameters
+from robust_erm.papers.vardi2022.sec6 import NEAR
 from robust_erm.reports.style import COLOURS, COLUMN, style
 from robust_erm.store.config import Run
 from robust_erm.store.reading import run_of
 from robust_erm.training.problem import draw
 
-NEAR = 0.05  # a kink-aware residual up to this counts as a KKT point; above, claims of KKT points are undecided
 SLACK = 1.02  # of bounds on sums, at points that are only near a limit
 
 
@@ -33,43 +35,59 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _row(run: Any) -> dict[str, Any]:
     one = run_of(run["folder"])
-    data = draw(one.data, one.seed)
-    y = data.y_train
-    z = data.x_train * y[:, None]
-    m, d = z.shape
-    inner = np.abs(z @ z.T) - np.diag(np.full(m, np.inf))
-    p = float(inner.max())
-    fewest = int(min((y > 0).sum(), (y < 0).sum()))
+    data, params = draw(one.data, one.seed), {k: v.double() for k, v in parameters(run["folder"]).items()}
+    x, y = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
+    q = y * one.model.apply(params, x)
+    on = (q <= 1.1 * q.min()).numpy() if float(q.min()) > 0 else np.ones(len(y), dtype=bool)
+    first = np.arange(len(y)) < len(y) // (1 + one.data.copies)  # all of them, but for copies (Cor. 4.1)
     found: dict[str, Any] = {
-        "data": run["data.kind"], "d": d, "m": m, "seed": run["seed"], "init_scale": run["model.init_scale"],
-        "p": p, "assumed": 3 * m * (p + 1) / (d + 1), "balance": fewest / m,
-        "kkt": run["kkt_stationarity_kinks"], "kkt_hard": run["kkt_stationarity"], "kinks": run["kkt_kink_share"],
-        "spread": run["on_margin_spread"], "flip": run["universal_distance"], "beyond": run["universal_distance_minus"],
-        "sqrt_d": math.sqrt(d), "linear": math.sqrt(d / m),
+        "data": run["data.kind"], "d": x.shape[1], "m": int(first.sum()), "n": len(y), "seed": run["seed"],
+        "init_scale": run["model.init_scale"], "kkt": run["kkt_stationarity_kinks"],
+        "kkt_hard": run["kkt_stationarity"], "kinks": run["kkt_kink_share"], "on_margin": int(on.sum()),
+        "own": bool((on == first).all()), "spread": float(q[first].max() / q.min()),
+        "flip": run["universal_distance"], "beyond": run["universal_distance_minus"], "sqrt_d": math.sqrt(x.shape[1]),
+        "linear": math.sqrt(x.shape[1] / first.sum()),
     }  # fmt: skip
+    found |= constants(data.x_train[on], data.y_train[on])
+    return found | (_sides(one, params, x[on], y[on]) if "bound" in found else {})
+
+
+def constants(x: Array, y: Array) -> dict[str, float]:
+    """What Thm 4.1 asks of the points on the margin, and what it then allows.
+
+    ``p = max |<x_i, x_j>|``; ``assumed = 3 m (p + 1) / (d + 1)``, to be at most 1; ``balance`` c, the share of the
+    rarer label. Where it applies, with ``kappa = (p + 1) (m - 1) / (d + 1)``: ``most`` and ``least``, between which
+    ``(d + 1) S_i`` lies (see :func:`_sides`), and ``bound``, on the vector that brings all points to -1:
+    ``eta ||sum_i y_i x_i||``, ``eta = (p + 1 + 2 (d + 1) / (c m least)) / (d - (m - 1) p)``.
+
+    Args:
+        x: (m, d), of length sqrt(d).
+        y: (m,).
+    """
+    z, (m, d) = x * y[:, None], x.shape
+    p = float((np.abs(z @ z.T) - np.diag(np.full(m, np.inf))).max()) if m > 1 else 0.0
+    fewest = int(min((y > 0).sum(), (y < 0).sum()))
+    found = {"p": p, "assumed": 3 * m * (p + 1) / (d + 1), "balance": fewest / m}
+    if found["assumed"] > 1 + 1e-9 or not fewest:
+        return found
     kappa = (p + 1) * (m - 1) / (d + 1)
-    if found["assumed"] <= 1 + 1e-9 and fewest:
-        most = 1 / (1 - kappa - kappa**2)
-        least = 1 - kappa * most
-        reach = d - (m - 1) * p  # of y_i <x_i, sum y_l x_l>, at least
-        eta = (p + 1 + 2 * (d + 1) / (fewest * least)) / reach
-        found |= {"kappa": kappa, "least": least, "most": most, "bound": eta * float(np.linalg.norm(z.sum(0)))}
-        found |= _sides(one, parameters(run["folder"]), data)
-    return found
+    most = 1 / (1 - kappa - kappa**2)
+    least = 1 - kappa * most
+    eta = (p + 1 + 2 * (d + 1) / (fewest * least)) / (d - (m - 1) * p)
+    bound = eta * float(np.linalg.norm(z.sum(0)))
+    return {**found, "kappa": kappa, "least": least, "most": most, "bound": bound}
 
 
-def _sides(run: Run, params: Params, data: Dataset) -> dict[str, float]:
+def _sides(run: Run, params: Params, x: Tensor, y: Tensor) -> dict[str, float]:
     """Least and greatest ``(d + 1) S_i`` and greatest ``(d + 1) C_i``, with margins scaled to 1.
 
     ``S_i = lam_i sum_{j: sgn v_j = y_i} v_j^2 sigma'_ij`` is what a point adds to its own side, ``C_i`` to the other
     one. Multipliers and slopes are those of the residual that says whether this is a KKT point, free at kinks.
     """
-    x, y = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
-    params = {name: value.double() for name, value in params.items()}
     scale = float((y * run.model.apply(params, x)).min()) ** -0.5
     params = {name: scale * value for name, value in params.items()}
     found = at_kinks(run.model, params, x, y, kkt(run.model, params, x, y).lam, run.measure["kkt"].kinks)
-    v, labels = params["W2"].numpy()[0], data.y_train
+    v, labels = params["W2"].numpy()[0], y.numpy()
     same = np.sign(v) == labels[:, None]
     own, other = ((x.shape[1] + 1) * found.lam * (found.slopes * side * v**2).sum(1) for side in (same, ~same))
     return {"own_least": own.min(), "own_most": own.max(), "other_most": other.max()}
@@ -124,10 +142,20 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
               of(known["bound"] / known["beyond"]), 1.0, "bound over length: "),
         every("Its length is O(sqrt(d / (c^2 m))): at most 2 sqrt(d / m) / c", where,
               of(2 * known["linear"] / known["balance"] / known["beyond"]), 1.0, "bound over length: "),
+        between("The constant in that does not grow with d", where,
+                slope(np.log(orthogonal["d"].astype(float)), _log_constant(orthogonal)), -0.1, 0.1,
+                "slope of log(length c sqrt(m / d)) on log d, with its 95 % interval: ", len(orthogonal)),
         every("It is shorter than the points, sqrt(d), on orthogonal data", where,
               orthogonal["sqrt_d"] / orthogonal["beyond"], 1.0, "sqrt(d) over length: "),
         every("On orthogonal points the net flips where the linear max-margin classifier does, at sqrt(d / m)", ours,
               0.01 - (orthogonal["flip"] / orthogonal["linear"] - 1).abs(), 0.0, "1 % less the relative distance: "),
+        every("and reaches -1 at twice that", ours,
+              0.06 - (orthogonal["beyond"] / (2 * orthogonal["linear"]) - 1).abs(), 0.0,
+              "6 % less the relative distance: "),
         every("From PyTorch's own start, a net at a loss of 1e-30 is not near a KKT point", ours,
               started["kkt"] - NEAR, 0.0, f"residual less {NEAR:g}: "),
     ]  # fmt: skip
+
+
+def _log_constant(table: pd.DataFrame) -> pd.Series:
+    return (table["beyond"] * table["balance"] / table["linear"]).map(math.log)
