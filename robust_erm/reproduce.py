@@ -16,7 +16,7 @@ _USAGE = """usage: python -m robust_erm.reproduce <paper>/<name> [scale=smoke|sm
 
 smoke takes seconds, small minutes on two cores, paper has the paper's own sizes. Further overrides replace those of
 the scale (seed=0,1 output_dir=... hydra/launcher=slurm ...; evaluate.points=100 for the strong attacks, where there
-are some). What has been trained is not trained again.
+are some). sweeps=alpha_05,alpha_1 trains these alone. What has been trained is not trained again.
 
 Figures, tables and verdicts go to <output_dir>/reproduced/<paper>/<name>-<scale>/. There are:
 """

@@ -12,6 +12,7 @@ from robust_erm.core.errors import one_of, require
 from robust_erm.store.source import conf_dir
 
 OF_EVALUATE = "evaluate."
+ONLY = "sweeps="
 SCALES = ("smoke", "small", "paper")
 
 
@@ -43,8 +44,19 @@ class Experiment:
     def lines(self, scale: str, overrides: Sequence[str] = ()) -> dict[str, list[str]]:
         """All sweeps at ``scale``, by label (``fig1.descent`` where another experiment's).
 
-        ``overrides`` replace those of base and scale; what a sweep itself fixes stays.
+        ``overrides`` replace those of base and scale; what a sweep itself fixes stays. ``sweeps=<label>,...`` among
+        them leaves out all other sweeps.
+
+        Raises:
+            ConfigError: a label that is none, with a suggestion.
         """
+        asked = [o.removeprefix(ONLY).split(",") for o in overrides if o.startswith(ONLY)]
+        found = self._all(scale, [o for o in overrides if not o.startswith(ONLY)])
+        for label in asked[-1] if asked else []:
+            one_of("sweeps", label, list(found))
+        return {label: line for label, line in found.items() if not asked or label in asked[-1]}
+
+    def _all(self, scale: str, overrides: Sequence[str]) -> dict[str, list[str]]:
         paper = self.name.partition("/")[0]
         found: dict[str, list[str]] = {}
         for other, labels in self.uses.items():

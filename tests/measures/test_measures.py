@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -23,15 +24,19 @@ from robust_erm.attacks.fgm import FGM
 from robust_erm.attacks.none import NoAttack
 from robust_erm.attacks.pgd import PGD
 from robust_erm.core.errors import ConfigError
+from robust_erm.core.norms import Norm
 from robust_erm.measures.alignment import Alignment
 from robust_erm.measures.kkt import KKTResidual
+from robust_erm.measures.nearest import Nearest, across, nearest
 from robust_erm.measures.on_margin import OnMargin
 from robust_erm.measures.per_attack import PerAttack
+from robust_erm.measures.universal import Universal
 from robust_erm.models.deep_linear import DeepLinear
 from robust_erm.models.linear import Linear
 from robust_erm.models.mlp import MLP
 from robust_erm.optimizers.steepest import Steepest
-from robust_erm.oracles.kkt import kkt
+from robust_erm.oracles.kkt import in_span, kkt
+from robust_erm.oracles.rays import flips
 from robust_erm.results import snapshots
 from robust_erm.schedules.relative import Relative
 from robust_erm.store import fingerprint
@@ -207,6 +212,8 @@ def test_what_a_measure_may_not_do_is_refused_before_training(
         ("model.bias=all measure=kkt", "not homogeneous"),
         ("model.depth=3 measure=kkt measure.kkt.kinks=0.01", "one hidden layer"),
         ("model.trained=first measure=kkt measure.kkt.kinks=0.01", "both layers trained"),
+        ("model.activation=power measure=kkt measure.kkt.span=true", "by matrix products alone"),
+        ("data.classes=[0,1,2] objective=cross_entropy measure=nearest", "for one logit"),
     ],
 )
 def test_what_a_measure_cannot_be_taken_of_is_refused_before_training(
@@ -352,3 +359,98 @@ def test_on_orthogonal_points_the_universal_direction_is_the_max_margin_separato
     assert found["universal_share"] == found["universal_crossings"] == 1
     assert found["kkt_stationarity_kinks"] < 0.05 < 0.15 < found["kkt_stationarity"]
     assert 0.4 < found["kkt_kink_share"] < 0.5
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3, 4])
+def test_nearest_points_against_all_directions(seed: int) -> None:
+    """In two dimensions every direction can be tried, each of them exactly."""
+    g = torch.Generator().manual_seed(seed)
+    model = MLP(width=12, bias="first")
+    params = {name: p.double() for name, p in model.init(2, 1, g).items()}
+    x = torch.randn(60, 2, generator=g, dtype=torch.float64)
+    y = model.apply(params, x).sign()
+    step = nearest(lambda at: model.apply(params, at), x, y, 2.0, steps=50, starts=across(x, y, x, y, Norm(2)))
+    least = np.full(60, math.inf)
+    for angle in torch.linspace(0, 2 * math.pi, 1801, dtype=torch.float64)[:-1]:
+        least = np.minimum(least, flips(model, params, x, y, torch.stack([angle.cos(), angle.sin()])).first)
+    ratio = step.norm(dim=1).numpy() / least
+    assert ratio.min() > 0.999, "nothing is nearer than the nearest"
+    assert np.median(ratio) < 1.001
+    assert ratio.mean() < 1.03
+    assert model.apply(params, x + step).abs().max() < 1e-9, "on the boundary"
+
+
+def test_nearest_points_of_a_linear_model_are_its_margins() -> None:
+    """|<w, x>| / ||w||_{p*}; points of the other label by sorting; 0 where a label is wrong, inf without a boundary."""
+    g = torch.Generator().manual_seed(0)
+    x, w = torch.randn(40, 6, generator=g, dtype=torch.float64), torch.randn(6, generator=g, dtype=torch.float64)
+    y = torch.sign(x @ w)
+    for p, dual in ((2.0, 2.0), (math.inf, 1.0), (1.0, math.inf)):
+        starts = across(x, y, x, y, Norm(p))
+        for k, start in enumerate(starts):
+            for i in range(40):
+                others = torch.linalg.vector_norm(x[y != y[i]] - x[i], ord=p, dim=1).sort().values
+                assert float(torch.linalg.vector_norm(start[i] - x[i], ord=p)) == pytest.approx(float(others[k]))
+        step = nearest(lambda at: at @ w, x, y, p, steps=20, starts=starts)
+        expected = (x @ w).abs() / torch.linalg.vector_norm(w, ord=dual)
+        assert torch.linalg.vector_norm(step, ord=p, dim=1) == pytest.approx(expected, rel=1e-6)
+    assert float(nearest(lambda at: at @ w, x, -y, 2.0).abs().max()) == 0
+    assert bool(nearest(lambda at: at @ w * 0 + 1, x[y > 0], y[y > 0], 2.0).isinf().all())
+    assert across(x[y > 0], y[y > 0], x[y > 0], y[y > 0], Norm(2)) == []
+
+
+def test_nearest_and_universal_of_points_on_the_attacked_margin() -> None:
+    """Both take as I what is on the margin after the attack that they are asked for."""
+    runs = nets(400, model=MLP(width=8, init_scale=1.0, bias="first"))
+    x, y = torch.as_tensor(X), torch.as_tensor(Y)
+    q = {name: look(runs) for name, look in (("clean", _clean_margins), ("train", _attacked_margins))}
+    seen = 0
+    for attack, margins in q.items():
+        found = taken(runs, Universal(attack=attack)), taken(runs, Nearest(attack=attack, points=14))
+        for k, (along, close) in enumerate(zip(*found, strict=True)):
+            on, params = margins[k] <= 1.1 * margins[k].min(), runs.recipe.layout.unflatten(runs.theta[k])
+            z = (y[on, None] * x[on]).sum(0)
+            own = flips(runs.recipe.model, params, x[on], y[on], -y[on, None] * z / z.norm())
+            assert along["universal_distance"] == own.common
+            apply = functools.partial(runs.recipe.model.apply, params)
+            step = nearest(apply, x[on], y[on], 2.0, 50, across(x[on], y[on], x, y, Norm(2)))
+            assert close["nearest_median"] == pytest.approx(float(step.norm(dim=1).median()), rel=1e-9)
+            assert close["nearest_least"] <= along["universal_first_median"] * (1 + 1e-9)
+            cosines = torch.cosine_similarity(step, -y[on, None] * z, dim=1)
+            assert close["nearest_cosine"] == pytest.approx(float(cosines.mean()), rel=1e-9)
+            seen += int(not torch.equal(on, q["clean"][k] <= 1.1 * q["clean"][k].min()))
+    assert seen, "the attack moves who is on the margin"
+    assert all(math.isnan(v) for v in taken(nets(0), Nearest())[0].values())
+
+
+def _clean_margins(runs: Runs) -> torch.Tensor:
+    return clean(runs, runs.train, torch.arange(3))
+
+
+def _attacked_margins(runs: Runs) -> torch.Tensor:
+    return attacked(runs, runs.recipe.attack, runs.train, runs.eps, torch.arange(3))
+
+
+def test_the_residual_in_the_span_of_the_points() -> None:
+    """What no gradient moves is orthogonal to the rest, so the squares of both parts add up to the whole residual."""
+    x, y = separable(4, 9)
+    options = {"model": MLP(width=6, init_scale=1.0, bias="first"), "attack": NoAttack(2.0), "optimizer": FLOW}
+    runs = train(make_runs(x, y, [0.0], steps=300, seeds=[0], **options))
+    (row,) = taken(runs, KKTResidual(span=True))
+    params = runs.recipe.layout.unflatten(runs.theta[0])
+    inside, off = in_span(runs.recipe.model, params, torch.as_tensor(x))
+    assert runs.recipe.model.apply(inside, torch.as_tensor(x)).numpy() == pytest.approx(
+        runs.recipe.model.apply(params, torch.as_tensor(x)).numpy(), rel=1e-9
+    )
+    left = (params["W1"] - inside["W1"]).numpy()
+    assert np.abs(left @ x.T).max() < 1e-12
+    theta = float(runs.theta[0].norm())
+    assert row["kkt_off_span"] == off == pytest.approx(np.linalg.norm(left) / theta)
+    assert 0.05 < off < 0.9
+    both = off**2 + row["kkt_stationarity_span"] ** 2 * (1 - off**2)
+    assert both == pytest.approx(row["kkt_stationarity"] ** 2, rel=1e-6)
+    options["model"] = MLP(width=30, init_scale=1.0, bias="first")
+    whole = train(make_runs(*separable(8, 5), [0.0], steps=300, seeds=[0], **options))
+    (row,) = taken(whole, KKTResidual(span=True))
+    assert row["kkt_off_span"] < 1e-12, "8 points span five dimensions"
+    assert row["kkt_stationarity_span"] == pytest.approx(row["kkt_stationarity"], rel=1e-9)

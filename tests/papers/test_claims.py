@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from robust_erm.core.statistics import interval
+from robust_erm.core.statistics import interval, slope
 from robust_erm.papers import claims
-from robust_erm.papers.claims import FAILS, HOLDS, UNDECIDED, Claim, above, every, stated, within
+from robust_erm.papers.claims import FAILS, HOLDS, UNDECIDED, Claim, above, between, every, stated, within
 from robust_erm.papers.tsilivis2024 import fig1_2left_5 as gaps
 from robust_erm.papers.tsilivis2024 import sec51 as algorithms
 from robust_erm.papers.tsilivis2024.prop32_eq6 import complexities, proposition
@@ -24,6 +24,29 @@ def test_interval_is_scipys() -> None:
     assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-12)
     assert interval([0.3]) == (0.3, math.inf)
     assert interval([0.3, math.nan])[1] == math.inf
+
+
+def test_slope_is_scipys() -> None:
+    x, y = [0.0, 1.0, 2.0, 2.0, 5.0], [0.3, 1.1, 2.4, 1.9, 5.2]
+    b, half = slope(x, y)
+    found = stats.linregress(x, y)
+    assert b == pytest.approx(found.slope, rel=1e-12)
+    assert half == pytest.approx(stats.t.ppf(0.975, 3) * found.stderr, rel=1e-12)
+    assert slope([0, 1], [0, 2]) == (2, math.inf)
+    assert slope([0, 1, 2], [0, 2, 4]) == (2, 0)
+    assert math.isnan(slope([1, 1, 1], [0, 1, 2])[0])
+    assert slope([0, 1, 2], [0, math.inf, 4])[1] == math.inf
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [((0.3, 0.1), HOLDS), ((0.45, 0.1), UNDECIDED), ((0.7, 0.1), FAILS), ((0.3, math.inf), UNDECIDED)],
+)
+def test_between(found: tuple[float, float], verdict: str) -> None:
+    assert between("c", "w", found, -math.inf, 0.5, n=4).verdict == verdict
+    assert between("c", "w", found, 0.15, 0.5).verdict == verdict
+    assert between("c", "w", found, -math.inf, 0.5, n=4).measured.endswith("over 4 runs (asked: at most 0.5)")
+    assert between("c", "w", found, 0.0, math.inf).measured.endswith("(asked: at least 0)")
 
 
 @pytest.mark.parametrize(
@@ -52,6 +75,12 @@ def test_above(values: list[float], verdict: str) -> None:
 )
 def test_within(values: list[float], verdict: str) -> None:
     assert within("c", "w", values, 0.05).verdict == verdict
+
+
+def test_plain_numbers_are_not_points() -> None:
+    assert above("c", "w", [0.1, 0.11, 0.12], 0.05).measured.startswith("11.0 points [8.5, 13.5]")
+    plain = above("c", "w", [0.1, 0.11, 0.12], 0.05, percent=False).measured
+    assert plain == "0.11 [0.0852, 0.135] over 3 draws (asked: above 0.05)"
 
 
 def test_every() -> None:

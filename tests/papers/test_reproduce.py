@@ -100,6 +100,17 @@ def test_a_run_that_fails_takes_no_figure_along(place: Path, tmp_path: Path, cap
     assert sorted(table["eps"].unique()) == [0, 0.5]
 
 
+def test_sweeps_by_name(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("vardi2022/fig1a", place, f"output_dir={tmp_path}", "sweeps=alpha_05", "data.d=10") == 0
+    table = pd.read_csv(tmp_path / "reproduced" / "vardi2022" / "fig1a-smoke" / "fig1a.csv")
+    assert set(table["alpha"]) == {0.5}
+    assert set(table["d"]) == {10, 20}, "what a sweep itself fixes stays"
+    capsys.readouterr()
+    assert run("vardi2022/fig1a", place, "sweeps=alpha_5") == 2
+    assert "did you mean alpha_05?" in capsys.readouterr().err
+    assert run("vardi2022/fig2", place, "sweeps=fig1a.alpha_05") == 0
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

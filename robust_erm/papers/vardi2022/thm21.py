@@ -50,11 +50,12 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             axes[2].plot(at[:-1], missing.iloc[:-1].clip(lower=1e-6), color=colour, lw=0.9)
         axes[0].axhline(NEAR, color="0.6", lw=0.6)
         axes[0].set(ylabel="KKT residual", ylim=(0, 1))
-        axes[1].set(ylabel="length", ylim=(0, None))
+        longest = table.loc[table["log10_loss"] <= -10, "c"].replace([np.inf], np.nan).max()
+        axes[1].set(ylabel="length", ylim=(0, 1.6 * longest) if longest > 0 else None)
         axes[2].set(ylabel=r"1 - $q_{min} / \|\theta\|^2$, relative", yscale="log")
         for ax in axes:
-            ax.set(xlabel="loss", xscale="log", xlim=(1, None))
-            ax.set_xticks([1, 10, 30, 100, 300], ["0.1", "1e-10", "1e-30", "1e-100", "1e-300"], fontsize=6)
+            ax.set(xlabel="log10 of the loss", xscale="log", xlim=(3, None))
+            ax.set_xticks([5, 10, 30, 100, 300], ["-5", "-10", "-30", "-100", "-300"])
             ax.set_xticks([], minor=True)
         handles = [Line2D([], [], color=COLOURS[k], label=f"start {s:g}") for k, s in enumerate(starts)]
         fig.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=7)
