@@ -41,6 +41,10 @@ class Flips:
         """(n,) intervals of each point; more than 1 where its label comes back and goes again."""
         return np.bincount(self.point, minlength=len(self.first))
 
+    def least(self, share: float) -> float:
+        """The least t right of which at least this share of the points is below the level; inf where none is."""
+        return _common(math.ceil(share * len(self.first) - 1e-9), self.start, self.end)
+
     def at(self, t: float) -> npt.NDArray[np.bool_]:
         """(n,) whether each point is below the level at t."""
         inside = (self.start < t) & (t < self.end)
@@ -133,9 +137,9 @@ def _below(
 
 
 def _common(n: int, start: Array, end: Array) -> float:
-    """The least t right of which one interval of each of n points is open."""
+    """The least t right of which the intervals of n points are open; those of one point do not overlap."""
     times, kinds = np.concatenate([start, end]), np.concatenate([np.ones(len(start)), -np.ones(len(end))])
     order = np.lexsort((kinds, times))  # what ends at t ends before what begins there
-    full = np.flatnonzero(np.cumsum(kinds[order]) == n)
+    full = np.flatnonzero(np.cumsum(kinds[order]) >= n)
     full = full[kinds[order][full] > 0]
     return float(times[order][full[0]]) if len(full) else math.inf

@@ -70,6 +70,8 @@ def test_labels_that_come_back() -> None:
     assert found.end == pytest.approx([2.5, math.inf, 0.3, math.inf])
     assert found.first == pytest.approx([1.5, 0.0])
     assert found.common == pytest.approx(1.5)
+    assert found.least(1.0) == found.common
+    assert found.least(0.5) == 0, "the second point is below at once"
     assert list(found.at(2.0)) == [True, True]
     assert list(found.at(0.2)) == [False, True]
     assert isinstance(flips(model, params, zero, y, one), Flips)
@@ -121,3 +123,20 @@ def test_the_explicit_network_keeps_its_labels_in_the_ball_that_it_promises(m: i
         robust_net(2 * x, y)
     with pytest.raises(ConfigError, match="one line"):
         robust_net(torch.cat([x, -x[:1]]), torch.cat([y, y[:1]]))
+
+
+def test_the_least_length_that_flips_a_share() -> None:
+    """Against a fine grid, with a net whose points come back."""
+    model, params = net(8, "first", 3)
+    g = torch.Generator().manual_seed(5)
+    x = torch.randn(40, D, generator=g, dtype=torch.float64)
+    y = model.apply(params, x).sign()
+    u = torch.randn(D, generator=g, dtype=torch.float64)
+    found = flips(model, params, x, y, u)
+    grid = np.linspace(0, 8, 8001)
+    shares = np.array([float((y * model.apply(params, x + t * u) < 0).double().mean()) for t in grid])
+    assert shares.max() >= 0.3, "the ray flips some"
+    for share in (0.05, 0.2, 0.3):
+        above = grid[shares >= share]
+        assert found.least(share) == pytest.approx(above[0], abs=1.1e-3)
+    assert math.isinf(found.least(1.0)) == math.isinf(found.common)

@@ -116,7 +116,7 @@ def test_sweeps_by_name(place: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert set(table["alpha"]) == {0.5}
     assert set(table["d"]) == {10, 20}, "what a sweep itself fixes stays"
     capsys.readouterr()
-    assert run("vardi2022/fig1a", place, "sweeps=alpha_5") == 2
+    assert run("vardi2022/fig1a", place, "sweeps=apha_05") == 2
     assert "did you mean alpha_05?" in capsys.readouterr().err
     assert run("vardi2022/fig2", place, "sweeps=fig1a.alpha_05") == 0
 

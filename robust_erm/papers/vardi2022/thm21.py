@@ -86,7 +86,7 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
         every("At a loss of 1e-30, from PyTorch's start, it has not come near one", "ours",
               own["kkt_kinks"] - NEAR, 0.0, f"residual, slopes at kinks free, less {NEAR:g}: "),
     ]  # fmt: skip
-    pairs = last.join(paper, rsuffix="_paper", how="inner")
+    pairs = last.merge(paper, left_index=True, right_index=True, suffixes=("", "_paper"))
     starts = last.reset_index().pivot_table(index="seed", columns="init_scale", values="nearest")
     one, other = starts.columns.max(), starts.columns.min()
     return [

@@ -11,17 +11,14 @@ import pandas as pd
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from robust_erm.core.params import Params
 from robust_erm.core.statistics import slope
 from robust_erm.data.dataset import Array
-from robust_erm.oracles.kkt import at_kinks, kkt
 from robust_erm.papers.claims import Claim, between, every
+from robust_erm.papers.multipliers import sides
 from robust_erm.papers.reproduced import parameters
 from robust_erm.papers.vardi2022.sec6 import NEAR
 from robust_erm.reports.style import COLOURS, COLUMN, style
-from robust_erm.store.config import Run
 from robust_erm.store.reading import run_of
 from robust_erm.training.problem import draw
 
@@ -49,7 +46,10 @@ def _row(run: Any) -> dict[str, Any]:
         "linear": math.sqrt(x.shape[1] / first.sum()),
     }  # fmt: skip
     found |= constants(data.x_train[on], data.y_train[on])
-    return found | (_sides(one, params, x[on], y[on]) if "bound" in found else {})
+    if "bound" in found:
+        own, other = ((x.shape[1] + 1) * each for each in sides(one, params, x[on], y[on]))
+        found |= {"own_least": own.min(), "own_most": own.max(), "other_most": other.max()}
+    return found
 
 
 def constants(x: Array, y: Array) -> dict[str, float]:
@@ -57,8 +57,8 @@ def constants(x: Array, y: Array) -> dict[str, float]:
 
     ``p = max |<x_i, x_j>|``; ``assumed = 3 m (p + 1) / (d + 1)``, to be at most 1; ``balance`` c, the share of the
     rarer label. Where it applies, with ``kappa = (p + 1) (m - 1) / (d + 1)``: ``most`` and ``least``, between which
-    ``(d + 1) S_i`` lies (see :func:`_sides`), and ``bound``, on the vector that brings all points to -1:
-    ``eta ||sum_i y_i x_i||``, ``eta = (p + 1 + 2 (d + 1) / (c m least)) / (d - (m - 1) p)``.
+    ``(d + 1) S_i`` of :func:`robust_erm.papers.multipliers.sides` lies, and ``bound``, on the vector that brings all
+    points to -1: ``eta ||sum_i y_i x_i||``, ``eta = (p + 1 + 2 (d + 1) / (c m least)) / (d - (m - 1) p)``.
 
     Args:
         x: (m, d), of length sqrt(d).
@@ -76,21 +76,6 @@ def constants(x: Array, y: Array) -> dict[str, float]:
     eta = (p + 1 + 2 * (d + 1) / (fewest * least)) / (d - (m - 1) * p)
     bound = eta * float(np.linalg.norm(z.sum(0)))
     return {**found, "kappa": kappa, "least": least, "most": most, "bound": bound}
-
-
-def _sides(run: Run, params: Params, x: Tensor, y: Tensor) -> dict[str, float]:
-    """Least and greatest ``(d + 1) S_i`` and greatest ``(d + 1) C_i``, with margins scaled to 1.
-
-    ``S_i = lam_i sum_{j: sgn v_j = y_i} v_j^2 sigma'_ij`` is what a point adds to its own side, ``C_i`` to the other
-    one. Multipliers and slopes are those of the residual that says whether this is a KKT point, free at kinks.
-    """
-    scale = float((y * run.model.apply(params, x)).min()) ** -0.5
-    params = {name: scale * value for name, value in params.items()}
-    found = at_kinks(run.model, params, x, y, kkt(run.model, params, x, y).lam, run.measure["kkt"].kinks)
-    v, labels = params["W2"].numpy()[0], y.numpy()
-    same = np.sign(v) == labels[:, None]
-    own, other = ((x.shape[1] + 1) * found.lam * (found.slopes * side * v**2).sum(1) for side in (same, ~same))
-    return {"own_least": own.min(), "own_most": own.max(), "other_most": other.max()}
 
 
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
