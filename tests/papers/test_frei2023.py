@@ -1,0 +1,128 @@
+"""Numbers of frei2023's experiments, each by hand or from another formula."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from robust_erm.data.clusters import Clusters
+from robust_erm.models.mlp import MLP
+from robust_erm.oracles.robust_net import cluster_net
+from robust_erm.papers.claims import FAILS, HOLDS, UNDECIDED
+from robust_erm.papers.frei2023 import sec2, width
+from robust_erm.papers.multipliers import sides
+from robust_erm.store.config import Run
+
+DATA = Clusters(d=64, m=40, k=4, sigma=0.05, means="orthogonal", m_test=50, balanced=True)
+
+
+def averages(data: Clusters, seed: int) -> tuple[MLP, dict[str, torch.Tensor]]:
+    """One unit for the average of each class, without biases: what gradient flow is said to find."""
+    means, labels = data.cluster_means(seed), data.cluster_labels()
+    w = np.stack([means[labels > 0].sum(0), means[labels < 0].sum(0)])
+    params = {"W1": torch.from_numpy(w), "W2": torch.tensor([[1.0, -1.0]], dtype=torch.float64)}
+    return MLP(width=2), params
+
+
+def test_class_averages_are_flipped_at_sqrt_d_over_k() -> None:
+    """Without noise: exactly, by a vector along u; their normalised margin is the one of the formula."""
+    data = Clusters(d=64, m=4, k=4, sigma=0.0, means="orthogonal", m_test=40, balanced=True)
+    model, params = averages(data, 3)
+    x = torch.from_numpy(data.draw(3).x_test)
+    moved = sec2.universal(model, params, x, sec2.direction(data, 3))
+    for share in (0.5, 0.99, 1.0):
+        assert moved.least(share) == pytest.approx(math.sqrt(64 / 4), rel=1e-6)
+    y = torch.from_numpy(data.draw(3).y_test)
+    rows = params["W1"].norm(dim=1)
+    scaled = {"W1": params["W1"] / rows.sqrt().unsqueeze(1), "W2": params["W2"] * rows.sqrt()}  # balanced layers
+    size = sum(float((p**2).sum()) for p in scaled.values())
+    assert float((y * model.apply(scaled, x)).min()) / size == pytest.approx(sec2.limit_margin(data), rel=1e-9)
+    directions, alone = sec2.units(params, data.cluster_means(3))
+    assert directions == pytest.approx(2)
+    assert alone == pytest.approx(math.sqrt(1 / 2)), "the average of two of four clusters"
+
+
+def test_flips_count_zero_as_minus_one() -> None:
+    """Beyond sqrt(d) / 2 the explicit network is 0: there a positive point is flipped, a negative one is not yet."""
+    means, labels = DATA.cluster_means(0), DATA.cluster_labels()
+    params, _ = cluster_net(torch.from_numpy(means), torch.from_numpy(labels))
+    moved = sec2.universal(MLP(width=4, bias="first"), params, torch.from_numpy(means), sec2.direction(DATA, 0))
+    positive = labels > 0
+    # along u each coordinate <mu_q, .> falls by t / sqrt(k): the own unit dies after sqrt(d) / 2 of it
+    assert moved.first[positive] == pytest.approx(0.5 * 8 * 2, rel=1e-6)
+    assert (moved.first[~positive] > moved.first[positive].max() * 1.0001).all()
+
+
+def test_the_grid_agrees_with_the_exact_ray() -> None:
+    model, generator = MLP(width=12, bias="first"), torch.Generator().manual_seed(1)
+    params = {k: v.double() for k, v in model.init(64, 1, generator).items()}
+    x = torch.from_numpy(DATA.draw(1).x_test)
+    u = sec2.direction(DATA, 1)
+    moved = sec2.universal(model, params, x, u)
+    found = [(moved.least(share), sec2.least_length(model, params, x, u, share)) for share in (0.1, 0.3, 0.6)]
+    assert any(math.isfinite(exact) for exact, _ in found)
+    for exact, grid in found:
+        if exact < 23.9:
+            assert grid == pytest.approx(exact, abs=0.081), "one step of the grid, 3 sqrt(64) / 600 = 0.04"
+
+
+def test_references_on_clean_clusters() -> None:
+    """k = 4 orthogonal means, d = 64, hardly any noise: all distances are known, over sqrt(d)."""
+    data = Clusters(d=64, m=40, k=4, sigma=1e-4, means="orthogonal", m_test=30, balanced=True)
+    found = sec2.references(data, 0)
+    assert found["linear"] == pytest.approx(math.sqrt(1 / 4), rel=1e-3)
+    assert found["mean"] == pytest.approx(math.sqrt(1 / 2), rel=1e-2)
+    assert found["mean_certified"] == pytest.approx(math.sqrt(1 / 2), rel=1e-2)
+    assert found["neighbour_certified"] <= found["neighbour"] == pytest.approx(math.sqrt(1 / 2), rel=1e-2)
+    assert found["explicit_certified"] == pytest.approx(0.5, rel=1e-2)
+    assert found["explicit"] == pytest.approx(0.5, rel=1e-2)
+    assert found["explicit_slack"] >= -1e-9
+
+
+def test_bounds_of_the_multipliers_at_a_kkt_point(resolved: object) -> None:
+    """Class averages on orthogonal points without noise: multipliers by hand, 1 / (d + 1) with a bias."""
+    line = (
+        "data=clusters",
+        "data.d=64",
+        "data.m=4",
+        "data.k=4",
+        "data.sigma=0",
+        "data.means=orthogonal",
+        "eps=0",
+        "p=2",
+    )
+    more = ("data.balanced=true", "data.m_test=8", "model.width=2", "attack=none", "measure=kkt")
+    run: Run = resolved(*line, *more)  # type: ignore[operator]
+    model, params = averages(run.data, run.seed)
+    rows = params["W1"].norm(dim=1)
+    params = {"W1": params["W1"] / rows.sqrt().unsqueeze(1), "W2": params["W2"] * rows.sqrt()}
+    points = run.data.draw(run.seed)
+    x, y = torch.from_numpy(points.x_train), torch.from_numpy(points.y_train)
+    assert run.model == model.__class__(**{f: getattr(run.model, f) for f in run.model.__dataclass_fields__})
+    own, other = sides(run, params, x, y)
+    assert own == pytest.approx(np.full(4, 1 / 64), rel=1e-6)
+    assert np.abs(other).max() < 1e-9
+    found = sec2._bounds(run, params, x, y, np.arange(4), sec2.separation(run.data, run.seed))
+    ratio, low = 4 * 1 / 65, 65
+    assert found["bound_most"] == pytest.approx(1 / (low * (1 - 2 * ratio)))
+    assert found["bound_least"] == pytest.approx((1 - ratio / (1 - 2 * ratio)) / 65)
+    assert found["bound_other"] == pytest.approx(ratio * found["bound_most"])
+    most, least, s = found["bound_most"], found["bound_least"], 64
+    eta = (most * (65 + 4 * 1) / (0.5 * 4 * least) + 1 * (1 + 65 / 65)) / s
+    assert found["allowed"] == pytest.approx(eta * math.sqrt(4 * 64) / 8)
+    assert found["allowed"] > 0.5, "above what flips: sqrt(1 / k)"
+
+
+@pytest.mark.parametrize(
+    ("u99", "kkt", "verdict"),
+    [([0.5, 0.5, 0.5], 0.02, HOLDS), ([0.5, 0.6, 0.5], 0.02, FAILS), ([0.5, 0.6, 0.5], 0.5, UNDECIDED)],
+)
+def test_claims_about_the_limit_need_it(u99: list[float], kkt: float, verdict: str) -> None:
+    rows = [{"width": w, "u99": u} for w, u in zip((4, 16, 64), u99, strict=True)]
+    table = pd.DataFrame(rows).assign(status="converged", seed=0, accuracy=1.0, attack=0.5, kkt=kkt, d=64, n=40)
+    found = {claim.claim: claim.verdict for claim in width.claims(table, pd.DataFrame())}
+    assert found["The universal vector does not depend on the width"] == verdict
