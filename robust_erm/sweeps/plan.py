@@ -25,6 +25,7 @@ def pack_key(run: Run) -> str:
     if getattr(run.optimizer, "limit", False):
         return run.id  # nothing is shared: found one by one, each with its own end
     kept = {k: v for k, v in as_data(run, "pack").items() if k not in _BATCHED}
+    kept["outputs"] = run.outputs  # of data whose number of classes is a number of the run axis
     kept["stop"] = [run.stop.steps, run.stop.epochs]
     kept["runtime"] = [repr(run.trainer), run.logger.enabled]
     return json.dumps(kept, sort_keys=True)
