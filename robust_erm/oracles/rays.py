@@ -75,7 +75,7 @@ def flips(model: Model, params: Params, x: Tensor, y: Tensor, rays: Tensor, leve
     s = np.broadcast_to(s, points.shape)
     size = max(1, _BLOCK // max(1, len(v)))
     found = []
-    for at in range(0, len(points), size):
+    for at in range(0, max(len(points), 1), size):
         some = slice(at, at + size)
         a, slope = points[some] @ w.T + b, s[some] @ w.T
         value, change, signs = labels[some, None] * v, labels[some, None] * v * np.abs(slope), labels[some] * c

@@ -33,7 +33,7 @@ def readout(run: Any, params: Params) -> Any:
     positive = torch.from_numpy(run.data.cluster_labels() > 0)
 
     def apply(x: Tensor) -> Tensor:
-        f = run.model.apply(params, x)
+        f: Tensor = run.model.apply(params, x)
         return f if f.ndim == 1 else f[:, positive].amax(1) - f[:, ~positive].amax(1)
 
     return apply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -49,9 +50,8 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
         some, its = x[:ATTACKED], y[:ATTACKED]
         for name, (model, params) in nets.items():
             moved = universal(model, params, x, u)
-            step = nearest(
-                lambda at, m=model, p=params: m.apply(p, at), some, its, 2.0, starts=across(some, its, *train, Norm(2))
-            )
+            starts = across(some, its, *train, Norm(2))
+            step = nearest(partial(model.apply, params), some, its, 2.0, starts=starts)
             lengths = step.norm(dim=1).numpy() / root
             for t in GRID:
                 shares = {"universal": float(moved.at(t * root).mean()), "attack": float((lengths <= t).mean())}

@@ -23,8 +23,7 @@ def distances(ax: Axes, some: pd.DataFrame, at: pd.Series, dash: str = "-", name
     for k, (column, marker, label) in enumerate(LOOKS):
         each = some[column].replace([np.inf], np.nan).groupby(at)
         mean = each.mean()
-        look = {"color": COLOURS[k], "ls": dash, "marker": marker, "ms": 3, "lw": 1.0}
-        ax.plot(mean.index, mean, label=label if named else None, **look)
+        ax.plot(mean.index, mean, dash, color=COLOURS[k], marker=marker, ms=3, lw=1.0, label=label if named else None)
         ax.fill_between(mean.index, each.min(), each.max(), color=COLOURS[k], alpha=0.15, lw=0)
     for value, style in ((float(some["unit"].mean()), ":"), (HALF, "-")):
         ax.axhline(value, color="0.4", ls=style, lw=0.8, zorder=0)

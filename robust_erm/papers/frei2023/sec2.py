@@ -118,9 +118,9 @@ def universal(model: Model, params: Params, x: Tensor, u: Tensor) -> Flips:
         ray = -sign * u / u.norm()
         found.append((rows.numpy(), flips(model, params, x[rows], signs[rows], ray, level)))
     first = np.full(len(x), math.inf)
-    for rows, some in found:
-        first[rows] = some.first
-    point = np.concatenate([rows[some.point] for rows, some in found])
+    for places, some in found:
+        first[places] = some.first
+    point = np.concatenate([places[some.point] for places, some in found])
     start, end = (np.concatenate([getattr(some, name) for _, some in found]) for name in ("start", "end"))
     return Flips(first, math.inf, point, start, end)
 
@@ -128,7 +128,7 @@ def universal(model: Model, params: Params, x: Tensor, u: Tensor) -> Flips:
 def least_length(model: Model, params: Params, x: Tensor, u: Tensor, share: float) -> float:
     """The same by a grid of 600 lengths up to 3 sqrt(d), for other networks; inf where none will do."""
     signs = torch.where(model.apply(params, x) > 0, 1.0, -1.0).to(x)
-    for t in np.linspace(0, 3 * math.sqrt(x.shape[1]), 601)[1:]:
+    for t in np.linspace(0, 3 * math.sqrt(x.shape[1]), 601)[1:].tolist():
         moved = torch.where(model.apply(params, x - t * signs.unsqueeze(1) * u / u.norm()) > 0, 1.0, -1.0)
         if float((moved != signs).double().mean()) >= share:
             return float(t)

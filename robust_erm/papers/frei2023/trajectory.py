@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
         x, y = torch.from_numpy(points.x_test), torch.from_numpy(points.y_test)
         train = torch.from_numpy(points.x_train), torch.from_numpy(points.y_train)
         u, by_step = direction(one.data, one.seed), curve.set_index("step")
-        for step, params in snapshots(str(folder)).items():
+        for step, params in zip(*snapshots(str(folder)), strict=True):
             if step not in by_step.index:
                 continue
             own = {k: v.double() for k, v in params.items()}
@@ -47,7 +48,7 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
             attack = math.nan
             if len(right) > POINTS // 2:
                 starts = across(x[right], y[right], *train, Norm(2))
-                found = nearest(lambda at, m=one.model, p=own: m.apply(p, at), x[right], y[right], 2.0, 30, starts)
+                found = nearest(partial(one.model.apply, own), x[right], y[right], 2.0, 30, starts)
                 attack = float(found.norm(dim=1).median()) / unit
             at = by_step.loc[step]
             row = {"init_scale": one.model.init_scale, "seed": one.seed, "step": step, "log_loss": at["log_loss"]}
