@@ -28,6 +28,10 @@ points=10000         at most so many of each part: a random sample, another one 
 certify=true         lower bounds, for models linear in their input (exact) and one hidden ReLU layer
 exact=0              seconds for each point that bounds leave open, by a mixed-integer program; 0: none
 checks=true          look for masked gradients
+distance=false       true: the least l_p distance of each point to another label, p = 1, 2 or inf: attacked (FAB without
+                     a radius, several starts; fab.steps, fab.targets) and, with certify, certified. It knows no eps:
+                     attack=none with it for distances alone. robust_erm.evaluation.distances.curve makes robust
+                     accuracy at all radii of it
 fresh=false          true: evaluate again
 stale=refuse         what was trained or evaluated by other code or data than now: refuse; keep; again (evaluate again)
 device=auto          auto, cpu, cuda, cuda:<index>, mps

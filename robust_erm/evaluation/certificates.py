@@ -25,11 +25,12 @@ def certifiable(recipe: Recipe) -> bool:
 
 
 def certified(
-    recipe: Recipe, theta: Tensor, x: Tensor, y: Tensor, eps: float, box: tuple[float, float] | None
+    recipe: Recipe, theta: Tensor, x: Tensor, y: Tensor, eps: float | Tensor, box: tuple[float, float] | None
 ) -> tuple[Tensor, Tensor]:
     """Lower bounds (n,) on the worst-case margins of x (n, d), and the size (n,) that rounding is in proportion to.
 
-    In float64, less 100 times its rounding. Exact for models linear in their input where p = inf or there is no box.
+    One radius for all points, or one (n,) for each. In float64, less 100 times its rounding. Exact for models linear
+    in their input where p = inf or there is no box.
     """
     theta, x, y = theta.double(), x.double(), y.double()
     region = Region(x, eps, recipe.attack.p, box)
@@ -43,12 +44,17 @@ def certified(
         differences = w[y.long()].unsqueeze(1) - w  # (n, C, d): w_y - w_c
         bound = region.least(differences).masked_fill(own_class(len(w), y), torch.inf).amin(-1)
         size = (differences.abs() * x.abs().unsqueeze(1)).sum(-1).amax(-1)
-    return bound - _ROUNDINGS * torch.finfo(bound.dtype).eps * size, size
+    return bound - rounding(size), size
+
+
+def rounding(size: Tensor) -> Tensor:
+    """What a margin may lose whose terms add up to ``size`` in absolute value."""
+    return _ROUNDINGS * torch.finfo(size.dtype).eps * size
 
 
 def contradictions(low: Tensor, high: Tensor, size: Tensor) -> Tensor:
     """Points (n,) certified and broken, by more than the rounding of ``high``'s numbers: a fault of ours."""
-    return (low > 0) & (high < -_ROUNDINGS * torch.finfo(high.dtype).eps * size.to(high))
+    return (low > 0) & (high < -rounding(size.to(high)))
 
 
 def hidden(params: Params, y: Tensor) -> Hidden:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from robust_erm.core.errors import ConfigError, require
-from robust_erm.evaluation.options import Options, attacks_of, device_of, measures_of
-from robust_erm.evaluation.packs import AT_ONCE, Member, computed_by, file_of, in_halves
+from robust_erm.evaluation.options import Options, attacks_of, device_of, measures_of, search_of
+from robust_erm.evaluation.packs import AT_ONCE, Known, Member, computed_by, file_of, in_halves
 from robust_erm.reports.terminal import console, made, say
 from robust_erm.store import fingerprint
 from robust_erm.store.config import Run
@@ -53,6 +53,7 @@ def evaluate(folders: Sequence[str | Path], options: Options) -> tuple[list[dict
     if taken:
         say(f"{len(taken)} evaluations were there already, {made(taken, 'made')}; fresh=true makes them again", console)
     count, done = sum(map(len, jobs.values())), 0
+    known: Known = {}  # what does not depend on the radius, and is found once
     if count:
         say(f"{count} evaluations to make ...", console)
     with console.status("") as status:
@@ -60,7 +61,7 @@ def evaluate(folders: Sequence[str | Path], options: Options) -> tuple[list[dict
             for pack in plan.packs([run for _, run, _ in members], AT_ONCE, 1):
                 began, title = time.monotonic(), f"{done} of {count} evaluated; {members[pack[0]][1].name}"
                 tick = partial(_say, status, title)
-                failed += in_halves([members[i] for i in pack], name, options, device, tick)
+                failed += in_halves([members[i] for i in pack], name, options, device, tick, known)
                 done += len(pack)
                 if not console.is_terminal:
                     say(f"{done} of {count} evaluated; {len(pack)} in {time.monotonic() - began:.0f} s", console)
@@ -87,6 +88,7 @@ def _opened(folders: Sequence[str | Path], options: Options, failed: list[str]) 
             failed.append(f"failed: {path}: {error}")
     for run in runs.values():  # refused before anything is computed
         attacks_of(run, options)
+        search_of(run, options)
         check_measures(run, measures_of(options))
     return runs
 

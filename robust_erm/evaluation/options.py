@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from robust_erm.attacks.attack import Attack
+from robust_erm.attacks.fab import FAB
 from robust_erm.core.errors import ConfigError, one_of, require
 from robust_erm.store.config import Run, Trainer
 from robust_erm.store.identity import word
@@ -34,6 +36,7 @@ class Options:
     certify: bool = True
     exact: float = 0.0
     checks: bool = True
+    distance: bool = False
     fresh: bool = False
     stale: str = "refuse"
     trust: tuple[str, ...] = ()
@@ -42,8 +45,9 @@ class Options:
 
     @property
     def what(self) -> dict[str, Any]:
-        """All that may change the result, eps aside."""
-        kept = ("attack", "measure", "parts", "points", "certify", "exact", "checks", "of_attacks")
+        """All that may change the result, eps aside; names are made of it, so a later option is in it where given."""
+        kept = ["attack", "measure", "parts", "points", "certify", "exact", "checks", "of_attacks"]
+        kept += ["distance"] if self.distance else []
         return {key: _plain(getattr(self, key)) for key in kept}
 
     def name(self, eps: float | None) -> str:
@@ -103,6 +107,16 @@ def attacks_of(run: Run, options: Options) -> dict[str, Attack]:
     return found
 
 
+def search_of(run: Run, options: Options) -> FAB | None:
+    """The search for the nearest points of another label, with the options given to ``fab``; None: not asked for."""
+    if not options.distance:
+        return None
+    says = f"is searched in l_1, l_2 and l_inf: not for p = {run.p:g} of {run.name}"
+    require(run.p in (1, 2, math.inf), "distance", "true", says)
+    found: FAB = _attack("fab", run.p, options)
+    return found
+
+
 def _attack(name: str, p: float, options: Options) -> Any:
     """The attack of conf/attack/<name>.yaml, with the options given; raises ConfigError."""
     node = OmegaConf.create({"p": p, "attack": OmegaConf.load(conf_dir() / "attack" / f"{name}.yaml")})
@@ -121,6 +135,7 @@ def check(options: Options, run: Run) -> None:
     """Raise ConfigError where ``options`` would be refused for ``run``, before it has been trained."""
     device_of(options)
     attacks_of(run, options)
+    search_of(run, options)
     measures_of(options)
     for name in set(options.of_attacks) & set(attack_names()):  # also of an attack that is not run
         _attack(name, run.p, options)

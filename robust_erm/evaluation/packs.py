@@ -17,8 +17,9 @@ import torch
 
 from robust_erm.core.streams import numpy_stream
 from robust_erm.evaluation import certificates, strong
+from robust_erm.evaluation.distances import Distances, distances
 from robust_erm.evaluation.masking import masking
-from robust_erm.evaluation.options import Options, attacks_of, boxed, measures_of
+from robust_erm.evaluation.options import Options, attacks_of, boxed, measures_of, search_of
 from robust_erm.store import fingerprint
 from robust_erm.store.config import Run
 from robust_erm.store.files import write_json, write_whole
@@ -33,18 +34,22 @@ from robust_erm.training.resources import cores
 
 Member = tuple[Path, Run, float]  # folder, config, radius
 _MODULES = ("packs", "strong", "certificates", "masking")
+Known = dict[tuple[Path, str], Distances]  # of a run's part, whatever the radius
 _BOUNDS = ("oracles.certified", "oracles.milp", "training.problem")
+_DISTANCES = ("evaluation.distances", "oracles.boundary")
 AT_ONCE = 32  # runs whose results come together
 
 
-def in_halves(members: Sequence[Member], name: str, options: Options, device: Any, tick: Any) -> list[str]:
+def in_halves(
+    members: Sequence[Member], name: str, options: Options, device: Any, tick: Any, known: Known
+) -> list[str]:
     """Evaluate a pack, or where that raises its halves; a line for each run that cannot be evaluated.
 
     The traceback goes to ``<run>/evaluations/<name>.failed.log``.
     """
     text = ""
     try:
-        evaluate_pack(members, name, options, device, tick)
+        evaluate_pack(members, name, options, device, tick, known)
     except Exception as error:  # the others go on
         cause, text = f"{type(error).__name__}: {error}", traceback.format_exc()
     # out of the except: the traceback would keep the tensors of the pack that failed, perhaps for want of memory
@@ -55,7 +60,7 @@ def in_halves(members: Sequence[Member], name: str, options: Options, device: An
     if len(members) > 1:
         half = len(members) // 2
         both = (members[:half], members[half:])
-        return [line for some in both for line in in_halves(some, name, options, device, tick)]
+        return [line for some in both for line in in_halves(some, name, options, device, tick, known)]
     ((path, *_),) = members
     _log(path, name).parent.mkdir(exist_ok=True)
     write_whole(_log(path, name), text.encode())
@@ -75,14 +80,18 @@ def computed_by(run: Run, options: Options) -> fingerprint.Fingerprint:
     """The code and data that an evaluation of ``run`` depends on."""
     own = fingerprint.of_modules("training.attacked", *(f"evaluation.{name}" for name in _MODULES), *_BOUNDS)
     parts = [run.model, run.data, *attacks_of(run, options).values(), *measures_of(options).values()]
+    if (search := search_of(run, options)) is not None:
+        own, parts = own | fingerprint.of_modules(*_DISTANCES), [*parts, search]
     return own | fingerprint.of_components(parts)
 
 
-def evaluate_pack(members: Sequence[Member], name: str, options: Options, device: Any, tick: Any) -> None:
+def evaluate_pack(members: Sequence[Member], name: str, options: Options, device: Any, tick: Any, known: Known) -> None:
     """Evaluate runs that share their code, and leave ``<run>/evaluations/<name>.json`` and ``.npz``.
 
     The npz holds, for each part, ``<part>_index``, the points, ``<part>_attacked`` and, where there are certificates,
-    ``<part>_certified``: the least margin found and the lower bound, of every point.
+    ``<part>_certified``: the least margin found and the lower bound, of every point. Where they are asked for,
+    ``<part>_distance`` and ``<part>_certified_distance`` stand beside them: of :mod:`robust_erm.evaluation.distances`,
+    and taken from ``known`` where an earlier radius has left them there.
     """
     began = time.monotonic()
     first = members[0][1]
@@ -94,7 +103,7 @@ def evaluate_pack(members: Sequence[Member], name: str, options: Options, device
         pack.load(i, kept["run"])
     rows = torch.arange(len(members), device=device)
     eps = torch.tensor([radius for *_, radius in members], dtype=pack.eps.dtype, device=device)
-    attacks, box = attacks_of(first, options), boxed(first)
+    attacks, search, box = attacks_of(first, options), search_of(first, options), boxed(first)
     domain = pack.recipe.domain if box else None
     found: list[dict[str, Any]] = [
         {
@@ -146,6 +155,15 @@ def evaluate_pack(members: Sequence[Member], name: str, options: Options, device
                 arrays[i][f"{part}_certified"] = low.cpu().numpy()
             found[i][f"{part}_attacked"] = float((high > 0).double().mean())
             arrays[i][f"{part}_attacked"] = high.cpu().numpy()
+        if search is not None:
+            for i, (path, *_) in enumerate(members):
+                if (path, part) not in known:
+                    train = [torch.as_tensor(a).to(pack.theta) for a in (datasets[i].x_train, datasets[i].y_train)]
+                    known[path, part] = distances(
+                        pack.recipe, pack.theta[i], (x[i], y[i]), train, search, domain, options.certify, tick
+                    )
+                found[i] |= known[path, part].numbers(part)
+                arrays[i] |= known[path, part].arrays(part)
         if options.checks and part == options.parts[-1] and first.p in (1, 2, float("inf")):
             tick("signs of masked gradients")
             for i, signs in enumerate(masking(pack, points, eps, rows, box, left)):

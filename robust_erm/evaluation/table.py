@@ -14,6 +14,7 @@ from robust_erm.evaluation.options import Options
 from robust_erm.reports.tables import load, varying
 from robust_erm.reports.terminal import WIDE, cell, output, safe, say
 
+_DISTANCES = ("certified_distance_median", "distance_median")
 _GROUPS = 8  # columns of what measures found
 
 
@@ -33,17 +34,25 @@ def show(found: Sequence[dict[str, Any]], folders: Sequence[str | Path], options
     table = Table(show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold")
     for heading in (*shown, *last, "runs"):
         table.add_column(safe(heading).replace(*((" at", "\nat") if given else ("trained at ", ""))))
-    columns = [f"{part}_{kind}" for part in parts for kind in ("clean", "after_train", "certified", "attacked")]
+    kinds = ["clean", "after_train", "certified", "attacked", *(_DISTANCES if options.distance else ())]
+    columns = [f"{part}_{kind}" for part in parts for kind in kinds]
     for column in columns:
-        table.add_column(column.replace("_", "\n", 1).replace("after_train", "own attack"), justify="right")
+        heading = column.replace("_", "\n", 1).replace("after_train", "own attack").removesuffix("_median")
+        table.add_column(heading.replace("_", "\n"), justify="right")
     table.add_column("warnings", justify="right")
     for values, group in rows.groupby([*keys, *last], sort=False, dropna=False):
         said = [cell(value) for value in (*values[: len(shown)], *values[len(keys) :])] + [str(len(group))]
-        table.add_row(*said, *(_mean(group, column) for column in columns), str(int(group["warned"].sum())))
+        table.add_row(
+            *said,
+            *(_mean(group, column, "distance" not in column) for column in columns),
+            str(int(group["warned"].sum())),
+        )
     output.print(table)
     _show_measured(rows, [*shown, *last])
     several = f"; {LEGEND}" if len(rows.groupby([*keys, *last], dropna=False)) < len(rows) else ""
     say(f"accuracies in %; own attack: of training; robust: from certified (-: no certificate) to attacked{several}")
+    if options.distance:
+        say("distance: median l_p distance to another label (-: no certificate, or infinite), certified and attacked")
     if len(keys) > WIDE:
         say(f"also different: {', '.join(keys[WIDE:])} (python -m robust_erm.results shows them)")
     warnings = [(one["run"], line) for one in found for line in one["warnings"]]

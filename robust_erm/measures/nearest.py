@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from robust_erm.attacks.attack import Victim
-from robust_erm.attacks.fab import FAB
 from robust_erm.core.errors import at_most, one_of, require
 from robust_erm.core.norms import Norm
 from robust_erm.measures.measure import Look
 from robust_erm.measures.universal import direction
-
-_HALVINGS = 60  # of the segment from a point to what was found: its end is exact to rounding
+from robust_erm.oracles.boundary import across, lengths, nearest
 
 
 @dataclass(frozen=True)
@@ -74,64 +70,3 @@ class Nearest:
         length, found = lengths(Norm(look.attack.p), step), step.isfinite().all(-1)
         cosine = torch.cosine_similarity(step, -y.unsqueeze(-1) * z, dim=-1)[found].mean()
         return dict(zip(names, (length.min(), length.median(), cosine), strict=True))
-
-
-def across(x: Tensor, y: Tensor, points: Tensor, labels: Tensor, norm: Norm, many: int = 3) -> list[Tensor]:
-    """The ``many`` nearest of ``points`` (m, d) with the other label of each x_i (n, d): fewer where there are fewer.
-
-    A network that fits the points has its boundary between the two.
-    """
-    points = points.to(x)
-    groups = [(y == label, points[labels == -label]) for label in (-1.0, 1.0) if bool((y == label).any())]
-    many = min(many, *(len(theirs) for _, theirs in groups))
-    near = x.expand(many, *x.shape).clone()
-    for mine, theirs in groups:
-        order = torch.cdist(x[mine], theirs, p=norm.p).topk(many, largest=False).indices
-        near[:, mine] = theirs[order.T]
-    return list(near)
-
-
-def nearest(
-    outputs: Callable[[Tensor], Tensor],
-    x: Tensor,
-    y: Tensor,
-    p: float,
-    steps: int = 100,
-    starts: Sequence[Tensor] = (),
-) -> Tensor:
-    """Short perturbations (n, d) to the decision boundary: 0 where a label is wrong already, inf where none was found.
-
-    Args:
-        outputs: x (n, d) -> one logit each, (n,).
-        x: (n, d), float64.
-        y: (n,), in {-1, +1}.
-        p: 1, 2 or inf: what is made short.
-        steps: of FAB, from each start.
-        starts: (n, d) each, beside x itself: points that may have another label.
-    """
-    victim, norm = Victim(outputs, x, y, None, None), Norm(p)
-    fab, unbounded = FAB(p, steps, box=False), torch.full((1,), math.inf, dtype=x.dtype, device=x.device)
-    best, least = torch.full_like(x, math.inf), torch.full_like(y, math.inf)
-    for start in (None, *starts):
-        step = to_boundary(victim, fab.search(victim, unbounded, None, start))
-        length = lengths(norm, step)
-        best, least = torch.where((length < least).unsqueeze(-1), step, best), torch.minimum(length, least)
-    return torch.where((victim.margin(x) <= 0).unsqueeze(-1), 0.0, best)
-
-
-def to_boundary(victim: Victim, ends: Tensor) -> Tensor:
-    """The steps (n, d) from ``victim.x`` to a boundary on the way to ``ends`` (n, d), by bisection; inf without one."""
-    way = ends - victim.x
-    inside, outside = (value(len(way), 1).to(way) for value in (torch.zeros, torch.ones))
-    for _ in range(_HALVINGS):
-        middle = (inside + outside) / 2
-        beyond = (victim.margin(victim.x + middle * way) <= 0).unsqueeze(-1)
-        inside, outside = torch.where(beyond, inside, middle), torch.where(beyond, middle, outside)
-    found = (victim.margin(victim.x + outside * way) <= 0).unsqueeze(-1)
-    return torch.where(found, outside * way, math.inf)
-
-
-def lengths(norm: Norm, step: Tensor) -> Tensor:
-    """Of each row (n,); inf of one that is."""
-    finite = step.isfinite().all(-1)
-    return torch.where(finite, norm.value(torch.where(finite.unsqueeze(-1), step, 0.0)), math.inf)

@@ -45,20 +45,29 @@ class Region:
 
     Args:
         x: (n, d).
-        eps: radius of the ball.
+        eps: radius of the ball, or (n,) radii.
         p: exponent.
         box: that x' must stay in, or None.
     """
 
     x: Tensor
-    eps: float
+    eps: float | Tensor
     p: float
     box: Box
+
+    def some(self, rows: slice | Tensor) -> Region:
+        """Around the points ``rows`` alone."""
+        eps = self.eps[rows] if isinstance(self.eps, Tensor) else self.eps
+        return Region(self.x[rows], eps, self.p, self.box)
+
+    def radius(self, extra: int = 1) -> float | Tensor:
+        """``eps``, beside tensors (n, ...) of ``extra`` more dimensions."""
+        return self.eps.view(-1, *(1,) * extra) if isinstance(self.eps, Tensor) else self.eps
 
     @property
     def interval(self) -> tuple[Tensor, Tensor]:
         """Centre and radius (n, d) of the smallest box around ball and box together."""
-        low, high = self.x - self.eps, self.x + self.eps
+        low, high = self.x - self.radius(), self.x + self.radius()
         if self.box is not None:
             low, high = low.clamp_min(self.box[0]), high.clamp_max(self.box[1])
         return (low + high) / 2, (high - low) / 2
@@ -71,7 +80,9 @@ class Region:
         in_box = (q * centre.view(shape)).sum(-1) - (q.abs() * radius.view(shape)).sum(-1)
         if self.p == math.inf:
             return in_box
-        return torch.maximum(in_box, (q * self.x.view(shape)).sum(-1) - self.eps * Norm(self.p).dual.value(q))
+        return torch.maximum(
+            in_box, (q * self.x.view(shape)).sum(-1) - self.radius(q.ndim - 2) * Norm(self.p).dual.value(q)
+        )
 
 
 def pre_activations(net: Hidden, region: Region) -> tuple[Tensor, Tensor]:
@@ -80,7 +91,7 @@ def pre_activations(net: Hidden, region: Region) -> tuple[Tensor, Tensor]:
     middle, spread = centre @ net.w.mT, radius @ net.w.abs().mT
     low, high = middle - spread, middle + spread
     if region.p != math.inf:
-        at_x, reach = region.x @ net.w.mT, region.eps * Norm(region.p).dual.value(net.w)
+        at_x, reach = region.x @ net.w.mT, region.radius() * Norm(region.p).dual.value(net.w)
         low, high = torch.maximum(low, at_x - reach), torch.minimum(high, at_x + reach)
     return low + net.b, high + net.b
 
@@ -136,16 +147,11 @@ def certified_margin(net: Hidden, region: Region, steps: int = 50, chunk: int = 
     found = []
     for k in range(0, len(region.x), chunk):
         rows = slice(k, k + chunk)
-        part, there = (
-            Hidden(net.w, net.b, net.a[rows], net.c[rows]),
-            Region(region.x[rows], region.eps, region.p, region.box),
-        )
+        part, there = Hidden(net.w, net.b, net.a[rows], net.c[rows]), region.some(rows)
         best = torch.maximum(interval_bound(part, there), crown_bound(part, there))
         unsure = best <= 0  # only there is it worth while
         if steps and bool(unsure.any()):
             few = Hidden(net.w, net.b, part.a[unsure], part.c[unsure])
-            best[unsure] = torch.maximum(
-                best[unsure], crown_bound(few, Region(there.x[unsure], region.eps, region.p, region.box), steps)
-            )
+            best[unsure] = torch.maximum(best[unsure], crown_bound(few, there.some(unsure), steps))
         found.append(best)
     return torch.cat(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,7 +34,8 @@ def exact(net: Hidden, region: Region, i: int, seconds: float = 10.0) -> Answer:
     ``sum_j |a_j| + |c| = 1``, and 1e-6 above 0 counts as broken until the net itself says otherwise: the solver's
     tolerances are not trusted for robustness. All in float64.
     """
-    point = Region(region.x[i : i + 1].double(), region.eps, region.p, region.box)
+    point = region.some(slice(i, i + 1))
+    point = replace(point, x=point.x.double())
     net = Hidden(net.w.double(), net.b.double(), net.a[i : i + 1].double(), net.c[i : i + 1].double())
     low, high = (z[0].cpu().numpy() for z in pre_activations(net, point))
     centre, radius = (z[0].cpu().numpy() for z in point.interval)

@@ -27,7 +27,7 @@ from robust_erm.core.errors import ConfigError
 from robust_erm.core.norms import Norm
 from robust_erm.measures.alignment import Alignment
 from robust_erm.measures.kkt import KKTResidual
-from robust_erm.measures.nearest import Nearest, across, nearest
+from robust_erm.measures.nearest import Nearest
 from robust_erm.measures.on_margin import OnMargin
 from robust_erm.measures.per_attack import PerAttack
 from robust_erm.measures.universal import Universal
@@ -35,6 +35,7 @@ from robust_erm.models.deep_linear import DeepLinear
 from robust_erm.models.linear import Linear
 from robust_erm.models.mlp import MLP
 from robust_erm.optimizers.steepest import Steepest
+from robust_erm.oracles.boundary import across, nearest
 from robust_erm.oracles.kkt import in_span, kkt
 from robust_erm.oracles.rays import flips
 from robust_erm.results import snapshots

@@ -16,8 +16,8 @@ from matplotlib.lines import Line2D
 from robust_erm.core.norms import Norm
 from robust_erm.core.statistics import slope
 from robust_erm.data.dataset import Dataset
-from robust_erm.measures.nearest import across, nearest
 from robust_erm.models.mlp import MLP
+from robust_erm.oracles.boundary import across, nearest
 from robust_erm.oracles.robust_net import robust_net
 from robust_erm.papers.claims import Claim, every
 from robust_erm.store.reading import run_of

@@ -1,0 +1,112 @@
+"""Short ways to another label: upper bounds on the distance of points to the decision boundary, each attained.
+
+A point has another label where its margin is 0 or less.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from robust_erm.attacks.attack import Victim, against, into_box, rivals
+from robust_erm.attacks.fab import FAB, nearest_zero
+from robust_erm.core.norms import Norm
+
+_HALVINGS = 60  # of the segment from a point to what was found: its end is exact to rounding
+_REFINED = 3  # times at most: once is enough where the boundary is flat
+_BEYOND = 1 + 1e-6  # a linearised boundary, so that rounding does not hide that it is crossed
+
+
+def across(x: Tensor, y: Tensor, points: Tensor, labels: Tensor, norm: Norm, many: int = 3) -> list[Tensor]:
+    """The ``many`` nearest of ``points`` (m, d) with another label of each x_i (n, d): fewer where there are fewer.
+
+    A network that fits the points has its boundary between the two.
+    """
+    points, labels = points.to(x), labels.to(y)
+    groups = [(y == label, points[labels != label]) for label in sorted(set(y.tolist()))]
+    many = min([many, *(len(theirs) for _, theirs in groups)])
+    near = x.expand(many, *x.shape).clone()
+    for mine, theirs in groups:
+        order = torch.cdist(x[mine], theirs, p=norm.p).topk(many, largest=False).indices
+        near[:, mine] = theirs[order.T]
+    return list(near)
+
+
+def nearest(
+    outputs: Callable[[Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    p: float,
+    steps: int = 100,
+    starts: Sequence[Tensor] = (),
+    targets: int = 9,
+    box: tuple[float, float] | None = None,
+) -> Tensor:
+    """Short perturbations (n, d) to the decision boundary: 0 where a label is wrong already, inf where none was found.
+
+    FAB without a radius, from x itself towards each of the nearest rivals, and from each start towards the rival that
+    is strongest there; then bisection, of the ways to what FAB found and of the ways to the starts. The shortest is
+    refined: x is projected onto the boundary as it is at that end.
+
+    Args:
+        outputs: x (n, d) -> one logit each, (n,), or several, (n, C).
+        x: (n, d), float64.
+        y: (n,), in {-1, +1} or classes.
+        p: 1, 2 or inf: what is made short.
+        steps: of FAB, from each start.
+        starts: (n, d) each, beside x itself: points that may have another label.
+        targets: with several classes, so many of the nearest rivals.
+        box: that x' must stay in, or None.
+    """
+    victim, norm = Victim(outputs, x, y, box, None), Norm(p)
+    fab, unbounded = FAB(p, steps, targets), torch.full((1,), math.inf, dtype=x.dtype, device=x.device)
+    best, least = torch.full_like(x, math.inf), torch.full_like(x[:, 0], math.inf)
+    tries: list[tuple[Tensor | None, Tensor | None]] = [(None, rival) for rival in rivals(outputs(x), y, targets)]
+    tries += [(start, rivals(outputs(start), y, 1)[0]) for start in starts]
+
+    def shorter(end: Tensor) -> tuple[Tensor, Tensor]:
+        step = to_boundary(victim, end)
+        length = lengths(norm, step)
+        return torch.where((length < least).unsqueeze(-1), step, best), torch.minimum(length, least)
+
+    for start, rival in tries:
+        best, least = shorter(fab.search(victim, unbounded, rival, start))
+        if start is not None:
+            best, least = shorter(start)
+    for _ in range(_REFINED):
+        best, least = shorter(_projected(victim, norm, best))
+    return torch.where((victim.margin(x) > 0).unsqueeze(-1), best, 0.0)
+
+
+def _projected(victim: Victim, norm: Norm, step: Tensor) -> Tensor:
+    """The nearest points (n, d) to ``victim.x`` beyond the boundary as it is, linearised, at the ends of ``step``."""
+    x, box = victim.x, victim.domain
+    at = x + torch.where(step.isfinite(), step, 0.0)
+    rival = rivals(victim.outputs(at), victim.y, 1)[0]
+    value, w = victim.gradient(lambda f: against(f, victim.y, rival), at)
+    largest = w.abs().amax(-1)
+    largest = torch.where(largest > 0, largest, torch.ones_like(largest))
+    w, value = w / largest.unsqueeze(-1), value / largest
+    near = nearest_zero(norm, w, value + (w * (x - at)).sum(-1), x, box)
+    return into_box(x + _BEYOND * near, box)
+
+
+def to_boundary(victim: Victim, ends: Tensor) -> Tensor:
+    """The steps (n, d) from ``victim.x`` to a boundary on the way to ``ends`` (n, d), by bisection; inf without one."""
+    way = ends - victim.x
+    inside, outside = (value(len(way), 1).to(way) for value in (torch.zeros, torch.ones))
+    for _ in range(_HALVINGS):
+        middle = (inside + outside) / 2
+        beyond = (victim.margin(victim.x + middle * way) <= 0).unsqueeze(-1)
+        inside, outside = torch.where(beyond, inside, middle), torch.where(beyond, middle, outside)
+    found = (victim.margin(victim.x + outside * way) <= 0).unsqueeze(-1)
+    return torch.where(found, outside * way, math.inf)
+
+
+def lengths(norm: Norm, step: Tensor) -> Tensor:
+    """Of each row (n,); inf of one that is."""
+    finite = step.isfinite().all(-1)
+    return torch.where(finite, norm.value(torch.where(finite.unsqueeze(-1), step, 0.0)), math.inf)
