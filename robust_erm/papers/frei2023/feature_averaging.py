@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robust_erm.core.norms import Norm
 from robust_erm.core.params import Params
-from robust_erm.measures.nearest import across, nearest
+from robust_erm.oracles.boundary import across, nearest
 from robust_erm.papers.claims import Claim, above, every
 from robust_erm.papers.frei2023.remedies import HALF
 from robust_erm.papers.frei2023.sec2 import ATTACKED, units

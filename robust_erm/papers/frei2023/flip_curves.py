@@ -12,8 +12,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from robust_erm.core.norms import Norm
-from robust_erm.measures.nearest import across, nearest
 from robust_erm.models.mlp import MLP
+from robust_erm.oracles.boundary import across, nearest
 from robust_erm.oracles.robust_net import cluster_net
 from robust_erm.papers.claims import Claim, every
 from robust_erm.papers.frei2023.sec2 import ATTACKED, direction, universal

@@ -15,9 +15,9 @@ from robust_erm.core.norms import Norm
 from robust_erm.core.params import Params
 from robust_erm.data.clusters import Clusters
 from robust_erm.data.separation import Separation, separation
-from robust_erm.measures.nearest import across, nearest
 from robust_erm.models.mlp import MLP, one_hidden_relu
 from robust_erm.models.model import Model
+from robust_erm.oracles.boundary import across, nearest
 from robust_erm.oracles.rays import Flips, flips
 from robust_erm.oracles.references import linear, nearest_prototype
 from robust_erm.oracles.robust_net import cluster_certificate, cluster_net

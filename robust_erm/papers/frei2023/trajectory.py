@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from robust_erm.core.norms import Norm
-from robust_erm.measures.nearest import across, nearest
+from robust_erm.oracles.boundary import across, nearest
 from robust_erm.papers.claims import Claim, every
 from robust_erm.papers.frei2023.sec2 import direction, universal
 from robust_erm.reports.style import COLOURS, PAGE, style
