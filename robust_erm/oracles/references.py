@@ -80,7 +80,12 @@ def linear_failure_bound(d: int) -> float:
 
 
 def half_way(means: Array, labels: Array) -> float:
-    """Half the least distance of two means (k, d) with different labels: no classifier has more at both of them."""
+    """Half the least distance of two means (k, d) with different labels: no classifier has more at both of them.
+
+    Raises:
+        ConfigError: means of one label only.
+    """
+    require(set(np.unique(labels)) == {-1.0, 1.0}, "labels", labels.shape, "must be -1 and +1, both among them")
     positive, negative = means[labels > 0], means[labels < 0]
     return math.sqrt(float(_squared(positive, negative).min())) / 2
 

@@ -173,6 +173,7 @@ def test_prototypes_that_do_not_fit_are_refused() -> None:
         (lambda: nearest_prototype(points, labels, np.eye(2)), "x = .*must have shape"),
         (lambda: nearest_prototype(points, np.ones(3), points), "labels = .*both -1 and"),
         (lambda: nearest_prototype(points, labels[:2], points), "labels = .*both -1 and"),
+        (lambda: half_way(points, np.ones(3)), "labels = .*both among them"),
         (lambda: nearest_prototype(points, labels, points, segments=0), "segments = 0: must be 1 or more"),
     ):
         with pytest.raises(ConfigError, match=says):
