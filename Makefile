@@ -19,7 +19,7 @@ run: .venv/.run
 	$(BIN)/python -m robust_erm.train -m optimizer=gd,sd eps=0,0.2
 
 test: lint
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --dist loadgroup  # some wait for a cluster, not for a core
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

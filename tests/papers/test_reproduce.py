@@ -30,6 +30,11 @@ CERTAIN = {
     "vardi2022/thm31": 4,
     "vardi2022/kkt": 4,
     "vardi2022/choices": 6,
+    "frei2023/robustness": 8,
+    "frei2023/flip_curves": 3,
+    "frei2023/width": 4,
+    "frei2023/literal": 6,
+    "frei2023/kkt": 5,
 }
 
 
