@@ -68,7 +68,7 @@ def curve(distances: npt.ArrayLike, eps: npt.ArrayLike) -> Array:
 
     Of attacked distances it is an upper bound, what attacks leave, of certified ones a lower bound. ::
 
-        kept = np.load("evaluations/none-1a2b3c.npz")
+        kept = np.load("<run>/evaluations/<name>.npz")
         high, low = (curve(kept[name], eps) for name in ("test_distance", "test_certified_distance"))
     """
     values = np.sort(np.asarray(distances, dtype=float))

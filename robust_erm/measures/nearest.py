@@ -21,7 +21,8 @@ class Nearest:
     """Distances, in the threat's norm, from training points on the margin to the nearest points of another label.
 
     Found by FAB without a radius, from the point itself and from the three nearest training points of the other label,
-    and brought back to the boundary along the segment: upper bounds of the least distances, each attained.
+    and brought back to the boundary (:func:`robust_erm.oracles.boundary.nearest`): upper bounds of the least distances,
+    each attained.
     ``nearest_least`` and ``nearest_median`` are over the first ``points`` of the points on the margin;
     ``nearest_cosine`` is the mean cosine of these perturbations with ``-y_i z``, ``z = sum_{i in I} y_i x_i``, the
     direction of :class:`robust_erm.measures.universal.Universal`. All are nan where the least margin is not positive,

@@ -34,6 +34,21 @@ def attacked(of: Hidden, region: Region) -> torch.Tensor:
     return of.margins(attack.perturb(victim, torch.tensor(region.eps, dtype=torch.float64), noise))
 
 
+@pytest.mark.parametrize("p", PS)
+@pytest.mark.parametrize("box", [None, (0.0, 1.0)])
+def test_every_point_may_have_a_radius_of_its_own(p: float, box: tuple[float, float] | None) -> None:
+    """Radii (n,) give what each gives alone: all bounds, and the exact answer."""
+    of, x = net(3, n=3, rivals=2)
+    eps = torch.tensor([0.02, 0.1, 0.3]).double()
+    whole = Region(x, eps, p, box)
+    for i in range(3):
+        own, alone = Hidden(of.w, of.b, of.a[i : i + 1], of.c[i : i + 1]), Region(x[i : i + 1], float(eps[i]), p, box)
+        for bound in (interval_bound, crown_bound, lambda net, region: certified_margin(net, region, chunk=2)):
+            assert float(bound(of, whole)[i]) == pytest.approx(float(bound(own, alone)), rel=1e-9)
+        if p == math.inf and box is None:
+            assert exact(of, whole, i).verdict == exact(own, alone, 0).verdict
+
+
 @pytest.mark.parametrize("rivals", [1, 3])
 @pytest.mark.parametrize("p", PS)
 @pytest.mark.parametrize("box", [None, (0.0, 1.0)])
