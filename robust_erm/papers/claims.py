@@ -95,7 +95,7 @@ def every(claim: str, where: str, values: Iterable[float], least: float, what: s
     does a case that was not measured, nan, where no other refutes.
     """
     given = np.asarray(list(values), dtype=float)
-    x = given[np.isfinite(given)]
+    x = given[~np.isnan(given)]  # an infinite length is an answer
     missing = f", {len(given) - len(x)} not measured" if len(x) < len(given) else ""
     if not len(x):
         return Claim(claim, where, f"nothing was measured{missing}", UNDECIDED)

@@ -90,6 +90,8 @@ def test_every() -> None:
     assert "1 of them below" in below.measured
     assert every("c", "w", [0.98, 1.0], 0.99, limit=True).verdict == UNDECIDED
     assert every("c", "w", [0.98, math.nan], 0.99).verdict == FAILS, "what is missing does not hide a counterexample"
+    assert every("c", "w", [-math.inf, 1.0], 0.99).verdict == FAILS, "a length that is never reached is an answer"
+    assert every("c", "w", [math.inf, 1.0], 0.99).verdict == HOLDS
     missing = every("c", "w", [1.0, math.nan], 0.99)
     assert missing.verdict == UNDECIDED
     assert "1 not measured" in missing.measured

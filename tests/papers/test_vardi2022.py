@@ -107,4 +107,4 @@ def test_claims_of_the_first_figure_can_fail(c: dict[int, list[float]], flips: s
     found = {claim.claim: claim.verdict for claim in fig1a.claims(rows(c), pd.DataFrame())}
     assert found["One vector along z flips all points on the margin"] == flips
     assert found["It is shorter than sqrt(d), for d of at least 100"] == shorter
-    assert found["alpha = 0.5: it is much smaller than sqrt(d), the more so the greater d"] == slope
+    assert found["alpha = 0.5: it is the smaller beside sqrt(d), the greater d"] == slope

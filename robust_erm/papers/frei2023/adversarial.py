@@ -60,7 +60,7 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     top = small[small["radius"].between(0.39, 0.46)]
     text = "median best attack over sqrt(d / 2), at 0.4 and 0.45 sqrt(d): "
     found.append(above("It comes within 15 % of the possible", where, top["attack"] / HALF, 0.85, text, percent=False))
-    text = "certified over attacked median, eps > 0, less 0.7: "
+    text = "0.7 less certified over attacked median, at 0.2 sqrt(d) and more: "
     loose = small[small["radius"] >= 0.2]
     found.append(
         every("Linear bounds certify less than 0.7 of it", where, 0.7 - loose["certified"] / loose["attack"], 0.0, text)

@@ -95,7 +95,7 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     """Of runs that fit their points."""
     done = table[table["status"] == "converged"].set_index(["k", "seed"])
     by = {name: done[done["sweep"] == name] for name in NAMES}
-    where = "Li et al. 2025"
+    where = "Li et al. 2025; numbers ours"
     cosine = 0.15 - (by["class"]["alone"] - (2 * by["class"]["unit"] ** 2) ** 0.5).abs()
     gain = (by["cluster"]["attack"] / by["class"]["attack"] - 1).dropna()
     return [

@@ -37,7 +37,7 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 
 
 def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
-    """The theorems themselves."""
+    """The theorems themselves; but that each cluster has as many training points, where the paper draws them."""
     known = table.reindex(columns=[*table.columns, *({"allowed"} - set(table.columns))])
     near = close(known)
     wanted = known["k"] * known["d"].map(math.log) ** 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -50,34 +52,50 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 
 def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     """Of runs that fit their points; near a KKT point where the paper speaks of one."""
-    done = table[table["status"] == "converged"]
-    by = {name: done[done["sweep"] == name] for name in PANELS}
-    close = {name: some[some["kkt"] <= NEAR] for name, some in by.items()}
+    by = {name: table[table["sweep"] == name] for name in PANELS}
+    fitted = {name: some[some["status"] == "converged"] for name, some in by.items()}
+    left = table[table["status"] != "converged"].groupby("sweep").size()
+    far = table[(table["status"] == "converged") & ~(table["kkt"] <= NEAR)].groupby("sweep").size()
 
-    def fragile(name: str, bar: float = 1.5) -> pd.Series:
-        return bar - close[name]["u99"] / close[name]["unit"]
+    def fragile(name: str, bar: float = 1.5) -> Any:
+        """What has not come near a KKT point was not measured."""
+        some = by[name]
+        near = (some["status"] == "converged") & (some["kkt"] <= NEAR)
+        return np.where(near, bar - some["u99"] / some["unit"], np.nan)
 
-    text, accuracy = "1.5 less universal vector over sqrt(d / k): ", "test accuracy: "
-    beyond = by["beyond"]
-    rows = [f"k = {k:g}: {100 * some['accuracy'].mean():.0f} %, universal {(some['u99'] / some['unit']).mean():.2f}, "
-            f"attack {(some['attack'] / some['unit']).mean():.2f}" for k, some in beyond.groupby("k")]  # fmt: skip
+    beyond = fitted["beyond"]
+    rows = []
+    for _, some in beyond.groupby("k"):
+        unit, part = some["unit"], (some["k"] / some["d"]).mean()
+        text = f"k = {part:.2g} d: {100 * some['accuracy'].mean():.0f} %, universal {(some['u99'] / unit).mean():.2f}"
+        rows.append(f"{text}, attack {(some['attack'] / unit).mean():.2f}")
     found = "; ".join(rows) or "not run"
-    tops = beyond[beyond["k"] == beyond["k"].max()]
+    text, accuracy = "1.5 less universal vector over sqrt(d / k): ", "test accuracy: "
+    tops = beyond[beyond["k"] >= beyond["d"]]
+    sigma = fitted["sigma"]
     return [
-        every("sigma -> 0: one short vector flips test points as it flips training points", "Sec. 4", fragile("sigma"),
-              0.0, text),
-        every("The start does not matter: accuracy", "Sec. 3", by["start"]["accuracy"], 0.99, accuracy),
-        every("nor for the best attack, also far from a KKT point", "Sec. 4",
-              1.2 - by["start"]["attack"] / by["start"]["unit"], 0.0, "1.2 less median attack over sqrt(d / k): "),
+        stated("All runs fit their points, and come near a KKT point", "Thm 2.1", f"do not fit: {_named(left)}; "
+               f"fit, but are not near: {_named(far)}", left.empty and far.empty),
+        every("sigma -> 0: test points are flipped by the vector that flips training points, to 2 %", "Sec. 4",
+              0.02 - (sigma["u99"] / sigma["u99_train"] - 1).abs(), 0.0, "2 % less the relative difference: "),
+        every("The start does not matter: accuracy", "Sec. 3", fitted["start"]["accuracy"], 0.99, accuracy),
+        every("nor for the best attack, also far from a KKT point", "ours",
+              1.2 - fitted["start"]["attack"] / fitted["start"]["unit"], 0.0,
+              "1.2 less median attack over sqrt(d / k): "),
         every("The theorem's 1 / c is loose: few positive clusters make the vector hardly longer", "ours",
               fragile("positive", 1.25), 0.0, "1.25 less universal vector over sqrt(d / k): "),
-        every("Noise need not be Gaussian: accuracy", "Sec. 2", by["noise"]["accuracy"], 0.99, accuracy),
-        every("nor for the universal vector", "Sec. 2", fragile("noise"), 0.0, text),
-        every("Means need not have the same length", "Sec. 2", fragile("norms"), 0.0, text),
-        every("n may exceed d: no near orthogonality of points is needed", "Sec. 4.1", fragile("many"), 0.0, text),
-        every("and they generalise", "Sec. 4.1", by["many"]["accuracy"], 0.99, accuracy),
-        stated("Conjecture of Sec. 5: with k ~ d clusters networks still generalise", "Sec. 5", found,
+        every("Noise need not be Gaussian: accuracy", "Sec. 2", fitted["noise"]["accuracy"], 0.99, accuracy),
+        every("nor for the universal vector", "Sec. 2; 1.5 is ours", fragile("noise"), 0.0, text),
+        every("Means need not have the same length", "Sec. 2; 1.5 is ours", fragile("norms"), 0.0, text),
+        every("n may exceed d: no near orthogonality of points is needed", "Sec. 4.1; 1.5 is ours",
+              fragile("many"), 0.0, text),
+        every("and they generalise", "Sec. 4.1", fitted["many"]["accuracy"], 0.99, accuracy),
+        stated("Conjecture of Sec. 5: with k of d clusters and more networks still generalise", "Sec. 5", found,
                bool((tops["accuracy"] >= 0.95).all()) if len(tops) else None),
-        stated("and one short vector still flips nearly all points there", "Sec. 5", found,
+        stated("and one vector of 1.5 sqrt(d / k) still flips nearly all points there", "ours, after Sec. 5", found,
                bool((tops["u99"] <= 1.5 * tops["unit"]).all()) if len(tops) else None),
     ]  # fmt: skip
+
+
+def _named(counts: pd.Series) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"

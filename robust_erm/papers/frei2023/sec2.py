@@ -35,7 +35,8 @@ ATTACKED = 100  # test points
 def table(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a run: its setting, accuracies, and lengths in units of sqrt(d).
 
-    ``u50``, ..., ``u100``: the least vector along ``u = sum_q y_q mu_q`` that flips that share of the test points;
+    ``u50``, ..., ``u100``: the least vector along ``u = sum_q y_q mu_q`` that flips that share of the test points, and
+    ``u99_train`` of the training points;
     ``attack``, ``attack_5``, ``attack_95``, ``certified``: median, 5 % and 95 % of the least distances of test points
     that a strong attack finds, and the median that is certified; ``unit``: sqrt(1 / k). ``margin``: the normalised
     margin over that of class averages. ``own_least``, ``own_most``, ``other_most``: sums over a cluster of what its
@@ -75,10 +76,12 @@ def row(run: Any) -> dict[str, Any]:
     relu = one_hidden_relu(one.model)
     moved = universal(one.model, params, test, u).least if relu else partial(least_length, one.model, params, test, u)
     found |= {name: moved(share) / root for name, share in SHARES.items()}
+    if relu:
+        train = torch.from_numpy(points.x_train)
+        found["u99_train"] = universal(one.model, params, train, u).least(0.99) / root
     found["directions"], found["alone"] = units(params, data.cluster_means(one.seed))
     if relu and "kkt" in one.measure and float(run["margin_robust"]) > 0:
-        train = torch.from_numpy(points.x_train), torch.from_numpy(points.y_train)
-        found |= _bounds(one, params, *train, q_train, apart)
+        found |= _bounds(one, params, train, torch.from_numpy(points.y_train), q_train, apart)
     return found
 
 
@@ -113,7 +116,8 @@ def universal(model: Model, params: Params, x: Tensor, u: Tensor) -> Flips:
     f = model.apply(params, x)
     signs = torch.where(f > 0, 1.0, -1.0).to(x)
     found = []
-    for sign, level in ((1.0, 1e-9 * float(f.abs().median())), (-1.0, 0.0)):
+    tiny = 1e-9 * float(f.abs().median())  # 0 itself counts for positive points, not for negative ones
+    for sign, level in ((1.0, tiny), (-1.0, -tiny)):
         rows = (signs == sign).nonzero().squeeze(-1)
         ray = -sign * u / u.norm()
         found.append((rows.numpy(), flips(model, params, x[rows], signs[rows], ray, level)))

@@ -58,7 +58,7 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """Against the loss as training goes on, from right to left of its logarithm: in units of sqrt(d / k), the vector
+    """Against minus the log of the loss, as training goes on: in units of sqrt(d / k), the vector
     that flips 99 % of the test points (solid) and the median best attack (dashed); the test accuracy; the KKT residual.
     A line a run; colours are the starts in units of PyTorch's. Dotted: where Thm 2.1 begins, a loss of ln(2) / n.
     """
@@ -94,7 +94,7 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
               "ours", 1.25 - first["attack"], 0.0, text),
         every("One vector does not suffice yet there", "ours", first["u99"] / first["attack"], 1.2,
               "universal vector over best attack: "),
-        every("at the last step it does", "Thm 4.2", 1.15 - last["u99"] / last["attack"], 0.0,
-              "1.15 less universal vector over best attack: "),
+        every("at the last step it does", "Thm 4.2", (1.15 - last["u99"] / last["attack"]).where(last["kkt"] <= 0.1),
+              0.0, "1.15 less universal vector over best attack: "),
         every("The KKT residual falls below 0.1", "Thm 2.1", 0.1 - last["kkt"], 0.0, "0.1 less the last: ", limit=True),
     ]  # fmt: skip

@@ -22,7 +22,7 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
         every("Training has come near a KKT point", "Thm 2.1", NEAR - known["kkt"], 0.0,
               f"{NEAR:g} less the residual, slopes at kinks free: ", limit=True),
         every(f"The points on the margin are just the orthogonal ones, {points}", "ours",
-              known["own"].astype(float), 1.0, "1 where so: "),
+              known["own"].astype(float).where(close), 1.0, "1 where so: "),
         every("These satisfy the assumption, all points together do not", where,
               ((known["assumed"] <= 1 + 1e-9) & (3 * known["n"] > known["d"] + 1)).astype(float), 1.0, "1 where so: "),
         every("One vector brings all points on the margin to -1, within the theorem's constants", where, bound, 1.0,

@@ -46,7 +46,7 @@ def _row(run: Any) -> dict[str, Any]:
         "linear": math.sqrt(x.shape[1] / first.sum()),
     }  # fmt: skip
     found |= constants(data.x_train[on], data.y_train[on])
-    if "bound" in found:
+    if "bound" in found and float(q.min()) > 0:
         own, other = ((x.shape[1] + 1) * each for each in sides(one, params, x[on], y[on]))
         found |= {"own_least": own.min(), "own_most": own.max(), "other_most": other.max()}
     return found
@@ -106,7 +106,9 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     started, known = known[known["init_scale"] >= 0.1], known[known["assumed"] <= 1 + 1e-9]
     small, known = table[table["init_scale"] < 0.1], known[known["init_scale"] < 0.1]
     close = known["kkt"] <= NEAR
-    orthogonal = known[close & (known["data"] == "orthogonal")]
+    orthogonal = known[known["data"] == "orthogonal"]
+    near = orthogonal["kkt"] <= NEAR
+    orthogonal = orthogonal.assign(flip=orthogonal["flip"].where(near), beyond=orthogonal["beyond"].where(near))
     where, ours = "Thm 4.1", "ours"
 
     def of(values: Any) -> Iterable[float]:
@@ -143,4 +145,4 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
 
 
 def _log_constant(table: pd.DataFrame) -> pd.Series:
-    return (table["beyond"] * table["balance"] / table["linear"]).map(math.log)
+    return (table["beyond"] * table["balance"] / table["linear"]).map(np.log)

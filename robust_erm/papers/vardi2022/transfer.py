@@ -70,7 +70,7 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 
 def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     """Where the points on the margin are the same there is nothing to transfer, and such pairs do not count."""
-    where, told = "Sec. 4", table[~table["same"].astype(bool)]
+    where, told = "ours, after Sec. 4", table[~table["same"].astype(bool)]
     pairs = f"of {len(told)} of {len(table)} pairs, whose margins differ"
     return [
         every("Another network's direction flips all points on a network's margin, hardly later than its own", where,
