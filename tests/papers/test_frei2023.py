@@ -128,3 +128,20 @@ def test_claims_about_the_limit_need_it(u99: list[float], kkt: float, verdict: s
     table = pd.DataFrame(rows).assign(status="converged", seed=0, accuracy=1.0, attack=0.5, kkt=kkt, d=64, n=40)
     found = {claim.claim: claim.verdict for claim in width.claims(table, pd.DataFrame())}
     assert found["The universal vector does not depend on the width"] == verdict
+
+
+def test_the_certified_population_error_is_above_the_true_one() -> None:
+    """Of class averages, sampled; no radius around their means is above sqrt(d / k)."""
+    for sigma in (1.5, 2.5):
+        data = Clusters(d=64, m=40, k=4, sigma=sigma, means="orthogonal", m_test=20_000)
+        model, params = averages(data, 0)
+        points = data.draw(0)
+        x, y = torch.from_numpy(points.x_test), torch.from_numpy(points.y_test)
+        true = float((y * model.apply(params, x) <= 0).double().mean())
+        found = sec2.population_error(params, data, 0)
+        radius = math.sqrt(64 / 4)
+        least = math.exp(-((radius / sigma) ** 2) / 2)  # of chi^2 with two degrees, at the greatest radius there is
+        assert true < least <= found * (1 + 1e-6)
+        assert found < 1
+    small = Clusters(d=64, m=40, k=4, sigma=0.1, means="orthogonal", m_test=20)
+    assert 0 <= sec2.population_error(averages(small, 0)[1], small, 0) < 1e-100

@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy import special
 from torch import Tensor
 
 from robust_erm.core.norms import Norm
 from robust_erm.core.params import Params
 from robust_erm.data.clusters import Clusters
 from robust_erm.data.separation import Separation, separation
+from robust_erm.evaluation.certificates import hidden
 from robust_erm.models.mlp import MLP, one_hidden_relu
 from robust_erm.models.model import Model
 from robust_erm.oracles.boundary import across, nearest
+from robust_erm.oracles.certified import Region, certified_margin
 from robust_erm.oracles.rays import Flips, flips
 from robust_erm.oracles.references import linear, nearest_prototype
 from robust_erm.oracles.robust_net import cluster_certificate, cluster_net
@@ -178,6 +181,28 @@ def _bounds(run: Run, params: Params, x: Tensor, y: Tensor, q: Any, apart: Separ
     eta = (most * (high + data.k * p) / (c * data.k * least) + p * (1 + high / low)) / s if s > 0 else math.inf
     allowed = eta * float(u.norm()) / math.sqrt(data.d)
     return {**found, "bound_least": least, "bound_most": most, "bound_other": ratio * most, "allowed": allowed}
+
+
+def population_error(params: Params, data: Clusters, seed: int) -> float:
+    """A certified bound on P[y f(x) <= 0] over Gaussian clusters, as small as sampling could never show.
+
+    ``mean_q P(chi^2_R >= (r_q / sigma)^2)``: r_q is an l_2 radius around mu_q that linear bounds certify, and noise
+    counts in the span of the R-dimensional rows of W alone.
+
+    Args:
+        params: float64, of a net with one hidden layer of ReLUs.
+        data: with Gaussian noise, sigma > 0.
+        seed: of the draw.
+    """
+    x, y = torch.from_numpy(data.cluster_means(seed)), torch.from_numpy(data.cluster_labels())
+    net, low = hidden(params, y), torch.zeros(len(y), dtype=x.dtype)
+    high = low + math.sqrt(data.d)
+    for _ in range(25):
+        middle = (low + high) / 2
+        sure = certified_margin(net, Region(x, middle, 2.0, None), steps=0) > 0
+        low, high = torch.where(sure, middle, low), torch.where(sure, high, middle)
+    rank = int(torch.linalg.matrix_rank(params["W1"][params["W2"][0] != 0]))
+    return float(special.gammaincc(rank / 2, (low.numpy() / data.sigma) ** 2 / 2).mean())
 
 
 @lru_cache(maxsize=256)
