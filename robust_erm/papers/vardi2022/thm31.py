@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from robust_erm.models.mlp import MLP
 from robust_erm.oracles.rays import flips
@@ -64,7 +65,9 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
                 ax.plot(mean.index, mean, dash, color="0.2" if column == "sqrt_d" else "0.5", lw=0.8, label=label)
             ax.set(title=rf"$\alpha$ = {alpha:g}", xlabel="d")
         axes[0, 0].set(ylabel="distance", ylim=(0, None))
-        axes[0, -1].legend(frameon=False, fontsize=6)
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        handles[0] = Line2D([], [], color="0.2", marker="o", ms=2)
+        fig.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=7)
     return fig
 
 
