@@ -220,3 +220,29 @@ def test_slurm_resume(copied: Callable[[], Path]) -> None:
     (given,) = [json.loads(p.read_text()) for p in root.glob("outputs/sweeps/*/slurm/2/task-0.json")]
     assert {entry["config"]["seed"] for entry in given["runs"]} == {2, 3}
     assert not list(root.glob("outputs/*-s2-*/summary.json")), "put away before the new one is begun"
+
+
+def test_what_has_ended_is_not_held_against_contracts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what will be trained is: new seeds, what is to be trained again, a metric that nothing stored names."""
+    from robust_erm.sweeps import check
+    from robust_erm.sweeps.lines import sweep
+
+    held: list[int] = []
+    monkeypatch.setattr(check.contracts, "check", lambda run: held.append(run.seed))
+    line = [*LINE, *QUIET, "report=false", "hydra.launcher.workers=0", f"output_dir={tmp_path}"]
+
+    def checked(*more: str) -> list[int]:
+        held.clear()
+        sweep([*line, *more])
+        return held
+
+    assert checked("seed=0,1") == [0, 1]
+    assert checked("seed=0,1,2") == [2]
+    assert checked("seed=0,1", "fresh=true") == [0, 1]
+    for path in tmp_path.glob("*/summary.json"):
+        if (kept := json.loads(path.read_text())).get("fingerprint"):
+            path.write_text(json.dumps({**kept, "fingerprint": dict.fromkeys(kept["fingerprint"], "other")}))
+    assert checked("seed=0", "stale=retrain") == [0]
+    assert checked("seed=0", "measure=[on_margin]") == [0]
+    assert checked("seed=0", "measure=[on_margin]", "returns=on_margin_share") == []
+    assert checked("seed=0", "measure=[on_margin]", "returns=margin_of_mine") == [0]
