@@ -17,8 +17,7 @@ from robust_erm.oracles.boundary import across, nearest
 from robust_erm.papers.claims import Claim, every
 from robust_erm.papers.frei2023.sec2 import direction, universal
 from robust_erm.reports.style import COLOURS, PAGE, style
-from robust_erm.reports.tables import read_curves
-from robust_erm.results import snapshots
+from robust_erm.reports.tables import read_curves, snapshots
 from robust_erm.store.reading import run_of
 from robust_erm.training.problem import draw
 
