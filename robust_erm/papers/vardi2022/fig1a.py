@@ -24,7 +24,7 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     attack; and, grey, what the explicit network of Thm 3.1 has on the same points, by proof and attacked.
     """
     values = alphas(table)
-    columns = min(3, len(values) + 1)
+    columns = 2 if len(values) in (1, 3) else min(3, len(values) + 1)
     rows = -(-(len(values) + 1) // columns)
     with style():
         fig, axes = plt.subplots(rows, columns, figsize=(PAGE, 2.2 * rows), layout="constrained", squeeze=False)

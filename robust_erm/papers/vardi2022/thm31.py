@@ -74,7 +74,7 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     """Thm 3.1 holds in every case; where its network is more robust than a trained one is a question of d.
 
-    Of the explicit network 50 points are attacked, and a margin of 0 counts as a flip.
+    Of the explicit network 20 points are attacked, and a margin of 0 counts as a flip.
     """
     where, half = "Thm 3.1", 0.5 * (1 - table["inner"]) * table["d"].map(math.sqrt)
     found = [
