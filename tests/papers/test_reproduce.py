@@ -123,7 +123,7 @@ def test_sweeps_by_name(place: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     assert run("vardi2022/fig1a", place, "sweeps=apha_05") == 2
     assert "did you mean alpha_05?" in capsys.readouterr().err
-    assert run("vardi2022/fig2", place, "sweeps=fig1a.alpha_05") == 0
+    assert run("vardi2022/fig2", place, f"output_dir={tmp_path}", "sweeps=fig1a.alpha_05", "data.d=10") == 0
 
 
 @pytest.mark.parametrize(
