@@ -69,6 +69,9 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             ax.plot(mean.index, mean["lemma"], "-", color="0.5", lw=0.9, label="Lemma 2.1, exact")
             ax.plot(mean.index, mean["lemma_bound"], ":", color="0.5", lw=0.9, label="its bound")
             ax.set(xscale="log", yscale="log", xlabel=label, ylim=(floor / 2, 1.5))
+            values = sorted(some[column].unique())
+            ax.set_xticks(values, [f"{value:.3g}" for value in values], fontsize=6)
+            ax.set_xticks([], minor=True)
         axes[0].set(ylabel="test error")
         axes[-1].legend(frameon=False, fontsize=6)
     return fig
