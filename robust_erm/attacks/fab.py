@@ -57,10 +57,7 @@ class FAB(Deterministic):
         x = x if start is None else start
         size = torch.where(victim.margin(x0) > 0, math.inf, 0.0).to(x0)
         for _ in range(self.steps):
-            value, w = victim.gradient(lambda f: against(f, victim.y, rival), x)
-            largest = w.abs().amax(-1)
-            largest = torch.where(largest > 0, largest, torch.ones_like(largest))
-            w, value = w / largest.unsqueeze(-1), value / largest  # the same boundary, whatever the logits' scale
+            value, w = linearised(victim, rival, x)
             at_x0 = value + (w * (x0 - x)).sum(-1)
             near, far = nearest_zero(norm, w, value, x, box), nearest_zero(norm, w, at_x0, x0, box)
             to_x, to_x0 = norm.value(near), norm.value(far)
@@ -75,6 +72,17 @@ class FAB(Deterministic):
             best = torch.where(better.unsqueeze(-1), x, best)
             x = torch.where(across.unsqueeze(-1), x0 + _BACK * (x - x0), x)
         return torch.where((size <= eps.reshape(-1) * (1 + 1e-12)).unsqueeze(-1), best, x0)
+
+
+def linearised(victim: Victim, rival: Tensor | None, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The function whose sign is the label, near x (n, d): its values (n,) and slopes (n, d).
+
+    The largest slope of each row is 1: the same boundary, whatever the logits' scale.
+    """
+    value, w = victim.gradient(lambda f: against(f, victim.y, rival), x)
+    largest = w.abs().amax(-1)
+    largest = torch.where(largest > 0, largest, torch.ones_like(largest))
+    return value / largest, w / largest.unsqueeze(-1)
 
 
 def nearest_zero(norm: Norm, w: Tensor, value: Tensor, x: Tensor, box: tuple[float, float] | None) -> Tensor:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from robust_erm.attacks.attack import Victim, against, into_box, rivals
-from robust_erm.attacks.fab import FAB, nearest_zero
+from robust_erm.attacks.attack import Victim, into_box, rivals
+from robust_erm.attacks.fab import FAB, linearised, nearest_zero
 from robust_erm.core.norms import Norm
 
 _HALVINGS = 60  # of the segment from a point to what was found: its end is exact to rounding
@@ -85,11 +85,7 @@ def _projected(victim: Victim, norm: Norm, step: Tensor) -> Tensor:
     """The nearest points (n, d) to ``victim.x`` beyond the boundary as it is, linearised, at the ends of ``step``."""
     x, box = victim.x, victim.domain
     at = x + torch.where(step.isfinite(), step, 0.0)
-    rival = rivals(victim.outputs(at), victim.y, 1)[0]
-    value, w = victim.gradient(lambda f: against(f, victim.y, rival), at)
-    largest = w.abs().amax(-1)
-    largest = torch.where(largest > 0, largest, torch.ones_like(largest))
-    w, value = w / largest.unsqueeze(-1), value / largest
+    value, w = linearised(victim, rivals(victim.outputs(at), victim.y, 1)[0], at)
     near = nearest_zero(norm, w, value + (w * (x - at)).sum(-1), x, box)
     return into_box(x + _BEYOND * near, box)
 

@@ -107,6 +107,11 @@ def every(claim: str, where: str, values: Iterable[float], least: float, what: s
     return Claim(claim, where, text, verdict)
 
 
+def converged(claim: str, where: str, status: Iterable[str]) -> Claim:
+    """Whether every run has come down to the loss asked for."""
+    return every(claim, where, [float(word == "converged") for word in status], 1.0, "1 where so: ")
+
+
 def stated(claim: str, where: str, measured: str, holds: bool | None) -> Claim:
     """A claim judged elsewhere; None is undecided."""
     return Claim(claim, where, measured, UNDECIDED if holds is None else HOLDS if holds else FAILS)

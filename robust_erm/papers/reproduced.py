@@ -38,15 +38,15 @@ def read(folders: Mapping[str, Sequence[Path]], evaluation: str | None = None) -
 
 
 def parameters(folder: str | Path) -> Params:
-    """The final parameters of a run."""
+    """The final parameters of a run, float64."""
     run = run_of(folder)
-    theta = read_checkpoint(Path(folder) / CHECKPOINT)["run"]["theta"]
+    theta = read_checkpoint(Path(folder) / CHECKPOINT)["run"]["theta"].double()
     return Layout.of(run.model.init(run.data.dimension, run.outputs, torch.Generator())).unflatten(theta)
 
 
 def predictor(folder: str | Path) -> Array:
     """The final weights (d,) of a run whose model is linear in its input."""
-    w: Array = run_of(folder).model.weight(parameters(folder)).double().numpy()
+    w: Array = run_of(folder).model.weight(parameters(folder)).numpy()
     return w
 
 

@@ -64,10 +64,10 @@ def test_the_grid_agrees_with_the_exact_ray() -> None:
     model, params = averages(data, 1)
     x, u = torch.from_numpy(data.draw(1).x_test), sec2.direction(data, 1)
     moved = sec2.universal(model, params, x, u)
-    found = [moved.least(share) for share in (0.1, 0.5, 0.9)]
+    shares = (0.1, 0.5, 0.9)
+    found = [moved.least(share) for share in shares]
     assert 1 < found[0] < found[1] < found[2] < 10
-    for share, exact in zip((0.1, 0.5, 0.9), found, strict=True):
-        grid = sec2.least_length(model, params, x, u, share)
+    for grid, exact in zip(sec2.least_lengths(model, params, x, u, shares), found, strict=True):
         assert exact <= grid <= exact + 3 * 8 / 600 + 1e-9, "the next length of the grid"
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from robust_erm.core.norms import Norm
 from robust_erm.core.params import Params
 from robust_erm.oracles.boundary import across, nearest
-from robust_erm.papers.claims import Claim, above, every
+from robust_erm.papers.claims import Claim, above, converged, every
 from robust_erm.papers.frei2023.remedies import HALF
 from robust_erm.papers.frei2023.sec2 import ATTACKED, units
 from robust_erm.papers.reproduced import parameters
@@ -46,7 +46,7 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for _, run in runs.drop_duplicates("folder").iterrows():
         one = run_of(run["folder"])
-        params = {k: v.double() for k, v in parameters(run["folder"]).items()}
+        params = parameters(run["folder"])
         points, (_, q) = draw(one.data, one.seed), one.data.members(one.seed)
         labels = one.data.cluster_labels()
         x, y = torch.from_numpy(points.x_test), torch.from_numpy(labels[q])
@@ -80,7 +80,7 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
                 continue
             run = some.iloc[0]
             one = run_of(run["folder"])
-            w, means = parameters(run["folder"])["W1"].double().numpy(), one.data.cluster_means(one.seed)
+            w, means = parameters(run["folder"])["W1"].numpy(), one.data.cluster_means(one.seed)
             w = w[np.argsort(-np.linalg.norm(w, axis=1))[:60]]
             cosines = w @ means.T / np.outer(np.linalg.norm(w, axis=1), np.linalg.norm(means, axis=1))
             order = np.lexsort((-cosines.max(1), cosines.argmax(1)))
@@ -99,8 +99,7 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     cosine = 0.15 - (by["class"]["alone"] - (2 * by["class"]["unit"] ** 2) ** 0.5).abs()
     gain = (by["cluster"]["attack"] / by["class"]["attack"] - 1).dropna()
     return [
-        every("All runs fit their training points", "ours", (table["status"] == "converged").astype(float), 1.0,
-              "1 where so: "),
+        converged("All runs fit their training points", "ours", table["status"]),
         every("Labels by class: units are class averages, of cosine sqrt(2 / k) to each of their clusters", where,
               cosine, 0.0, "0.15 less the difference of the mean largest cosine: "),
         every("so are they where the second layer is fixed: no more robust than 1.2 sqrt(d / k)", where,

@@ -43,14 +43,14 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
         means, labels = (torch.from_numpy(a) for a in (one.data.cluster_means(one.seed), one.data.cluster_labels()))
         linear = {"W1": torch.stack([u, -u]) / u.norm(), "W2": torch.tensor([[1.0, -1.0]], dtype=u.dtype)}
         nets = {
-            "trained": (one.model, {k: v.double() for k, v in parameters(run["folder"]).items()}),
+            "trained": (one.model, parameters(run["folder"])),
             "explicit": (MLP(width=one.data.k, bias="first"), cluster_net(means, labels)[0]),
             "linear": (MLP(width=2), linear),
         }
         some, its = x[:ATTACKED], y[:ATTACKED]
+        starts = across(some, its, *train, Norm(2))
         for name, (model, params) in nets.items():
             moved = universal(model, params, x, u)
-            starts = across(some, its, *train, Norm(2))
             step = nearest(partial(model.apply, params), some, its, 2.0, starts=starts)
             lengths = step.norm(dim=1).numpy() / root
             for t in GRID:

@@ -11,9 +11,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from scipy import special
 
-from robust_erm.core.params import Params
 from robust_erm.oracles.references import linear_failure, linear_failure_bound
-from robust_erm.papers.claims import Claim, every, within
+from robust_erm.papers.claims import Claim, converged, every, within
 from robust_erm.papers.frei2023.sec2 import table as of_runs
 from robust_erm.papers.reproduced import parameters
 from robust_erm.reports.style import COLOURS, PAGE, style
@@ -34,7 +33,7 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     for folder in found["folder"]:
         one = run_of(folder)
         points, (q_train, q_test) = draw(one.data, one.seed), one.data.members(one.seed)
-        right = points.y_test * one.model.apply(_double(folder), torch.from_numpy(points.x_test)).numpy() > 0
+        right = points.y_test * one.model.apply(parameters(folder), torch.from_numpy(points.x_test)).numpy() > 0
         known = np.isin(q_test, q_train)
         wrong, n = int((~right).sum()), len(right)
         most = 1.0 if wrong == n else float(special.betaincinv(wrong + 1, n - wrong, 0.975))
@@ -46,10 +45,6 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
             "lemma": linear_failure(means, labels, one.data.sigma), "lemma_bound": linear_failure_bound(one.data.d),
         })  # fmt: skip
     return found.join(pd.DataFrame(more, index=found.index))
-
-
-def _double(folder: str) -> Params:
-    return {name: value.double() for name, value in parameters(folder).items()}
 
 
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
@@ -83,8 +78,7 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     fine = done[(done["per_cluster"] >= 4) & (done["sweep"] != "over_n")]
     unseen = done.dropna(subset="unseen").groupby("seed")["unseen"].mean()
     return [
-        every("All runs fit their training points", "Thm 2.1", (table["status"] == "converged").astype(float), 1.0,
-              "1 where so: "),
+        converged("All runs fit their training points", "Thm 2.1", table["status"]),
         every("The test error is at most 1 %, by its 97.5 % upper bound, with 20 points a cluster", "Thm 3.1",
               0.01 - fine["error_most"], 0.0, "0.01 less the upper bound: "),
         every("Points of seen clusters are classified correctly, with 4 points a cluster or more", "Thm 3.1",

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from robust_erm.papers.claims import Claim, above, every
+from robust_erm.papers.claims import Claim, above, converged
 from robust_erm.papers.frei2023.remedies import HALF
 from robust_erm.papers.frei2023.sec2 import table as of_runs
 from robust_erm.reports.style import COLOURS, PAGE, style
@@ -50,8 +50,7 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     """Of runs that have come down to the last loss, pairs on the same points."""
     done = table[table["status"] == "converged"].set_index("seed")
-    found = [every("All methods fit the points", "ours", (table["status"] == "converged").astype(float), 1.0,
-                   "1 where so: ")]  # fmt: skip
+    found = [converged("All methods fit the points", "ours", table["status"])]
     base = {name: done.loc[done["sweep"] == name, "attack"] for name in ("gd", "gd_large")}
     for name, label in NAMES.items():
         own = done[done["sweep"] == name]

@@ -23,8 +23,8 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     found = sec2.table(runs)
     errors = []
     for folder in found["folder"]:
-        one, params = run_of(folder), {name: value.double() for name, value in parameters(folder).items()}
-        errors.append(sec2.population_error(params, one.data, one.seed))
+        one = run_of(folder)
+        errors.append(sec2.population_error(parameters(folder), one.data, one.seed))
     allowed = 4 * found["n"] / found["d"].map(lambda d: d ** (math.log(d) / 2))
     return found.assign(population=errors, allowed_error=allowed)
 

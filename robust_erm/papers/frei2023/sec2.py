@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache, partial
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from robust_erm.models.model import Model
 from robust_erm.oracles.boundary import across, nearest
 from robust_erm.oracles.certified import Region, certified_margin
 from robust_erm.oracles.rays import Flips, flips
-from robust_erm.oracles.references import linear, nearest_prototype
+from robust_erm.oracles.references import class_direction, linear, nearest_prototype
 from robust_erm.oracles.robust_net import cluster_certificate, cluster_net
 from robust_erm.papers.multipliers import sides
 from robust_erm.papers.reproduced import parameters
@@ -73,12 +74,16 @@ def row(run: Any) -> dict[str, Any]:
     found["certified"] = run.get("strong.test_certified_distance_median", math.nan) / root
     if one.outputs > 1 or run["status"] not in ("converged", "max_steps"):
         return found
-    params = {name: value.double() for name, value in parameters(run["folder"]).items()}
+    params = parameters(run["folder"])
     points, (q_train, _) = draw(data, one.seed), data.members(one.seed)
     test, u = torch.from_numpy(points.x_test), direction(data, one.seed)
     relu = one_hidden_relu(one.model)
-    moved = universal(one.model, params, test, u).least if relu else partial(least_length, one.model, params, test, u)
-    found |= {name: moved(share) / root for name, share in SHARES.items()}
+    shares = list(SHARES.values())
+    if relu:
+        moved = list(map(universal(one.model, params, test, u).least, shares))
+    else:
+        moved = least_lengths(one.model, params, test, u, shares)
+    found |= {name: length / root for name, length in zip(SHARES, moved, strict=True)}
     if relu:
         train = torch.from_numpy(points.x_train)
         found["u99_train"] = universal(one.model, params, train, u).least(0.99) / root
@@ -104,7 +109,7 @@ def limit_margin(data: Clusters) -> float:
 
 def direction(data: Clusters, seed: int) -> Tensor:
     """``u = sum_q y_q mu_q`` (d,)."""
-    return torch.from_numpy(data.cluster_labels() @ data.cluster_means(seed))
+    return torch.from_numpy(class_direction(data.cluster_means(seed), data.cluster_labels()))
 
 
 def universal(model: Model, params: Params, x: Tensor, u: Tensor) -> Flips:
@@ -132,14 +137,17 @@ def universal(model: Model, params: Params, x: Tensor, u: Tensor) -> Flips:
     return Flips(first, math.inf, point, start, end)
 
 
-def least_length(model: Model, params: Params, x: Tensor, u: Tensor, share: float) -> float:
-    """The same by a grid of 600 lengths up to 3 sqrt(d), for other networks; inf where none will do."""
+def least_lengths(model: Model, params: Params, x: Tensor, u: Tensor, shares: Sequence[float]) -> list[float]:
+    """The same for each share, by a grid of 600 lengths up to 3 sqrt(d), for other networks; inf where none will do."""
     signs = torch.where(model.apply(params, x) > 0, 1.0, -1.0).to(x)
+    found = [math.inf] * len(shares)
     for t in np.linspace(0, 3 * math.sqrt(x.shape[1]), 601)[1:].tolist():
         moved = torch.where(model.apply(params, x - t * signs.unsqueeze(1) * u / u.norm()) > 0, 1.0, -1.0)
-        if float((moved != signs).double().mean()) >= share:
-            return float(t)
-    return math.inf
+        flipped = float((moved != signs).double().mean())
+        found = [min(length, t) if flipped >= share else length for length, share in zip(found, shares, strict=True)]
+        if all(map(math.isfinite, found)):
+            break
+    return found
 
 
 def units(params: Params, means: np.ndarray) -> tuple[float, float]:

@@ -43,7 +43,7 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
         outputs: dict[str, Any] = {}
         lengths, near = {}, dict.fromkeys(FIXED, False)
         for _, run in done.iterrows():
-            own = {name: value.double() for name, value in parameters(run["folder"]).items()}
+            own = parameters(run["folder"])
             model = run_of(run["folder"]).model
             outputs[run["sweep"]] = lambda at, m=model, p=own: m.apply(p, at).numpy() > 0
             lengths[run["sweep"]] = universal(model, own, x, u).least(0.99)

@@ -85,7 +85,7 @@ def residual(folder: str | Path) -> float:
     run = run_of(folder)
     data = draw(run.data, run.seed)
     x, y = (torch.as_tensor(a, dtype=torch.float64) for a in (data.x_train, data.y_train))
-    params = {name: value.double() for name, value in parameters(folder).items()}
+    params = parameters(folder)
     found = [x] if run.eps == 0 else attacked_points(run.model, params, x, y, run.eps, data.domain, run.seed)
     points, labels = torch.cat(found), y.repeat(len(found))
     answer = kkt(run.model, params, points, labels)

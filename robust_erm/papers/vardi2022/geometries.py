@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from robust_erm.papers.claims import Claim, above, every
+from robust_erm.papers.claims import Claim, above, converged, every
 from robust_erm.papers.vardi2022.sec6 import REFERENCES
 from robust_erm.papers.vardi2022.sec6 import table as of_runs
 from robust_erm.reports.style import COLOURS, PAGE, style
@@ -49,11 +49,10 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     """Of runs that have come down to the loss asked for (1e-30 but at scale=smoke), pairs on the same points."""
     where, done = "ours, on Sec. 7", table[table["status"] == "converged"]
-    text, reached = "1 where so: ", (table["status"] == "converged").astype(float)
-    found = [every("All methods fit the points down to the loss asked for", "ours", reached, 1.0, text)]
+    found = [converged("All methods fit the points down to the loss asked for", "ours", table["status"])]
     one = np.where(done["c"].notna(), np.isfinite(done["c"]), np.nan)
     name = "Whatever the method, one vector along z flips all points on the margin"
-    found.append(every(name, "ours", one, 1.0, text))
+    found.append(every(name, "ours", one, 1.0, "1 where so: "))
     found.append(every("and is shorter than sqrt(d)", "ours", done["sqrt_d"] / done["c"], 1.0, "sqrt(d) over c: "))
     by = done.set_index(["d", "seed"])
     gd = {start: by.loc[by["sweep"] == start, "nearest"] for start in ("gd", "gd_small")}

@@ -15,7 +15,6 @@ from robust_erm.papers.vardi2022.sec6 import MEASURED, NEAR
 from robust_erm.reports.style import COLOURS, PAGE, style
 from robust_erm.reports.tables import read_curves
 
-LOSSES = (1e-5, 1e-10, 1e-30, 1e-100, 1e-300)
 PAPER = 1e-30
 
 

@@ -32,7 +32,7 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _row(run: Any) -> dict[str, Any]:
     one = run_of(run["folder"])
-    data, params = draw(one.data, one.seed), {k: v.double() for k, v in parameters(run["folder"]).items()}
+    data, params = draw(one.data, one.seed), parameters(run["folder"])
     x, y = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
     q = y * one.model.apply(params, x)
     on = (q <= 1.1 * q.min()).numpy() if float(q.min()) > 0 else np.ones(len(y), dtype=bool)

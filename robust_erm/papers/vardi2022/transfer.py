@@ -40,7 +40,7 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _net(run: Any) -> dict[str, Any]:
     one = run_of(run["folder"])
-    data, params = draw(one.data, one.seed), {k: v.double() for k, v in parameters(run["folder"]).items()}
+    data, params = draw(one.data, one.seed), parameters(run["folder"])
     x, y = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
     near, z = direction(x, y, y * one.model.apply(params, x), 0.1)
     return {"model": one.model, "params": params, "x": x[near], "y": y[near], "near": near, "z": z}
