@@ -89,7 +89,8 @@ def nearest_zero(norm: Norm, w: Tensor, value: Tensor, x: Tensor, box: tuple[flo
     """The least delta (n, d), in l_1, l_2 or l_inf, with ``<w, delta> = -value`` and x + delta in the box.
 
     Coordinates all move by the same amount (p = inf), in proportion to ``|w_j|`` (p = 2), or the largest ``|w_j|``
-    first (p = 1), each until the box stops it; where not even all together suffice, all go as far as they can.
+    first (p = 1), each until the box stops it; where not even all together suffice, all go as far as they can. Without a box
+    it is a step against the steepest direction.
 
     Args:
         norm: p = 1, 2 or inf.
@@ -98,12 +99,12 @@ def nearest_zero(norm: Norm, w: Tensor, value: Tensor, x: Tensor, box: tuple[flo
         x: (n, d).
         box: or None.
     """
+    if box is None:
+        slope = norm.dual.value(w)
+        return -(value / torch.where(slope > 0, slope, torch.ones_like(slope))).unsqueeze(-1) * norm.steepest(w)
     size, need = w.abs(), value.abs().unsqueeze(-1)
     down = (value.unsqueeze(-1) * w) > 0  # the coordinate falls
-    if box is None:
-        room = 2 * (need / size.amax(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)).expand_as(x)  # no bound
-    else:
-        room = torch.where(down, x - box[0], box[1] - x).clamp_min(0)
+    room = torch.where(down, x - box[0], box[1] - x).clamp_min(0)
     room = torch.where(size > 0, room, torch.zeros_like(room))
     if norm.p == 1:
         sorted_size, order = size.sort(-1, descending=True)

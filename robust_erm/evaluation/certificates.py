@@ -25,19 +25,25 @@ def certifiable(recipe: Recipe) -> bool:
 
 
 def certified(
-    recipe: Recipe, theta: Tensor, x: Tensor, y: Tensor, eps: float | Tensor, box: tuple[float, float] | None
+    recipe: Recipe,
+    theta: Tensor,
+    x: Tensor,
+    y: Tensor,
+    eps: float | Tensor,
+    box: tuple[float, float] | None,
+    steps: int = 50,
 ) -> tuple[Tensor, Tensor]:
     """Lower bounds (n,) on the worst-case margins of x (n, d), and the size (n,) that rounding is in proportion to.
 
     One radius for all points, or one (n,) for each. In float64, less 100 times its rounding. Exact for models linear
-    in their input where p = inf or there is no box.
+    in their input where p = inf or there is no box; for nets by ``steps`` of alpha-CROWN where CROWN does not do.
     """
     theta, x, y = theta.double(), x.double(), y.double()
     region = Region(x, eps, recipe.attack.p, box)
     w = predictor(recipe, theta)
     if w is None:
         net = hidden(recipe.layout.unflatten(theta), y)
-        bound, size = certified_margin(net, region), net.size(x)
+        bound, size = certified_margin(net, region, steps), net.size(x)
     elif w.ndim == 1:
         bound, size = region.least(y.unsqueeze(-1) * w), x.abs() @ w.abs()
     else:

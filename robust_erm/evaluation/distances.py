@@ -27,7 +27,7 @@ from robust_erm.training.step import Recipe, predictor
 Array = npt.NDArray[np.float64]
 Box = tuple[float, float] | None
 Labelled = Sequence[Tensor]  # x (n, d) and y (n,)
-_HALVINGS = 20  # of the interval from 0 to the attacked distance
+_HALVINGS = ((0, 20), (50, 8))  # steps of alpha-CROWN, and halvings up to the attacked distance: cheap bounds first
 _ROUNDING = 1e-6  # by so much of itself an attacked distance may lie below a certified one
 _FAR = 100  # times the length of a point: no certificate is looked for beyond
 _SHOWN = {"least": 0.0, "5": 0.05, "median": 0.5, "95": 0.95}
@@ -179,13 +179,15 @@ def _halved(recipe: Recipe, theta: Tensor, x: Tensor, y: Tensor, attacked: Tenso
     high = torch.where(attained, attacked * (1 + 2 * _ROUNDING), far)
     low = torch.zeros_like(high)
 
-    def holds(eps: Tensor) -> Tensor:
-        return certificates.certified(recipe, theta, x, y, eps, box)[0] > 0
+    def holds(eps: Tensor, steps: int) -> Tensor:
+        return certificates.certified(recipe, theta, x, y, eps, box, steps)[0] > 0
 
-    beyond, most = holds(high), high
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        sure = holds(middle)
-        low, high = torch.where(sure, middle, low), torch.where(sure, high, middle)
+    beyond, most = holds(high, _HALVINGS[-1][0]), high
+    for steps, halvings in _HALVINGS:
+        high = most
+        for _ in range(halvings):
+            middle = (low + high) / 2
+            sure = holds(middle, steps)
+            low, high = torch.where(sure, middle, low), torch.where(sure, high, middle)
     whole = torch.full_like(most, math.inf) if box is not None else most
     return torch.where(beyond, torch.where(attained, most, whole), low)
