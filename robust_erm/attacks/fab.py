@@ -89,8 +89,8 @@ def nearest_zero(norm: Norm, w: Tensor, value: Tensor, x: Tensor, box: tuple[flo
     """The least delta (n, d), in l_1, l_2 or l_inf, with ``<w, delta> = -value`` and x + delta in the box.
 
     Coordinates all move by the same amount (p = inf), in proportion to ``|w_j|`` (p = 2), or the largest ``|w_j|``
-    first (p = 1), each until the box stops it; where not even all together suffice, all go as far as they can. Without a box
-    it is a step against the steepest direction.
+    first (p = 1), each until the box stops it; where not even all together suffice, all go as far as they can. Without
+    a box it is a step against the steepest direction.
 
     Args:
         norm: p = 1, 2 or inf.
@@ -101,7 +101,7 @@ def nearest_zero(norm: Norm, w: Tensor, value: Tensor, x: Tensor, box: tuple[flo
     """
     if box is None:
         slope = norm.dual.value(w)
-        return -(value / torch.where(slope > 0, slope, torch.ones_like(slope))).unsqueeze(-1) * norm.steepest(w)
+        return (-value / torch.where(slope > 0, slope, 1.0)).unsqueeze(-1) * norm.steepest(w)
     size, need = w.abs(), value.abs().unsqueeze(-1)
     down = (value.unsqueeze(-1) * w) > 0  # the coordinate falls
     room = torch.where(down, x - box[0], box[1] - x).clamp_min(0)

@@ -12,6 +12,7 @@ from robust_erm.core.errors import one_of, require
 from robust_erm.core.fields import later, per_run
 from robust_erm.core.streams import numpy_stream
 from robust_erm.data.dataset import Array, Dataset, Synthetic
+from robust_erm.data.separation import separation
 
 Members = npt.NDArray[np.int64]
 NOISES = ("gaussian", "rademacher", "ball", "anisotropic")
@@ -112,6 +113,10 @@ class Clusters(Synthetic):
             return mu[q] + self.sigma * noise(self.noise, rng, len(q), self.d), y[q]
 
         return Dataset(*points("train"), lambda: points("test"))
+
+    def describe(self, seed: int) -> str:
+        """Whether the draw of ``seed`` satisfies Assumption 2.2 of frei2023: one line."""
+        return str(separation(self, seed))
 
     def _members(self, rng: np.random.Generator, part: str) -> Members:
         n = self.m if part == "train" else self.m_test

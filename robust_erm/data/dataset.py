@@ -120,7 +120,10 @@ def _checked_part(
 
 
 class Data(Hashable, Protocol):
-    """A way to draw a data set."""
+    """A way to draw a data set.
+
+    One that also has ``describe(seed) -> str`` is asked for a line on what a draw satisfies, before training.
+    """
 
     @property
     def dimension(self) -> int:

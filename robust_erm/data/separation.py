@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from robust_erm.core.errors import require
-from robust_erm.data.clusters import Clusters, Members
 from robust_erm.data.dataset import Array
+
+if TYPE_CHECKING:
+    from robust_erm.data.clusters import Clusters, Members
 
 _HELD = 2**22  # inner products held at once
 

@@ -22,7 +22,8 @@ class KKTResidual:
     ``kinks`` above 0 also ``kkt_stationarity_kinks``, where the slopes of ReLUs at their kinks are free in [0, 1], and
     ``kkt_kink_share``, of the pre-activations of the points within the slack. With ``span`` also ``kkt_off_span``, the
     share ``||W - P W|| / ||theta||`` of the first layer's weights off the span of the points, which no gradient ever
-    moves from where it started, and ``kkt_stationarity_span``, the residual of what is left without it. All are nan
+    moves from where it started, and ``kkt_stationarity_span``, the residual of what is left without it. With ``blocks``
+    also ``kkt_stationarity_W1``, ...: of each parameter of the model alone, relative to its own length. All are nan
     where the least margin is not positive: nothing is feasible.
 
     Args:
@@ -32,6 +33,7 @@ class KKTResidual:
         kinks: a pre-activation is at its kink up to this distance of hyperplane and point, relative to the point's
             length (with the 1 of a bias); 0: none is. One hidden layer of ReLUs only.
         span: the residual in the span of the points too. Fully connected nets only.
+        blocks: the residual of each parameter too.
     """
 
     when: str = "end"
@@ -39,6 +41,7 @@ class KKTResidual:
     slack: float | None = None
     kinks: float = 0.0
     span: bool = later(False)
+    blocks: bool = later(False)
 
     def __post_init__(self) -> None:
         one_of("when", self.when, ("along", "end"))
@@ -59,6 +62,7 @@ class KKTResidual:
         names = ["kkt_stationarity", "kkt_complementarity"]
         names += ["kkt_stationarity_kinks", "kkt_kink_share"] if self.kinks else []
         names += ["kkt_off_span", "kkt_stationarity_span"] if self.span else []
+        names += [f"kkt_stationarity_{name}" for name in look.params] if self.blocks else []
         if not float(look.margins(self.attack).min()) > 0:
             return dict.fromkeys(names, math.nan)
         x, y = look.attacked(self.attack), look.points()[1]
@@ -68,4 +72,5 @@ class KKTResidual:
         if self.span:
             inside, off = in_span(look.model, look.params, x)
             numbers += [off, kkt(look.model, inside, x, y, self.slack).stationarity]
+        numbers += [found.blocks[name] for name in look.params] if self.blocks else []
         return dict(zip(names, numbers, strict=True))

@@ -7,8 +7,8 @@ logit. Under an attack x_i are the attacked points; several for one sample may b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -45,6 +45,7 @@ class KKT:
         lam: (n,).
         stationarity_kinks: the same where slopes at kinks are free in [0, 1], see :func:`kkt`; nan unless asked for.
         kink_share: of pre-activations that are at their kink.
+        blocks: of each parameter B alone, ``||B - sum_i lam_i d q_i / d B||_F / ||B||_F``; nan of zeros.
     """
 
     stationarity: float
@@ -53,6 +54,7 @@ class KKT:
     lam: Array
     stationarity_kinks: float = math.nan
     kink_share: float = math.nan
+    blocks: Mapping[str, float] = field(default_factory=dict)
 
 
 def kkt(model: Model, params: Params, x: Tensor, y: Tensor, slack: float | None = None, kinks: float = 0.0) -> KKT:
@@ -103,6 +105,7 @@ def kkt(model: Model, params: Params, x: Tensor, y: Tensor, slack: float | None 
         lam,
         math.nan if soft is None else min(hard, soft.stationarity),
         math.nan if soft is None else soft.share,
+        {name: _relative(value - pulled[name], value) for name, value in params.items()},
     )
 
 
@@ -189,6 +192,11 @@ def at_kinks(model: Model, params: Params, x: Tensor, y: Tensor, lam: Array, tau
             best = AtKinks(rest, float(free.mean()), lam, slopes.copy())
     assert best is not None, "there is one turn at least"
     return best
+
+
+def _relative(rest: Tensor, whole: Tensor) -> float:
+    size = float(whole.norm())
+    return float(rest.norm()) / size if size > 0 else math.nan
 
 
 def _margins(model: Model, params: Params, x: Tensor, y: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from robust_erm.reports.live import checking
 from robust_erm.reports.terminal import console, say, set_up_logging, told
 from robust_erm.store.config import Run, resolve
 from robust_erm.store.run_folder import RunFolder, folder_of
-from robust_erm.sweeps.datasets import check_data, find_margins
+from robust_erm.sweeps.datasets import check_data, described, find_margins
 from robust_erm.sweeps.earlier import settled
 from robust_erm.training import contracts
 from robust_erm.training.problem import radii
@@ -49,6 +49,11 @@ def check_all(configs: Iterable[Config], labels: Sequence[str], elsewhere: bool 
                     faults.append((str(error), labelled[run.id]))
                 except ArithmeticError:
                     pass  # that run alone fails, by its name
+            try:
+                for line in described(todo) if not faults else ():
+                    say(line, console)
+            except ConfigError as error:
+                faults.append((str(error), ""))
     for parent in {folder_of(run).parent for run in runs} if not faults else ():
         try:
             parent.mkdir(parents=True, exist_ok=True)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import torch
 
-from robust_erm.core.errors import ConfigError
+from robust_erm.core.errors import ConfigError, in_one_line
 from robust_erm.data.dataset import Data
 from robust_erm.store.config import Run
+from robust_erm.store.identity import target_of
 from robust_erm.sweeps.workers import Pool
 from robust_erm.training import contracts
 from robust_erm.training.problem import MARGINS, exact_margin
@@ -59,6 +61,25 @@ def _tried(data: Data, seed: int, p: float) -> None:
     """Find a margin; where it cannot be found, that is what is known of it."""
     with suppress(ArithmeticError):
         exact_margin(data, seed, p)
+
+
+def described(runs: Sequence[Run], most: int = 3) -> list[str]:
+    """What data sets say of a draw (``describe``), where they say anything: one draw and line each, ``most`` of them.
+
+    ``clusters, seed 0: literal: Assumption 2.2 holds (...)``
+
+    Raises:
+        ConfigError: ``describe`` of a user's own component does.
+    """
+    draws: dict[Data, int] = {}
+    for run in runs:
+        if hasattr(run.data, "describe"):
+            draws.setdefault(run.data, run.seed)
+    lines, left = [], len(draws) - most
+    for data, seed in islice(draws.items(), most):
+        with in_one_line("data", target_of(data), "describe"):
+            lines.append(f"{type(data).__name__.lower()}, seed {seed}: {data.describe(seed)}")  # type: ignore[attr-defined]
+    return [*lines, f"... and {left} more data set{'s' * (left > 1)}"] if left > 0 else lines
 
 
 def check_data(runs: Sequence[Run]) -> list[ConfigError]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,11 @@ from robust_erm.data import separation as module
 from robust_erm.data.clusters import NOISES, Clusters, noise, variances
 from robust_erm.data.dataset import checked
 from robust_erm.data.separation import largest_inner, most_clusters, separation, spread
+from robust_erm.data.sphere import Sphere
 from robust_erm.store.config import Run
 from robust_erm.store.identity import as_data
 from robust_erm.sweeps import plan
+from robust_erm.sweeps.datasets import described
 
 
 @pytest.mark.parametrize("means", ["random", "orthogonal"])
@@ -214,6 +218,7 @@ def test_kinds_of_draws(options: dict[str, Any], kind: str) -> None:
     assert found.kind == kind
     assert str(found).startswith(f"{kind}: ")
     assert "\n" not in str(found)
+    assert data.describe(1) == str(found)
     assert found.n == data.m
     assert found.delta == pytest.approx(4 * data.sigma * math.sqrt(data.d) * math.log(data.d))
     assert found.enough == pytest.approx(data.k * math.log(data.d) ** 2)
@@ -237,3 +242,19 @@ def test_means_without_noise() -> None:
     assert found.k_most == pytest.approx(101 / 210)
     assert largest_inner(np.array([[3.0, 0.0], [-1.0, 2.0], [0.0, 1.0]])) == 3
     assert separation(Clusters(d=100, m=5, k=1, sigma=0.0, m_test=5), 0).across == 0
+
+
+def test_what_draws_satisfy_is_said_before_training() -> None:
+    """One line for each set of clusters, at its first seed, a few of them; nothing of other data."""
+    sets = [Clusters(d=40, m=20, k=k, m_test=5) for k in range(2, 7)]
+    runs: list[Any] = [SimpleNamespace(data=data, seed=seed) for data in sets for seed in (3, 4)]
+    runs.insert(0, SimpleNamespace(data=Sphere(d=5, m=4), seed=0))
+    lines = described(runs)
+    assert lines[0] == f"clusters, seed 3: {sets[0].describe(3)}"
+    assert len(lines) == 4
+    assert lines[-1] == "... and 2 more data sets"
+    assert described(runs[:3]) == [f"clusters, seed 3: {sets[0].describe(3)}"]
+    assert described(runs[:1]) == []
+    mute = dataclasses.make_dataclass("Mute", [], namespace={"describe": lambda self, seed: self.nothing}, frozen=True)
+    with pytest.raises(ConfigError, match="describe raises AttributeError"):
+        described([*runs[:1], SimpleNamespace(data=mute(), seed=0)])  # type: ignore[list-item]

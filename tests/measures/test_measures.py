@@ -432,6 +432,34 @@ def _attacked_margins(runs: Runs) -> torch.Tensor:
     return attacked(runs, runs.recipe.attack, runs.train, runs.eps, torch.arange(3))
 
 
+def test_the_residual_of_each_parameter() -> None:
+    """frei2023 eqs. (3), (4): ``w_j = sum_i lam_i y_i v_j s_ij x_i``, ``b_j`` the same with 1 in place of x_i."""
+    x, y = separable(12, 9)
+    options = {"model": MLP(width=6, init_scale=0.1, bias="first"), "attack": NoAttack(2.0), "optimizer": FLOW}
+    runs = train(make_runs(x, y, [0.0], steps=300, seeds=[0], **options))
+    (row,) = taken(runs, KKTResidual(blocks=True))
+    params = {k: v.numpy() for k, v in runs.recipe.layout.unflatten(runs.theta[0]).items()}
+    lam = kkt(
+        runs.recipe.model, runs.recipe.layout.unflatten(runs.theta[0]), torch.as_tensor(x), torch.as_tensor(y)
+    ).lam
+    w, b, v = params["W1"], params["b1"], params["W2"][0]
+    z = x @ w.T + b
+    back = (z > 0) * v * (lam * y)[:, None]
+    pulled = {"W1": back.T @ x, "b1": back.sum(0), "W2": ((lam * y) @ np.maximum(z, 0))[None]}
+    assert list(pulled) == list(params)
+    total = 0.0
+    for name, value in params.items():
+        rest = np.linalg.norm(value - pulled[name])
+        assert row[f"kkt_stationarity_{name}"] == pytest.approx(rest / np.linalg.norm(value))
+        assert row[f"kkt_stationarity_{name}"] > 1e-4
+        total += rest**2
+    assert math.sqrt(total) / float(runs.theta[0].norm()) == pytest.approx(row["kkt_stationarity"])
+    runs.theta[0] = -runs.theta[0]
+    (row,) = taken(runs, KKTResidual(blocks=True))
+    assert all(math.isnan(value) for value in row.values()), "not feasible"
+    assert len(row) == 5
+
+
 def test_the_residual_in_the_span_of_the_points() -> None:
     """What no gradient moves is orthogonal to the rest, so the squares of both parts add up to the whole residual."""
     x, y = separable(4, 9)

@@ -22,6 +22,7 @@ from robust_erm.models.mlp import MLP, one_hidden_relu
 from robust_erm.models.model import Model
 from robust_erm.oracles.boundary import across, nearest
 from robust_erm.oracles.certified import Region, certified_margin
+from robust_erm.oracles.kkt import kkt
 from robust_erm.oracles.rays import Flips, flips
 from robust_erm.oracles.references import class_direction, linear, nearest_prototype
 from robust_erm.oracles.robust_net import cluster_certificate, cluster_net
@@ -45,7 +46,8 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     that a strong attack finds, and the median that is certified; ``unit``: sqrt(1 / k). ``margin``: the normalised
     margin over that of class averages. ``own_least``, ``own_most``, ``other_most``: sums over a cluster of what its
     points add to their own and to the other side (:func:`robust_erm.papers.multipliers.sides`), beside their
-    ``bounds``; ``allowed``: the proof's bound on the universal vector. ``kind`` and ``ratio``: of
+    ``bounds``; ``kkt_W1``, ``kkt_b1``, ``kkt_W2``: the residual of each parameter, relative to its own length;
+    ``allowed``: the proof's bound on the universal vector. ``kind`` and ``ratio``: of
     :func:`robust_erm.data.separation.separation`.
     """
     rows = [row(run) for _, run in runs.drop_duplicates("folder").iterrows()]
@@ -176,6 +178,7 @@ def _bounds(run: Run, params: Params, x: Tensor, y: Tensor, q: Any, apart: Separ
     inside = np.unique(q)
     mine, theirs = (np.array([each[q == label].sum() for label in inside]) for each in (own, other))
     found = {"own_least": mine.min(), "own_most": mine.max(), "other_most": theirs.max()}
+    found |= {f"kkt_{name}": residual for name, residual in kkt(run.model, params, x, y).blocks.items()}
     ratio, low, high, p = apart.ratio, apart.within_least, apart.within_most, apart.across
     if ratio >= 1 / 3:
         return found
