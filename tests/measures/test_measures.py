@@ -438,10 +438,9 @@ def test_the_residual_of_each_parameter() -> None:
     options = {"model": MLP(width=6, init_scale=0.1, bias="first"), "attack": NoAttack(2.0), "optimizer": FLOW}
     runs = train(make_runs(x, y, [0.0], steps=300, seeds=[0], **options))
     (row,) = taken(runs, KKTResidual(blocks=True))
-    params = {k: v.numpy() for k, v in runs.recipe.layout.unflatten(runs.theta[0]).items()}
-    lam = kkt(
-        runs.recipe.model, runs.recipe.layout.unflatten(runs.theta[0]), torch.as_tensor(x), torch.as_tensor(y)
-    ).lam
+    there = runs.recipe.layout.unflatten(runs.theta[0])
+    lam = kkt(runs.recipe.model, there, torch.as_tensor(x), torch.as_tensor(y)).lam
+    params = {name: value.numpy() for name, value in there.items()}
     w, b, v = params["W1"], params["b1"], params["W2"][0]
     z = x @ w.T + b
     back = (z > 0) * v * (lam * y)[:, None]
