@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
+from scipy import sparse, special
 
 from robust_erm.core.errors import one_of, require
-from robust_erm.core.fields import per_run
+from robust_erm.core.fields import later, per_run
 from robust_erm.core.streams import numpy_stream
 from robust_erm.data.dataset import Array, Dataset, GaussianTeacher, Points, Synthetic
 
 _CHUNK = 256  # rows per draw, fixed: then a larger m extends the same sequence of points
 _CHUNK_SPARSE = 4096
+_RARE = 1e-3  # share of points that a teacher's margin must leave
 
 
 def _sparse(rng: np.random.Generator, n: int, d: int, share: float) -> Points:
@@ -60,6 +62,10 @@ class Gaussian(Synthetic):
             negative (labelled -1).
         m_test: test points; the paper uses d^2. Not needed, and not used, where the test accuracy
             is known in closed form (linear predictors, k_x = d).
+        scale: none; unit: x / ||x||; or ball: x over the length of the longest training point, so that all of them lie
+            in the unit ball (lyu2022 Sec. 2). Other than none: dense points only, and test accuracies are sampled.
+        teacher_margin: points with ``|<w*, x>| < teacher_margin ||w*||`` are drawn again, x as ``scale: unit`` has it,
+            or before it is scaled. Dense points only; above 0 test accuracies are sampled.
     """
 
     d: int = 512
@@ -68,12 +74,38 @@ class Gaussian(Synthetic):
     k_x: int = 512
     ties: str = per_run("resample")
     m_test: int = 10_000
+    scale: str = later("none")
+    teacher_margin: float = later(0.0)
 
     def __post_init__(self) -> None:
         self._check_sizes()
         require(1 <= self.k_w <= self.d, "k_w", self.k_w, f"must be between 1 and d = {self.d}")
         require(1 <= self.k_x <= self.d, "k_x", self.k_x, f"must be between 1 and d = {self.d}")
         one_of("ties", self.ties, ("resample", "negative"))
+        one_of("scale", self.scale, ("none", "unit", "ball"))
+        require(0 <= self.teacher_margin < math.inf, "teacher_margin", self.teacher_margin, "must be 0 or more")
+        dense = f"needs dense points, k_x = d = {self.d}"
+        require(self.k_x == self.d or self.scale == "none", "scale", self.scale, dense)
+        require(self.k_x == self.d or not self.teacher_margin, "teacher_margin", self.teacher_margin, dense)
+        if self.teacher_margin:
+            share = self._kept
+            says = f"only {share:.1g} of all points have it, {_RARE:g} at least must: make it smaller"
+            require(share >= _RARE, "teacher_margin", self.teacher_margin, says)
+
+    @property
+    def _kept(self) -> float:
+        """P(|<w*, x>| >= teacher_margin ||w*||): of a coordinate of the sphere, or of N(0, 1)."""
+        c = self.teacher_margin
+        if self.scale != "unit":
+            return math.erfc(c / math.sqrt(2))
+        if self.d == 1 or c >= 1:
+            return float(c <= 1 and self.d == 1)
+        return float(special.betaincc(0.5, (self.d - 1) / 2, c * c))
+
+    @property
+    def _normal(self) -> bool:
+        """Whether x ~ N(0, I)."""
+        return self.k_x == self.d and self.scale == "none" and not self.teacher_margin
 
     @property
     def sparse(self) -> bool:
@@ -83,7 +115,9 @@ class Gaussian(Synthetic):
     @property
     def linear_test_bytes(self) -> int:
         """What the test points take where the model is linear: none are drawn, or sparse ones, twice while drawing."""
-        return 0 if self.k_x == self.d else 2 * self.m_test * (5 * self.k_x + 12)
+        if self.k_x == self.d:
+            return 0 if self._normal else 8 * self.m_test * self.d
+        return 2 * self.m_test * (5 * self.k_x + 12)
 
     def draw(self, seed: int) -> Dataset:
         """The data set of ``seed``; its test points are a sparse array where k_x < d."""
@@ -97,8 +131,14 @@ class Gaussian(Synthetic):
         x_train, y_train = points("train", self.m)
         if sparse.issparse(x_train):
             x_train = x_train.toarray().astype(float)
-        law = GaussianTeacher(w_star) if self.k_x == self.d else None
-        return Dataset(x_train, y_train, lambda: points("test", self.m_test), law=law)
+        law = GaussianTeacher(w_star) if self._normal else None
+        over = float(np.linalg.norm(x_train, axis=1).max()) if self.scale == "ball" else 1.0
+
+        def test() -> tuple[Points, Array]:
+            x, y = points("test", self.m_test)
+            return (x / over if over != 1 else x), y
+
+        return Dataset(x_train / over if over != 1 else x_train, y_train, test, law=law)
 
     def _teacher(self, rng: np.random.Generator) -> Array:
         if self.k_w == self.d:
@@ -110,8 +150,12 @@ class Gaussian(Synthetic):
 
     def _dense_points(self, rng: np.random.Generator, w_star: Array) -> tuple[Array, Array]:
         x = rng.standard_normal((_CHUNK, self.d))
+        if self.scale == "unit":
+            x /= np.linalg.norm(x, axis=1, keepdims=True)
         score = x @ w_star
         kept = (score != 0) | (self.ties == "negative")
+        if self.teacher_margin:
+            kept &= np.abs(score) >= self.teacher_margin * np.linalg.norm(w_star)
         return x[kept], np.where(score[kept] > 0, 1.0, -1.0)
 
     def _sparse_points(self, rng: np.random.Generator, w_star: Array) -> tuple[Points, Array]:

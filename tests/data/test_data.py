@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import gzip
 import http.server
+import math
 import shutil
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from conftest import MNIST_FOLDER
 
 from robust_erm.core.errors import ConfigError
+from robust_erm.core.streams import numpy_stream
 from robust_erm.data import mnist
 from robust_erm.data.clusters import Clusters
 from robust_erm.data.digits import Digits
@@ -59,6 +61,51 @@ def test_gaussian_laws() -> None:
     assert dense.law is not None
     assert sparse.law is None
     assert np.array_equal(dense.y_train, np.sign(dense.x_train @ dense.law.w_star))
+
+
+def test_gaussian_points_in_the_unit_ball() -> None:
+    """Of the same draws; test accuracies are sampled, for the law is not N(0, I)."""
+    plain, ball, unit = (
+        Gaussian(d=9, m=40, k_w=9, k_x=9, m_test=30, scale=s).draw(2) for s in ("none", "ball", "unit")
+    )
+    lengths = np.linalg.norm(plain.x_train, axis=1)
+    assert ball.x_train * lengths.max() == pytest.approx(plain.x_train)
+    assert ball.x_test * lengths.max() == pytest.approx(plain.x_test)
+    assert unit.x_train * lengths[:, None] == pytest.approx(plain.x_train)
+    for drawn in (ball, unit):
+        assert drawn.law is None
+        assert np.array_equal(drawn.y_train, plain.y_train)
+        assert np.linalg.norm(drawn.x_train, axis=1).max() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("d", "scale", "least"), [(5, "unit", 0.15), (30, "none", 1.0), (2, "unit", 0.7)])
+def test_a_teacher_s_margin(d: int, scale: str, least: float) -> None:
+    """All points have it, and the share that is kept is the one foretold."""
+    data = Gaussian(d=d, m=500, k_w=d, k_x=d, m_test=500, scale=scale, teacher_margin=least)
+    drawn, w = data.draw(0), data._teacher(numpy_stream(0, "teacher"))
+    for x, y in ((drawn.x_train, drawn.y_train), (drawn.x_test, drawn.y_test)):
+        assert (y * (x @ w)).min() >= least * np.linalg.norm(w)
+    rng = np.random.default_rng(0)
+    some = rng.standard_normal((40_000, d))
+    some /= np.linalg.norm(some, axis=1, keepdims=True) if scale == "unit" else 1
+    assert (np.abs(some[:, 0]) >= least).mean() == pytest.approx(data._kept, abs=0.01)
+    assert drawn.law is None
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"teacher_margin": 0.5, "k_x": 3}, "needs dense points"),
+        ({"scale": "unit", "k_x": 3}, "needs dense points"),
+        ({"scale": "unit", "teacher_margin": 0.9}, "of all points have it, 0.001 at least must"),
+        ({"scale": "unit", "teacher_margin": 1.5}, "only 0 of all points"),
+        ({"teacher_margin": math.nan}, "must be 0 or more"),
+        ({"scale": "cube"}, "none, unit"),
+    ],
+)
+def test_gaussian_options_that_do_not_fit(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Gaussian(**{"d": 60, "k_w": 60, "k_x": 60, **options})
 
 
 def test_gaussian_streams_do_not_move_one_another() -> None:
