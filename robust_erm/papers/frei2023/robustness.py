@@ -21,11 +21,12 @@ LENGTHS = (
     ("attack", "--", "s", "best attack, median"),
     ("certified", ":", "v", "certified, median"),
 )
+HEIGHTS = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
 OTHERS = (
-    ("explicit", COLOURS[2], "explicit net, attacked"),
-    ("neighbour", COLOURS[3], "nearest neighbour"),
-    ("mean", COLOURS[5], "nearest mean"),
-    ("linear", COLOURS[4], "linear, $\\langle u, x\\rangle$"),
+    ("explicit", "-", COLOURS[2], "explicit net, attacked"),
+    ("neighbour", "x", COLOURS[3], "nearest neighbour"),
+    ("mean", "+", COLOURS[5], "nearest mean"),
+    ("linear", "-", COLOURS[4], "linear, $\\langle u, x\\rangle$"),
 )
 
 
@@ -52,8 +53,8 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             for column, dash, marker, label in LENGTHS:
                 ax.plot(mean.index, mean[column], dash, marker=marker, ms=3, color=COLOURS[0], lw=1.1, label=label)
             ax.fill_between(mean.index, mean["attack_5"], mean["attack_95"], color=COLOURS[0], alpha=0.15, lw=0)
-            for column, colour, label in OTHERS:
-                ax.plot(mean.index, mean[column], "-", color=colour, lw=0.9, label=label)
+            for column, dash, colour, label in OTHERS:
+                ax.plot(mean.index, mean[column], dash, color=colour, lw=0.9, ms=6, label=label)
             for value, dash, label in ((math.sqrt(0.5), "-", r"$\sqrt{d/2}$"), (1 / 8, "--", r"$\sqrt{d}/8$")):
                 ax.axhline(value, color="0.2", ls=dash, lw=0.7, label=label)
             ax.plot(mean.index, mean["unit"], ":", color="0.2", lw=0.9, label=r"$\sqrt{d/k}$")
@@ -64,6 +65,8 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
             ax.set_xticks([], minor=True)
         axes[0].set(ylabel=r"distance / $\sqrt{d}$")
+        axes[0].set_yticks(HEIGHTS, [f"{height:g}" for height in HEIGHTS])
+        axes[0].set_yticks([], minor=True)
         handles, labels = axes[0].get_legend_handles_labels()
         fig.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=7)
     return fig
