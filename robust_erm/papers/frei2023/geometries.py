@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from robust_erm.papers.claims import Claim, above, converged
 from robust_erm.papers.frei2023.remedies import HALF
+from robust_erm.papers.frei2023.sec2 import LABELS
 from robust_erm.papers.frei2023.sec2 import table as of_runs
 from robust_erm.reports.style import COLOURS, PAGE, style
 
@@ -33,7 +34,7 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         fig, axes = plt.subplots(1, 2, figsize=(PAGE, 2.9), layout="constrained")
         at = [methods.index(name) for name in table["sweep"]]
         for (column, marker), colour in zip((("attack", "s"), ("u99", "o")), COLOURS, strict=False):
-            axes[0].plot(at, table[column], marker, color=colour, ms=4, mfc="none", label=column)
+            axes[0].plot(at, table[column], marker, color=colour, ms=4, mfc="none", label=LABELS[column])
         axes[1].plot(at, table["alone"], "o", color=COLOURS[0], ms=4, mfc="none")
         for value, dash in ((float(table["unit"].mean()), ":"), (HALF, "-")):
             axes[0].axhline(value, color="0.4", ls=dash, lw=0.8, zorder=0)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from robust_erm.papers.claims import Claim, every
 from robust_erm.papers.frei2023 import sec2
-from robust_erm.papers.frei2023.sec2 import close
+from robust_erm.papers.frei2023.sec2 import LABELS, close
 from robust_erm.papers.reproduced import parameters
 from robust_erm.reports.style import COLOURS, COLUMN, style
 from robust_erm.store.reading import run_of
@@ -41,7 +41,13 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             at = [cells.index((d, k)) for d, k in zip(table["d"], table["k"], strict=True)]
             if column in table:
                 ax.plot(
-                    at, table[column] / table["unit"], marker, color=COLOURS[colour], ms=5, mfc="none", label=column
+                    at,
+                    table[column] / table["unit"],
+                    marker,
+                    color=COLOURS[colour],
+                    ms=5,
+                    mfc="none",
+                    label=LABELS[column],
                 )
         ax.set_xticks(range(len(cells)), [f"d = {d:,}\nk = {k}" for d, k in cells])
         ax.set(ylabel=r"length / $\sqrt{d/k}$", ylim=(0, None))

@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from robust_erm.papers.claims import Claim, every, stated
-from robust_erm.papers.frei2023.sec2 import NEAR
+from robust_erm.papers.frei2023.sec2 import LABELS, NEAR
 from robust_erm.papers.frei2023.sec2 import table as of_runs
 from robust_erm.reports.style import COLOURS, PAGE, style
 
@@ -41,10 +41,14 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             values = sorted(some[column].dropna().unique())
             at = [values.index(value) for value in some[column]]
             for name, marker, colour in (("u99", "o", 0), ("attack", "s", 1)):
-                ax.plot(at, some[name] / some["unit"], marker, color=COLOURS[colour], ms=4, mfc="none", label=name)
-            ax.plot(at, some["accuracy"], "^", color=COLOURS[2], ms=3, mfc="none", label="accuracy")
-            ax.set_xticks(range(len(values)), [v if isinstance(v, str) else f"{v:g}" for v in values], fontsize=6)
-            ax.set(xlabel=label, ylim=(0, None))
+                ax.plot(
+                    at, some[name] / some["unit"], marker, color=COLOURS[colour], ms=4, mfc="none", label=LABELS[name]
+                )
+            ax.plot(at, some["accuracy"], "^", color=COLOURS[2], ms=3, mfc="none", label="test accuracy")
+            ax.set_xticks(
+                range(len(values)), [v[:5] + "." if isinstance(v, str) else f"{v:g}" for v in values], fontsize=6
+            )
+            ax.set(xlabel=label, ylim=(0, 1.1 * ax.dataLim.y1))
         axes[0, 0].legend(frameon=False, fontsize=6)
         axes[-1, -1].set_axis_off()
     return fig

@@ -35,6 +35,7 @@ from robust_erm.training.problem import draw
 NEAR = 0.1  # a KKT residual up to this counts as near; above, claims about the limit are undecided
 SHARES = {"u50": 0.5, "u90": 0.9, "u99": 0.99, "u100": 1.0}
 ATTACKED = 100  # test points
+LABELS = {"u99": "universal, 99 %", "attack": "best attack", "certified": "certified", "allowed": "Thm 4.2's constants"}
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from robust_erm.papers.claims import Claim, every
 from robust_erm.papers.frei2023 import sec2
-from robust_erm.papers.frei2023.sec2 import close
+from robust_erm.papers.frei2023.sec2 import LABELS, close
 from robust_erm.reports.style import COLOURS, PAGE, style
 
 table = sec2.table
@@ -24,10 +24,20 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         for ax, columns in zip(axes, ({"u99": "o", "attack": "s"}, {"accuracy": "o"}, {"kkt": "o"}), strict=True):
             for k, (column, marker) in enumerate(columns.items()):
                 unit = table["unit"] if column in ("u99", "attack") else 1.0
-                ax.plot(table["width"], table[column] / unit, marker, color=COLOURS[k], ms=4, mfc="none", label=column)
+                ax.plot(
+                    table["width"],
+                    table[column] / unit,
+                    marker,
+                    color=COLOURS[k],
+                    ms=4,
+                    mfc="none",
+                    label=LABELS.get(column, "KKT residual"),
+                )
             ax.set(xscale="log", xlabel="width")
-        axes[2].plot(table["width"], 1 - table["margin"], "s", color=COLOURS[1], ms=4, mfc="none", label="margin")
-        axes[0].set(ylabel=r"length / $\sqrt{d/k}$", ylim=(0.9, None))
+        axes[2].plot(
+            table["width"], 1 - table["margin"], "s", color=COLOURS[1], ms=4, mfc="none", label="missing margin"
+        )
+        axes[0].set(ylabel=r"length / $\sqrt{d/k}$", ylim=(0.9, 1.1))
         axes[1].set(ylabel="test accuracy", ylim=(0, 1.05))
         axes[2].set(ylabel="residual; missing margin", ylim=(0, None))
         for ax in (axes[0], axes[2]):

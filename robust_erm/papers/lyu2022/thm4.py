@@ -97,8 +97,8 @@ def _strong(path: Path) -> Attack | None:
 
 
 def drops(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """A row a run, after L < 1 / n: the ``largest`` fall of ``column`` from one measurement to the next, over its greatest
-    value; the ``share`` of intervals in which it falls; and ``kept``, its last value over its greatest.
+    """A row a run, after L < 1 / n: the ``largest`` fall of ``column`` from one measurement to the next, over its
+    greatest value; the ``share`` of intervals in which it falls; and ``kept``, its last value over its greatest.
     """
     rows = []
     for (sweep, seed), run in table[table["fitted"]].groupby(["sweep", "seed"], sort=False):
@@ -113,7 +113,8 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """Left: normalised margins against minus the log of the loss, after L < 1 / n, of one draw: smoothed (solid), hard
     under the attack of training (dashed), hard under PGD with 50 steps (dotted); colours are the attack of training.
     Right: the largest fall of the smoothed (circles) and of the hard margin (squares) from one measurement to the next,
-    over its greatest value, a mark a draw, at coarse steps (filled) and ten times shorter ones (open); 1e-9 stands for none.
+    over its greatest value, a mark a draw, at coarse steps (filled) and ten times shorter ones (open); 1e-9 stands for
+    none.
     """
     names = [name for name in dict.fromkeys(table["sweep"]) if not name.startswith("fine_")]
     with style():
@@ -140,7 +141,7 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 
 
 def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
-    """After L < 1 / n. No fall by more than 1e-6 of the greatest value, between two measurements, is "never decreases"."""
+    """After L < 1 / n. "Never decreases": by no more than 1e-6 of the greatest value between two measurements."""
     smoothed, hard, strong = (drops(table, column) for column in ("smoothed", "hard", "strong"))
     fitted = table[table["fitted"]]
     nets = [name for name in dict.fromkeys(table["sweep"]) if name.removeprefix("fine_") not in ("exact", "none")]
