@@ -1,6 +1,7 @@
 """Every example of every README is run, or says why not; every link leads somewhere.
 
-Training lines are cut short (SHORT); everything else is run as it stands, each README in a folder of its own.
+Training lines are cut short (SHORT), and evaluations are of FEW points; everything else is run as it stands, each
+README in a folder of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ PAGES = [
     and path.parent.parent != ROOT / "outputs" / "gallery"  # made by a command, which has tests
 ]
 BLOCK = re.compile(r"(?:<!-- not run: (?P<why>[^>]*) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)\n```", re.DOTALL)
-SHORT = "stop.steps=3"
+SHORT, FEW = "stop.steps=3", "points=10 square.queries=50"
 ASIDE = {"make run": "tests/commands does", "make test": "is what runs this"}
 
 
@@ -36,11 +37,13 @@ def blocks(path: Path) -> list[re.Match[str]]:
 
 
 def lines(text: str) -> str:
-    """A block of shell as it is run: training lines cut short, what has been run elsewhere left out."""
+    """A block of shell as it is run: cut short, what has been run elsewhere left out."""
     joined = text.replace("\\\n", " ")
     kept = [line for line in joined.splitlines() if not line.strip().startswith(tuple(ASIDE))]
     train = re.compile(r"^(python -m robust_erm\.train (?!.*(?:--help|--cfg|dry_run)).*?)( +#.*)?$")
-    return "\n".join(train.sub(rf"\1 {SHORT}\2", line) for line in kept)
+    evaluate = re.compile(r"^(python -m robust_erm\.evaluate (?!.*(?:--help|points=)).*?)( +#.*)?$")
+    short = [evaluate.sub(rf"\1 {FEW}\2", train.sub(rf"\1 {SHORT}\2", line)) for line in kept]
+    return "\n".join(short)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name)
