@@ -175,11 +175,12 @@ def _bounds(run: Run, params: Params, x: Tensor, y: Tensor, q: Any, apart: Separ
     ``x M``; the universal vector is ``eta u`` with ``eta = (M (D_+ + k P) / (c k a) + P (1 + D_+ / D_-)) / s``, a the
     lower bound and ``s = min_i y_i <x_i, u>``.
     """
-    own, other = sides(run, params, x, y)
+    at = kkt(run.model, params, x, y)
+    own, other = sides(run, params, x, y, at.lam)
     inside = np.unique(q)
     mine, theirs = (np.array([each[q == label].sum() for label in inside]) for each in (own, other))
     found = {"own_least": mine.min(), "own_most": mine.max(), "other_most": theirs.max()}
-    found |= {f"kkt_{name}": residual for name, residual in kkt(run.model, params, x, y).blocks.items()}
+    found |= {f"kkt_{name}": residual for name, residual in at.blocks.items()}
     ratio, low, high, p = apart.ratio, apart.within_least, apart.within_most, apart.across
     if ratio >= 1 / 3:
         return found
