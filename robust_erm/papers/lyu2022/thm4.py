@@ -116,9 +116,9 @@ def drops(table: pd.DataFrame, column: str) -> pd.DataFrame:
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """Left: normalised margins against minus the log of the loss, after L < 1 / n, of one draw: smoothed (solid), hard
     under the attack of training (dashed), hard under PGD with 50 steps (dotted), and a certified lower bound on it
-    (dash-dotted); colours are the attack of training. Right: the largest fall of the smoothed (circles) and of the hard margin (squares) from one measurement to the next,
-    over its greatest value, a mark a draw, at coarse steps (filled) and ten times shorter ones (open); 1e-9 stands for
-    none.
+    (dash-dotted); colours are the attack of training. Right: the largest fall of the smoothed (circles) and of the hard
+    margin (squares) from one measurement to the next, over its greatest value, a mark a draw, at coarse steps (filled)
+    and ten times shorter ones (open); 1e-9 stands for none.
     """
     names = [name for name in dict.fromkeys(table["sweep"]) if not name.startswith("fine_")]
     with style():
@@ -185,7 +185,7 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
               -falls(hard, ["exact", "fine_exact"]), -1e-6, text),
         every("It never does under attacks in use", "Thm 4, Remark", -falls(hard, nets), -1e-6, text),
         every("Its rate is not negative where the other margins are far above it, as the theorem asks", "Thm 4",
-              certain["rises"], -1e-9, f"{len(certain)} of {len(looked)} measurements have gaps above 10 / rho; rate: "),
+              certain["rises"], -1e-9, f"{len(certain)} of {len(looked)} have gaps above 10 / rho; rate: "),
         every("On a coarse scale the margin keeps increasing: it ends within 1 % of its greatest", "Sec. 4",
               falls(hard, nets, "kept"), 0.99, "last over greatest: "),
         every("So does that under a strong attack", "ours", falls(strong, nets, "kept"), 0.99,
