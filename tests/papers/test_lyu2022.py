@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from shell import command
@@ -88,10 +87,6 @@ def test_the_rate_of_normalised_margins_is_what_the_identity_says(run: str) -> N
 
 
 def test_falls_of_a_margin() -> None:
-    parts = []
-    for name, values in (("none", [1.0, 2.0, 4.0]), ("some", [1.0, 4.0, 3.0])):
-        run = {"sweep": name, "seed": 0, "fitted": [False, True, True, True], "hard": [9.0, *values]}
-        parts.append(pd.DataFrame(run))
-    found = thm4.drops(pd.concat(parts), "hard").set_index("sweep")
-    assert found.loc["none", ["largest", "share", "kept"]].tolist() == [0, 0, 1]
-    assert found.loc["some", ["largest", "share", "kept"]].tolist() == [0.25, 0.5, 0.75]
+    assert thm4.falls(np.array([1.0, 2.0, 4.0])) == {"largest": 0, "share": 0, "kept": 1}
+    assert thm4.falls(np.array([1.0, 4.0, 3.0])) == {"largest": 0.25, "share": 0.5, "kept": 0.75}
+    assert thm4.falls(np.array([2.0])) == {"largest": 0, "share": 0, "kept": 1}
