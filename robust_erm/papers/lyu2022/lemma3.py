@@ -83,7 +83,7 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         for ax, label in zip(axes, ("change of x' / eps", "relative error of Lemma 4", "relative drift"), strict=True):
             ax.set(yscale="log", ylabel=label)
             ax.set_xticks(range(len(names)), [name.replace("_", " ") for name in names], rotation=60)
-        axes[0].legend(frameon=False, fontsize=6)
+        fig.legend(loc="outside lower center", ncols=len(ATTACKS), frameon=False, fontsize=7)
     return fig
 
 
