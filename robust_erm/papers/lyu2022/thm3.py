@@ -61,7 +61,7 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             axes[1].plot(at, run["rho"], "-", color=colour, lw=0.9)
         end = float(table["log_time"].max())
         axes[0].plot([1, end], [1, end], color="0.6", lw=0.8, zorder=0)
-        for ax, label in zip(axes, ("-ln L, and least margin", r"$\rho = \prod_k \|W_k\|_F$"), strict=True):
+        for ax, label in zip(axes, ("-ln L, and least margin", r"product of norms $\rho$"), strict=True):
             ax.set(xscale="log", yscale="log", xlabel="ln T", ylabel=label, xlim=(1, None), ylim=(1, None))
         fig.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=7)
     return fig
