@@ -76,7 +76,8 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """Angles in degrees against eps in l_p margins, a panel for each threat: of the predictors that training reaches to
     the l_2 separator (circles, blue) and to the separator of the l_p margin (squares, orange), filled for a linear
     model, open for deep networks; lines: of the exact robust separator; grey: of the two ends. Crosses: of the
-    predictors to the exact robust separator. Means over the draws, bars from the least to the greatest.
+    predictors to the exact robust separator. Means over the draws, bars from the least to the greatest. The threat is
+    exact: no attack finds a worse point.
     """
     threats = sorted(table["p"].unique(), reverse=True)
     with style():
