@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from shell import command
 
+from robust_erm import reproduce
+from robust_erm.papers.claims import FAILS, UNDECIDED
 from robust_erm.papers.lyu2022 import layers, thm4
 from robust_erm.papers.lyu2022.flow import path_of
 
@@ -90,3 +94,14 @@ def test_falls_of_a_margin() -> None:
     assert thm4.falls(np.array([1.0, 2.0, 4.0])) == {"largest": 0, "share": 0, "kept": 1}
     assert thm4.falls(np.array([1.0, 4.0, 3.0])) == {"largest": 0.25, "share": 0.5, "kept": 0.75}
     assert thm4.falls(np.array([2.0])) == {"largest": 0, "share": 0, "kept": 1}
+
+
+def test_runs_that_have_not_fitted_are_undecided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps: no claim about what comes after L < 1 / n holds, and none ends in an error."""
+    monkeypatch.chdir(tmp_path)
+    few = ["scale=smoke", "hydra.launcher.workers=0", "trainer.progress=false", "stop.steps=2", "sweeps=fgm,exact"]
+    assert reproduce.main(["lyu2022/thm4", *few]) == 0
+    page = json.loads((tmp_path / "outputs" / "reproduced" / "lyu2022" / "thm4-smoke" / "claims.json").read_text())
+    verdicts = [claim["verdict"] for claim in page["claims"]]
+    assert verdicts[0] == FAILS, "adversarial examples become separable"
+    assert set(verdicts[1:]) == {UNDECIDED}

@@ -49,12 +49,14 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
         at = late[np.unique(np.linspace(0, len(late) - 1, min(LOOKS, len(late))).astype(int))]
         looks = [_look(path, int(k)) for k in at]
         curves = {"smoothed": smoothed, "hard": hard, "strong": np.array([look["strong"] for look in looks])}
-        whole = {f"{c}_{what}": value for c, x in curves.items() for what, value in falls(x).items()}
+        of_run = {f"{c}_{what}": value for c, x in curves.items() for what, value in falls(x).items()}
         for k, look in zip(at, looks, strict=True):
             now = {"step": path.steps[k], "log_loss": float(path.loss_and_grad[0][k])}
             here = {"smoothed": float(path.smoothed[k]), "hard": float(path.margins[k].min() / path.rho[k])}
-            rows.append({**setting(row), "fitted": True, **now, **here, **look, **whole})
-    return pd.DataFrame(rows)
+            rows.append({**setting(row), "fitted": True, **now, **here, **look, **of_run})
+    looked = ["step", "log_loss", "smoothed", "hard", "strong", "certified", "gap", "rate", "rises", "identity"]
+    whole = [f"{curve}_{what}" for curve in ("smoothed", "hard", "strong") for what in ("largest", "share", "kept")]
+    return pd.DataFrame(rows, columns=["sweep", "seed", "folder", "fitted", *looked, *whole])
 
 
 def falls(x: Array) -> dict[str, float]:
@@ -148,7 +150,8 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
                 fill = colour if coarse else "none"
                 axes[1].plot(at + shift, height, marker, color=colour, mfc=fill, ms=4)
         axes[0].set(xscale="log", xlabel="minus log of the loss", ylabel="margin over the product of norms")
-        axes[0].legend(frameon=False, fontsize=7)
+        if len(first):
+            axes[0].legend(frameon=False, fontsize=7)
         axes[1].set(yscale="log", ylabel="largest fall")
         axes[1].set_xticks(range(len(names)), [name.replace("_", " ") for name in names])
     return fig
