@@ -46,6 +46,7 @@ NEEDS = {
     "optimizer/schedule/constant": ["optimizer.normalized=true"],
     "optimizer/schedule/short": ["optimizer.normalized=true"],
     "optimizer/schedule/smooth": ["model=deep_linear", "objective=logistic", "attack=exact", "p=2"],
+    "data/arrays": ["data.file={folder}/own.csv"],
     "data/clusters": ["data.d=30", "data.m=20"],
     "data/sphere": ["data.d=30", "data.m=20"],
     "data/gaussian": ["data.d=30", "data.m=20", "data.m_test=50"],
@@ -57,12 +58,20 @@ NEEDS = {
 }
 
 
+def own(folder: Path) -> Path:
+    """``folder``, with data of a user's own in it."""
+    rows = [f"{k / 20},{(7 * k % 20) / 20},{k % 2}" for k in range(20)]
+    (folder / "own.csv").write_text("\n".join(["a,b,label", *rows]))
+    return folder
+
+
 @pytest.mark.parametrize(("group", "name"), files(), ids=["/".join(file) for file in files()])
 def test_every_yaml_runs_two_steps(
     group: str, name: str, composed: Callable[..., DictConfig], idx: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ROBUST_ERM_MNIST", str(idx))
-    overrides = [f"{group}={name}", "stop.steps=2", *NEEDS.get(f"{group}/{name}", [])]
+    needs = [line.format(folder=own(idx)) for line in NEEDS.get(f"{group}/{name}", [])]
+    overrides = [f"{group}={name}", "stop.steps=2", *needs]
     config = composed(*(o for o in overrides if not (group == "logger" and o.startswith("logger="))))
     run = resolve(config)
     summary = train_pack([run])[0]
@@ -77,7 +86,7 @@ def test_every_data_set_can_be_planned(
     """As it is in conf: memory is estimated before anything is drawn."""
     monkeypatch.setenv("ROBUST_ERM_MNIST", str(idx))
     group = "experiment" if "/" in name else "data"
-    few = ["data.m=5"] if "mnist" in name else []
+    few = ["data.m=5"] if "mnist" in name else [f"data.file={own(idx)}/own.csv"] if name == "arrays" else []
     runs = [resolved(f"{group}={name}", f"seed={seed}", *few) for seed in range(3)]
     assert sorted(i for pack in plan.packs(runs, None, 1) for i in pack) == [0, 1, 2]
 
