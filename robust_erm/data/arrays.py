@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from robust_erm.core.errors import ConfigError, first_line, hint, home, require
-from robust_erm.core.streams import numpy_stream
+from robust_erm.data import images
 from robust_erm.data.dataset import Array, Dataset
 
-Labels = npt.NDArray[np.str_]
+Labels = npt.NDArray[np.str_]  # as words
 
 _LABELS = ("label", "labels", "y", "target", "class")  # names that say by themselves that they are labels
 _KINDS = (".npz", ".npy", ".csv", ".parquet")
@@ -59,9 +61,10 @@ class Arrays:
             value = getattr(self, key)
             require(value is None or value >= 1, key, value, "must be 1 or more, or null")
         if self.classes is not None:
-            distinct = len(set(self.classes)) == len(self.classes) >= 2
+            words = tuple(map(_word, self.classes))
+            distinct = len(set(words)) == len(words) >= 2
             require(distinct, "classes", list(self.classes), "must be two or more different labels, or null for all")
-            object.__setattr__(self, "classes", tuple(map(_word, self.classes)))
+            object.__setattr__(self, "classes", words)
         if self.domain is not None:
             ordered = len(self.domain) == 2 and self.domain[0] < self.domain[1]
             require(ordered, "domain", list(self.domain), "must be two numbers, the lower first, or null")
@@ -81,21 +84,20 @@ class Arrays:
     def check(self) -> None:
         """The files must be there and fit one another, and hold as many points as are asked for."""
         x, y = self._part("file")
-        kept = int(np.isin(y, self._names).sum())
-        missing = [name for name in self._names if name not in set(y)]
-        says = f"is no label of the file, which has {_some(y)}{hint(missing[0], sorted(set(y))) if missing else ''}"
-        require(not missing, "classes", missing[0] if missing else "", says)
+        kept, found = len(self._rows(y)), sorted(set(y), key=_order)
+        missing = next((name for name in self._names if name not in found), None)
+        says = f"is no label of the file, which has {_few(found)}"
+        require(missing is None, "classes", missing, says + hint(str(missing), found))
+        m = self._drawn(kept)
         if self.test is not None:
             other, labels = self._part("test")
             says = f"has {other.shape[1]} numbers in a point, {self.file} has {x.shape[1]}"
             require(other.shape[1] == x.shape[1], "test", self.test, says)
-            left = int(np.isin(labels, self._names).sum())
+            left = len(self._rows(labels))
             require(left >= 1, "test", self.test, f"has no point of the classes {', '.join(self._names)}")
-            m = kept if self.m is None else self.m
             require(m <= kept, "m", m, f"must be at most {kept}, the points of these classes")
         else:
-            m = self._share(kept) if self.m is None else self.m
-            require(1 <= m < kept, "m", m, f"must be below {kept}, the points of these classes: the rest are for tests")
+            require(m < kept, "m", m, f"must be below {kept}, the points of these classes: the rest are for tests")
             left = kept - m
         wanted = 1 if self.m_test is None else self.m_test
         require(wanted <= left, "m_test", wanted, f"must be at most {left}, the points that are left for tests")
@@ -103,39 +105,41 @@ class Arrays:
     def draw(self, seed: int) -> Dataset:
         """The data set of ``seed``."""
         x, y = self._part("file")
-        order = numpy_stream(seed, "train").permutation(np.flatnonzero(np.isin(y, self._names)))
+        order = images.shuffled(self._rows(y), seed, "train")
+        m = self._drawn(len(order))
         if self.test is None:
-            m = self._share(len(order)) if self.m is None else self.m
-            chosen, (x_test, y_test), rest = order[:m], (x, y), np.sort(order[m:])
+            x_test, y_test, rest = x, y, np.sort(order[m:])
         else:
-            chosen, (x_test, y_test) = order[: self.m], self._part("test")
-            rest = np.flatnonzero(np.isin(y_test, self._names))
+            x_test, y_test = self._part("test")
+            rest = self._rows(y_test)
         if self.m_test is not None:
-            rest = np.sort(numpy_stream(seed, "test").permutation(rest)[: self.m_test])
-        shift, scale = np.zeros(x.shape[1]), np.ones(x.shape[1])
-        if self.standardise:
-            shift, scale = x[chosen].mean(0), x[chosen].std(0)
-            scale[scale == 0] = 1.0
+            rest = np.sort(images.shuffled(rest, seed, "test")[: self.m_test])
+        shift, scale = (x[order[:m]].mean(0), x[order[:m]].std(0)) if self.standardise else (0.0, 1.0)
+        scale = np.where(scale == 0, 1.0, scale)
 
-        def points(x: Array, y: Labels, rows: npt.NDArray[np.int64]) -> tuple[Array, Array]:
-            return (x[rows] - shift) / scale if self.standardise else x[rows], self._coded(y[rows])
+        def points(x: Array, y: Labels, rows: images.Labels) -> tuple[Array, Array]:
+            return (x[rows] - shift) / scale, images.labels(self._places(y[rows]), tuple(range(self.n_classes)))
 
         domain = None if self.domain is None else (float(self.domain[0]), float(self.domain[1]))
-        return Dataset(*points(x, y, chosen), lambda: points(x_test, y_test, rest), domain=domain)
+        return Dataset(*points(x, y, order[:m]), lambda: points(x_test, y_test, rest), domain=domain)
 
     @property
     def _names(self) -> tuple[str, ...]:
         return self.classes or tuple(sorted(set(self._part("file")[1]), key=_order))
 
-    def _coded(self, y: Labels) -> Array:
-        """+1 and -1 for the first and second of two classes, else the position among them."""
-        place = {name: float(k) for k, name in enumerate(self._names)}
-        found = np.array([place[name] for name in y])
-        return 1 - 2 * found if len(place) == 2 else found
+    def _places(self, y: Labels) -> images.Labels:
+        """The position of each label among the classes; -1 of others."""
+        values, which = np.unique(y, return_inverse=True)
+        place = {name: k for k, name in enumerate(self._names)}
+        return np.array([place.get(value, -1) for value in values])[which]
 
-    @staticmethod
-    def _share(n: int) -> int:
-        return max(1, 4 * n // 5)
+    def _rows(self, y: Labels) -> images.Labels:
+        """The points of the classes."""
+        return np.flatnonzero(self._places(y) >= 0)
+
+    def _drawn(self, kept: int) -> int:
+        """Training points, of so many of these classes."""
+        return self.m or (max(1, 4 * kept // 5) if self.test is None else kept)
 
     def _part(self, key: str) -> tuple[Array, Labels]:
         file = getattr(self, key)
@@ -163,9 +167,10 @@ def _load(
     require(x.ndim >= 2 and len(x) >= 1, key, path, f"has inputs of shape {x.shape}, must have (n, d) or (n, ...)")
     require(y.shape in ((len(x),), (len(x), 1)), key, path, f"has labels of shape {y.shape} for {len(x)} points")
     require(x.dtype.kind in "fiub", key, path, f"has inputs of type {x.dtype}, must have numbers")
-    missing = int(np.isnan(y.astype(float)).sum()) if y.dtype.kind == "f" else 0
+    missing = int(pd.isna(y).sum())
     require(not missing, key, path, f"has {missing} labels that are missing")
-    return np.asarray(x, dtype=np.float64).reshape(len(x), -1), np.array([_word(value) for value in y.ravel()])
+    values, which = np.unique(y.ravel(), return_inverse=True)
+    return np.asarray(x, dtype=np.float64).reshape(len(x), -1), np.array([_word(value) for value in values])[which]
 
 
 def _npz(path: str, labels: str | None, inputs: str | None) -> tuple[Any, Any]:
@@ -186,23 +191,18 @@ def _npy(path: str, labels: str | None, _: str | None) -> tuple[Any, Any]:
 
 
 def _table(path: str, labels: str | None, _: str | None) -> tuple[Any, Any]:
-    import pandas as pd
-
     frame = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path)
     frame.columns = frame.columns.map(str)
     label = _named("labels", labels, [str(column) for column in frame], _LABELS)
     x = frame.drop(columns=label)
     words = [str(column) for column in x if x[column].dtype.kind not in "fiub"]
     require(not words, "file", path, f"has columns that are not numbers: {', '.join(words[:4])}; leave them out")
-    require(
-        not frame[label].isna().any(), "file", path, f"has {int(frame[label].isna().sum())} labels that are missing"
-    )
     return x.to_numpy(dtype=np.float64), frame[label].to_numpy()
 
 
 def _named(key: str, asked: str | None, names: list[str], known: tuple[str, ...]) -> str:
     """The one of ``names`` that is asked for, or whose name says what it is."""
-    shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    shown = _few(names)
     if asked is not None:
         require(asked in names, key, asked, f"is not in the file, which has {shown}{hint(asked, names)}")
         return asked
@@ -229,6 +229,5 @@ def _order(word: str) -> tuple[int, float, str]:
         return 1, 0.0, word
 
 
-def _some(y: Labels) -> str:
-    names = sorted(set(y), key=_order)
+def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

@@ -11,7 +11,7 @@ from robust_erm.core.params import Params
 from robust_erm.core.stack import alternating
 from robust_erm.evaluation.strong import Tick
 from robust_erm.models.mlp import one_hidden_relu
-from robust_erm.oracles.certified import Hidden, Region, certified_margin
+from robust_erm.oracles.certified import STEPS, Hidden, Region, certified_margin
 from robust_erm.oracles.milp import exact
 from robust_erm.training.step import Recipe, predictor
 
@@ -31,7 +31,7 @@ def certified(
     y: Tensor,
     eps: float | Tensor,
     box: tuple[float, float] | None,
-    steps: int = 50,
+    steps: int = STEPS,
 ) -> tuple[Tensor, Tensor]:
     """Lower bounds (n,) on the worst-case margins of x (n, d), and the size (n,) that rounding is in proportion to.
 

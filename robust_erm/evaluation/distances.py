@@ -21,6 +21,7 @@ from robust_erm.core.norms import Norm
 from robust_erm.evaluation import certificates
 from robust_erm.evaluation.strong import Tick
 from robust_erm.oracles.boundary import across, lengths, nearest
+from robust_erm.oracles.certified import STEPS
 from robust_erm.training.attacked import FEW
 from robust_erm.training.step import Recipe, predictor
 
@@ -28,7 +29,6 @@ Array = npt.NDArray[np.float64]
 Box = tuple[float, float] | None
 Labelled = Sequence[Tensor]  # x (n, d) and y (n,)
 _HALVINGS = 16  # of the interval from 0 to the attacked distance
-_ALPHA = 50  # steps of alpha-CROWN
 _ROUNDING = 1e-6  # by so much of itself an attacked distance may lie below a certified one
 _FAR = 100  # times the length of a point: no certificate is looked for beyond
 _SHOWN = {"least": 0.0, "5": 0.05, "median": 0.5, "95": 0.95}
@@ -191,11 +191,11 @@ def _halved(recipe: Recipe, theta: Tensor, x: Tensor, y: Tensor, attacked: Tenso
             low, high = torch.where(sure, middle, low), torch.where(sure, high, middle)
         return low
 
-    beyond = holds(every, most, _ALPHA)
+    beyond = holds(every, most, STEPS)
     low = bisected(every, torch.zeros_like(most), most, 0)
     more = low + (most - low) / 64
-    rows = holds(every, more, _ALPHA).nonzero().squeeze(-1)
+    rows = holds(every, more, STEPS).nonzero().squeeze(-1)
     if len(rows):
-        low[rows] = bisected(rows, more[rows], most[rows], _ALPHA)
+        low[rows] = bisected(rows, more[rows], most[rows], STEPS)
     whole = torch.full_like(most, math.inf) if box is not None else most
     return torch.where(beyond, torch.where(attained, most, whole), low)

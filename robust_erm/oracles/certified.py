@@ -19,6 +19,8 @@ from robust_erm.core.norms import Norm
 Box = tuple[float, float] | None
 Array = npt.NDArray[np.float64]
 
+STEPS = 50  # of alpha-CROWN
+
 
 @dataclass(frozen=True)
 class Hidden:
@@ -142,7 +144,7 @@ def crown_bound(net: Hidden, region: Region, steps: int = 0) -> Tensor:
     return best.amin(-1)
 
 
-def certified_margin(net: Hidden, region: Region, steps: int = 50, chunk: int = 64) -> Tensor:
+def certified_margin(net: Hidden, region: Region, steps: int = STEPS, chunk: int = 64) -> Tensor:
     """The best of the bounds (n,), ``chunk`` points at a time; robust where positive."""
     found = []
     for k in range(0, len(region.x), chunk):

@@ -175,7 +175,8 @@ def at_kinks(model: Model, params: Params, x: Tensor, y: Tensor, lam: Array, tau
     slopes, active = (z > 0).astype(float), np.maximum(z, 0)
     size = math.sqrt(float((w**2).sum() + (v**2).sum()))
     inner, best = (points @ points.T) * np.outer(labels, labels), None
-    for _ in range(_TURNS if free.any() else 1):
+    anything = bool(free.any())  # else lam is the answer
+    for _ in range(_TURNS if anything else 1):
         for j in np.flatnonzero(free.any(0) & (v != 0)):
             at, pushes = free[:, j], (v[j] * lam * labels)[:, None] * points
             target = w[j] - ((slopes[:, j] * ~at)[:, None] * pushes).sum(0)
@@ -183,7 +184,7 @@ def at_kinks(model: Model, params: Params, x: Tensor, y: Tensor, lam: Array, tau
             if len(pushed):
                 slopes[at & (lam > 0), j] = lsq_linear(pushed.T, target, bounds=(0.0, 1.0)).x
         back = slopes * v
-        if free.any():  # else lam is the answer
+        if anything:
             matrix = inner * (back @ back.T) + np.outer(labels, labels) * (active @ active.T)
             lam = _multipliers(matrix, labels * ((back * z).sum(1) + active @ v))
         weights = lam * labels

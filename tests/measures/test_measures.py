@@ -432,11 +432,16 @@ def _attacked_margins(runs: Runs) -> torch.Tensor:
     return attacked(runs, runs.recipe.attack, runs.train, runs.eps, torch.arange(3))
 
 
+def flowed(x: np.ndarray, y: np.ndarray, width: int = 6, init_scale: float = 1.0) -> Runs:
+    """300 steps along the flow, of one run without attack."""
+    options = {"model": MLP(width=width, init_scale=init_scale, bias="first"), "attack": NoAttack(2.0)}
+    return train(make_runs(x, y, [0.0], steps=300, seeds=[0], optimizer=FLOW, **options))
+
+
 def test_the_residual_of_each_parameter() -> None:
     """frei2023 eqs. (3), (4): ``w_j = sum_i lam_i y_i v_j s_ij x_i``, ``b_j`` the same with 1 in place of x_i."""
     x, y = separable(12, 9)
-    options = {"model": MLP(width=6, init_scale=0.1, bias="first"), "attack": NoAttack(2.0), "optimizer": FLOW}
-    runs = train(make_runs(x, y, [0.0], steps=300, seeds=[0], **options))
+    runs = flowed(x, y, init_scale=0.1)
     (row,) = taken(runs, KKTResidual(blocks=True))
     there = runs.recipe.layout.unflatten(runs.theta[0])
     lam = kkt(runs.recipe.model, there, torch.as_tensor(x), torch.as_tensor(y)).lam
@@ -462,8 +467,7 @@ def test_the_residual_of_each_parameter() -> None:
 def test_the_residual_in_the_span_of_the_points() -> None:
     """What no gradient moves is orthogonal to the rest, so the squares of both parts add up to the whole residual."""
     x, y = separable(4, 9)
-    options = {"model": MLP(width=6, init_scale=1.0, bias="first"), "attack": NoAttack(2.0), "optimizer": FLOW}
-    runs = train(make_runs(x, y, [0.0], steps=300, seeds=[0], **options))
+    runs = flowed(x, y)
     (row,) = taken(runs, KKTResidual(span=True))
     params = runs.recipe.layout.unflatten(runs.theta[0])
     inside, off = in_span(runs.recipe.model, params, torch.as_tensor(x))
@@ -477,8 +481,7 @@ def test_the_residual_in_the_span_of_the_points() -> None:
     assert 0.05 < off < 0.9
     both = off**2 + row["kkt_stationarity_span"] ** 2 * (1 - off**2)
     assert both == pytest.approx(row["kkt_stationarity"] ** 2, rel=1e-6)
-    options["model"] = MLP(width=30, init_scale=1.0, bias="first")
-    whole = train(make_runs(*separable(8, 5), [0.0], steps=300, seeds=[0], **options))
+    whole = flowed(*separable(8, 5), width=30)
     (row,) = taken(whole, KKTResidual(span=True))
     assert row["kkt_off_span"] < 1e-12, "8 points span five dimensions"
     assert row["kkt_stationarity_span"] == pytest.approx(row["kkt_stationarity"], rel=1e-9)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.func import vmap
@@ -63,13 +65,13 @@ class Path:
         """Gamma_i (S, n), after the attack."""
         return self.margins_at(self.theta)
 
-    def margins_at(self, theta: Tensor) -> Tensor:
-        """Gamma_i (S, n) at other parameters (S, P), each attacked anew."""
-        attack = self.run.attack
-        noise = self._noise(attack)
+    def margins_at(self, theta: Tensor, attack: Attack | None = None) -> Tensor:
+        """Gamma_i (S, n) at other parameters (S, P), attacked anew by the run's attack or another."""
+        own = attack or self.run.attack
+        noise = self._noise(own)
 
         def one(t: Tensor) -> Tensor:
-            return margin(outputs(self.recipe, t, perturbed(self.recipe, attack, t, self.batch, noise)), self.batch.y)
+            return margin(outputs(self.recipe, t, perturbed(self.recipe, own, t, self.batch, noise)), self.batch.y)
 
         found: Tensor = vmap(one)(theta)
         return found
@@ -82,13 +84,19 @@ class Path:
     @cached_property
     def norms(self) -> Tensor:
         """``||W_k||_F`` (S, L)."""
-        parts = self.recipe.layout.unflatten(self.theta)
-        return torch.stack([p.flatten(1).norm(dim=1) for p in parts.values()], dim=1)
+        return self._norms_at(self.theta)
 
     @cached_property
     def rho(self) -> Tensor:
         """``prod_k ||W_k||_F`` (S,)."""
-        return self.norms.prod(1)
+        return self.rho_at(self.theta)
+
+    def rho_at(self, theta: Tensor) -> Tensor:
+        """The same at other parameters (S, P)."""
+        return self._norms_at(theta).prod(1)
+
+    def _norms_at(self, theta: Tensor) -> Tensor:
+        return torch.stack([p.flatten(1).norm(dim=1) for p in self.recipe.layout.unflatten(theta).values()], dim=1)
 
     @cached_property
     def log_time(self) -> Array:
@@ -131,7 +139,8 @@ def path_of(folder: str) -> Path:
     return Path(run, pack.recipe, batch, np.array(steps), theta)
 
 
-def setting(row: Any) -> dict[str, Any]:
-    """Of a row of runs: the sweep without the name of its experiment, the seed, and the folder."""
-    name = str(row["sweep"]).rpartition(".")[2]
-    return {"sweep": name, "seed": row["seed"], "folder": row["folder"]}
+def paths(runs: pd.DataFrame) -> Iterator[tuple[dict[str, Any], Path]]:
+    """Each run once: its sweep without the name of the experiment, seed and folder; and its path."""
+    for _, row in runs.drop_duplicates("folder").iterrows():
+        setting = {"sweep": str(row["sweep"]).rpartition(".")[2], "seed": row["seed"], "folder": row["folder"]}
+        yield setting, path_of(str(row["folder"]))

@@ -16,7 +16,7 @@ from robust_erm.attacks.attack import Attack
 from robust_erm.attacks.fgm import FGM
 from robust_erm.attacks.pgd import PGD
 from robust_erm.papers.claims import Claim, every
-from robust_erm.papers.lyu2022.flow import Path, path_of, setting
+from robust_erm.papers.lyu2022.flow import Path, paths
 from robust_erm.reports.style import COLOURS, PAGE, style
 
 ATTACKS: dict[str, Attack] = {
@@ -36,9 +36,7 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     relative error of ``-<W_k, dL / dW_k> = (1 / n) sum_i e^{-gamma_i} gamma_i`` over layers. ``drift``: over all
     measurements, the greatest change of ``||W_k||^2 - ||W_j||^2`` since the first, over the largest ``||W_k||^2``.
     """
-    rows = [
-        {**setting(row), **_row(path_of(str(row["folder"])))} for _, row in runs.drop_duplicates("folder").iterrows()
-    ]
+    rows = [{**setting, **_row(path)} for setting, path in paths(runs)]
     return pd.DataFrame(rows).sort_values(["sweep", "seed"], kind="stable").reset_index(drop=True)
 
 

@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from robust_erm.papers.claims import Claim, every
-from robust_erm.papers.lyu2022.flow import path_of, setting
+from robust_erm.papers.lyu2022.flow import paths
 from robust_erm.reports.style import COLOURS, PAGE, style
 
 FAR = 20.0  # ln T from which on the laws are judged
@@ -25,8 +25,7 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     ``|gamma_i| <= rho ||x_i'||``.
     """
     parts = []
-    for _, row in runs.drop_duplicates("folder").iterrows():
-        path = path_of(str(row["folder"]))
+    for setting, path in paths(runs):
         x, eps, p = path.batch.x, float(path.batch.eps), path.run.attack.p
         longest = eps * math.sqrt(x.shape[1]) if p == math.inf else eps
         change = path.rho.diff().numpy()
@@ -41,7 +40,7 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
         found["reach"] = float(x.norm(dim=1).max()) + longest
         found["growth"] = np.minimum.accumulate(np.concatenate([[math.inf], change]))
         at = np.unique(np.linspace(0, len(path.steps) - 1, ROWS).astype(int))
-        parts.append(pd.DataFrame({**setting(row), **found}).iloc[at])
+        parts.append(pd.DataFrame({**setting, **found}).iloc[at])
     return pd.concat(parts, ignore_index=True)
 
 

@@ -18,9 +18,8 @@ from robust_erm.core.params import Params
 from robust_erm.data.dataset import Array
 from robust_erm.evaluation.certificates import certified
 from robust_erm.papers.claims import Claim, every
-from robust_erm.papers.lyu2022.flow import Path, path_of, setting
+from robust_erm.papers.lyu2022.flow import Path, paths
 from robust_erm.reports.style import COLOURS, PAGE, style
-from robust_erm.training.step import outputs
 
 LOOKS = 40  # measurements of a run at which more is looked at
 _STEP = 1e-6  # of the flow, relative to the length of theta: for central differences
@@ -39,11 +38,10 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     measurements of the run (``strong``: over the looks).
     """
     rows = []
-    for _, row in runs.drop_duplicates("folder").iterrows():
-        path = path_of(str(row["folder"]))
+    for setting, path in paths(runs):
         late = np.arange(path.onset, len(path.steps))
         if not len(late):
-            rows.append({**setting(row), "fitted": False})
+            rows.append({**setting, "fitted": False})
             continue
         smoothed, hard = path.smoothed.numpy()[late], (path.margins.amin(1) / path.rho).numpy()[late]
         at = late[np.unique(np.linspace(0, len(late) - 1, min(LOOKS, len(late))).astype(int))]
@@ -53,7 +51,7 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
         for k, look in zip(at, looks, strict=True):
             now = {"step": path.steps[k], "log_loss": float(path.loss_and_grad[0][k])}
             here = {"smoothed": float(path.smoothed[k]), "hard": float(path.margins[k].min() / path.rho[k])}
-            rows.append({**setting(row), "fitted": True, **now, **here, **look, **of_run})
+            rows.append({**setting, "fitted": True, **now, **here, **look, **of_run})
     looked = ["step", "log_loss", "smoothed", "hard", "strong", "certified", "gap", "rate", "rises", "identity"]
     whole = [f"{curve}_{what}" for curve in ("smoothed", "hard", "strong") for what in ("largest", "share", "kept")]
     return pd.DataFrame(rows, columns=["sweep", "seed", "folder", "fitted", *looked, *whole])
@@ -72,9 +70,7 @@ def _look(path: Path, k: int) -> dict[str, float]:
     theta, rho = path.theta[k], float(path.rho[k])
     normal = (path.margins[k] / rho).sort().values
     strong = _strong(path)
-    worst = (
-        margin(outputs(path.recipe, theta, path.attacked(theta, strong)), path.batch.y) if strong else path.margins[k]
-    )
+    worst = path.margins[k] if strong is None else path.margins_at(path.theta[k : k + 1], strong)[0]
     found = {
         "strong": float(torch.minimum(worst, path.margins[k]).min()) / rho,
         "gap": rho * float(normal[1] - normal[0]),
@@ -94,7 +90,7 @@ def _look(path: Path, k: int) -> dict[str, float]:
 def _difference(path: Path, k: int, weights: Tensor, velocity: Tensor, h: float) -> tuple[float, float]:
     """Central differences, over time 2 h, of normalised margins, each attacked anew: weighted sum, and the least's."""
     around = torch.stack([path.theta[k] - h * velocity, path.theta[k] + h * velocity])
-    before, after = path.margins_at(around) / _product(path, around).unsqueeze(1)
+    before, after = path.margins_at(around) / path.rho_at(around).unsqueeze(1)
     moved = (after - before) / (2 * h)
     return float((weights * moved).sum()), float(moved[path.margins[k].argmin()])
 
@@ -112,11 +108,6 @@ def _said(path: Path, k: int, weights: Tensor) -> float:
         unit = p / p.norm()
         total += float((slopes[name] - (slopes[name] * unit).sum() * unit).square().sum())
     return total / float(path.rho[k])
-
-
-def _product(path: Path, theta: Tensor) -> Tensor:
-    """Rho (S,) of theta (S, P)."""
-    return torch.stack([p.flatten(1).norm(dim=1) for p in path.recipe.layout.unflatten(theta).values()]).prod(0)
 
 
 def _strong(path: Path) -> Attack | None:

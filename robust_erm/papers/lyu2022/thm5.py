@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from robust_erm.oracles.kkt import kkt, pooled
 from robust_erm.papers.claims import Claim, every
-from robust_erm.papers.lyu2022.flow import Path, path_of, setting
+from robust_erm.papers.lyu2022.flow import Path, paths
 from robust_erm.reports.style import COLOURS, PAGE, style
 
 ITERATES = 40  # whose constraints are taken together
@@ -25,13 +25,12 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     ``sqrt(2 (1 - cosine))``.
     """
     rows = []
-    for _, row in runs.drop_duplicates("folder").iterrows():
-        path = path_of(str(row["folder"]))
+    for setting, path in paths(runs):
         first, last = path.onset + ITERATES, len(path.steps) - 1
         for k in (
             sorted({first + round((last - first) * j / (LOOKS - 1)) for j in range(LOOKS)}) if first <= last else []
         ):
-            rows.append({**setting(row), "step": path.steps[k], **_look(path, k)})
+            rows.append({**setting, "step": path.steps[k], **_look(path, k)})
     columns = ["sweep", "seed", "folder", "step", "log_loss", "single", "pooled", "complementarity", "cosine"]
     return pd.DataFrame(rows, columns=columns)
 
