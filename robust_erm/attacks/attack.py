@@ -85,6 +85,7 @@ class Iterative:
     """What most attacks share: they are searches, for any model."""
 
     samplewise: ClassVar[bool] = False  # whether ``perturb`` treats every sample by itself, and takes eps (n, 1) too
+    keeps_ball: ClassVar[bool] = True  # False: what it leaves is called no robust accuracy, by a line before training
 
     @property
     def closed_form(self) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pooch
 
-from robust_erm.core.errors import ConfigError, home, require
+from robust_erm.core.errors import ConfigError, home, one_of, require
 from robust_erm.data import images
 from robust_erm.data.dataset import Array, Dataset
 
@@ -92,11 +92,12 @@ def load(folder: str | None, cache: str, url: str, part: str) -> tuple[Array, im
 
 @dataclass(frozen=True)
 class MNIST(images.OfClasses):
-    """m random images of MNIST's training set; its whole test set of the same classes.
+    """m images of MNIST's training set; its whole test set of the same classes.
 
     Args:
         classes: the digits; of two, the first is labelled +1.
         m: training images.
+        sample: ``random`` draws them anew for each seed, ``first`` takes the first m of the file for every seed.
         m_test: test images, drawn at random; null takes all (10,000 for ten classes).
         folder: local copy of the four IDX files, gzipped or not; null downloads to ``cache``.
         cache: where downloads go; null is the user's cache folder.
@@ -105,6 +106,7 @@ class MNIST(images.OfClasses):
 
     classes: tuple[int, ...] = (2, 7)
     m: int = 100
+    sample: str = "random"
     m_test: int | None = None
     folder: str | None = field(default=None, metadata={"identity": False})
     cache: str | None = field(default=None, metadata={"identity": False})
@@ -112,6 +114,7 @@ class MNIST(images.OfClasses):
 
     def __post_init__(self) -> None:
         images.check_classes(self.classes)
+        one_of("sample", self.sample, ["random", "first"])
         require(self.m >= 1, "m", self.m, "must be 1 or more")
         require(self.m_test is None or self.m_test >= 1, "m_test", self.m_test, "must be 1 or more, or null")
         folder = self.folder
@@ -139,7 +142,8 @@ class MNIST(images.OfClasses):
         """The data set of ``seed``."""
         x, y = self._load("train")
         x_test, y_test = self._load("t10k")
-        chosen = images.shuffled(images.rows_of(y, self.classes), seed, "train")[: self.m]
+        rows = images.rows_of(y, self.classes)
+        chosen = (rows if self.sample == "first" else images.shuffled(rows, seed, "train"))[: self.m]
         test = images.rows_of(y_test, self.classes)
         if self.m_test is not None:
             test = np.sort(images.shuffled(test, seed, "test")[: self.m_test])

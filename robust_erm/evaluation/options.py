@@ -91,12 +91,14 @@ def measures_of(options: Options) -> dict[str, Any]:
 def attacks_of(run: Run, options: Options) -> dict[str, Attack]:
     """The attacks on ``run`` by name, its training attack first; all keep to the box where that one does."""
     names = [name for given in options.attack for name in (_auto(run) if given == "auto" else [given])]
-    found = {} if word(run.attack) == "noattack" else {"train": run.attack}
+    own = word(run.attack) != "noattack" and getattr(run.attack, "keeps_ball", True)
+    found = {"train": run.attack} if own else {}
     for name in names:
         attack = _attack(name, run.p, options)
         fits = hasattr(run.model, "weight") or not attack.closed_form
         require(fits, "attack", name, f"needs a model linear in its input, model={word(run.model)} is not")
         require(attack.p == run.p, f"{name}.p", attack.p, f"is another threat than p = {run.p:g} of {run.name}")
+        require(getattr(attack, "keeps_ball", True), "attack", name, "leaves the l_p ball; pgd does not")
         if hasattr(attack, "box"):
             attack = dataclasses.replace(attack, box=boxed(run))
         try:

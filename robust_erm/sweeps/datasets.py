@@ -13,7 +13,8 @@ import torch
 from robust_erm.core.errors import ConfigError, in_one_line
 from robust_erm.data.dataset import Data
 from robust_erm.store.config import Run
-from robust_erm.store.identity import target_of
+from robust_erm.store.fits import attacks_of
+from robust_erm.store.identity import target_of, word
 from robust_erm.sweeps.workers import Pool
 from robust_erm.training import contracts
 from robust_erm.training.problem import MARGINS, exact_margin
@@ -66,7 +67,7 @@ def _tried(data: Data, seed: int, p: float) -> None:
 def described(runs: Sequence[Run], most: int = 3) -> list[str]:
     """What data sets say of a draw (``describe``), where they say anything: one draw and line each, ``most`` of them.
 
-    ``clusters, seed 0: literal: Assumption 2.2 holds (...)``
+    ``clusters, seed 0: literal: Assumption 2.2 holds (...)``, and a line for each attack that leaves the ball.
 
     Raises:
         ConfigError: ``describe`` of a user's own component does.
@@ -79,7 +80,10 @@ def described(runs: Sequence[Run], most: int = 3) -> list[str]:
     for data, seed in islice(draws.items(), most):
         with in_one_line("data", target_of(data), "describe"):
             lines.append(f"{type(data).__name__.lower()}, seed {seed}: {data.describe(seed)}")  # type: ignore[attr-defined]
-    return [*lines, f"... and {left} more data set{'s' * (left > 1)}"] if left > 0 else lines
+    lines += [f"... and {left} more data set{'s' * (left > 1)}"] if left > 0 else []
+    loose = {word(a) for run in runs for a in attacks_of(run).values() if not getattr(a, "keeps_ball", True)}
+    says = "moves points out of the l_p ball: what stands after it is no robust accuracy"
+    return [*lines, *(f"{name}: {says}" for name in sorted(loose))]
 
 
 def check_data(runs: Sequence[Run]) -> list[ConfigError]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from robust_erm.attacks.none import NoAttack
 from robust_erm.core.errors import ConfigError
 from robust_erm.core.streams import numpy_stream
 from robust_erm.data import separation as module
@@ -247,8 +248,9 @@ def test_means_without_noise() -> None:
 def test_what_draws_satisfy_is_said_before_training() -> None:
     """One line for each set of clusters, at its first seed, a few of them; nothing of other data."""
     sets = [Clusters(d=40, m=20, k=k, m_test=5) for k in range(2, 7)]
-    runs: list[Any] = [SimpleNamespace(data=data, seed=seed) for data in sets for seed in (3, 4)]
-    runs.insert(0, SimpleNamespace(data=Sphere(d=5, m=4), seed=0))
+    attack = {"attack": NoAttack(2.0), "eval_attacks": {}}
+    runs: list[Any] = [SimpleNamespace(data=data, seed=seed, **attack) for data in sets for seed in (3, 4)]
+    runs.insert(0, SimpleNamespace(data=Sphere(d=5, m=4), seed=0, **attack))
     lines = described(runs)
     assert lines[0] == f"clusters, seed 3: {sets[0].describe(3)}"
     assert len(lines) == 4

@@ -201,6 +201,20 @@ def test_mnist_from_a_folder(idx: Path) -> None:
         MNIST(m=13, folder=str(idx)).check()
 
 
+def test_the_first_images_of_the_file(idx: Path) -> None:
+    """sample=first: rows in file order, whatever the seed; random ones are drawn anew."""
+    mnist.load.cache_clear()
+    pixels, raw = mnist.load(str(idx), "", "", "train")
+    rows = np.flatnonzero((raw == 2) | (raw == 7))[:6]
+    for seed in (0, 1):
+        drawn = MNIST(m=6, sample="first", folder=str(idx)).draw(seed)
+        assert np.array_equal(drawn.x_train, pixels[rows])
+        assert np.array_equal(drawn.y_train, np.where(raw[rows] == 2, 1.0, -1.0))
+    assert not np.array_equal(MNIST(m=6, folder=str(idx)).draw(0).x_train, pixels[rows])
+    with pytest.raises(ConfigError, match="sample = file"):
+        MNIST(sample="file", folder=str(idx))
+
+
 def test_mnist_is_downloaded_once(idx: Path, server: str, tmp_path: Path) -> None:
     data = MNIST(m=6, cache=str(tmp_path / "cache"), url=server)
     data.check()
