@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from robust_erm.core.errors import require
+from robust_erm.core.errors import one_of, require
 from robust_erm.data import images
 from robust_erm.data.dataset import Array, Dataset
 
@@ -22,18 +22,21 @@ def _load() -> tuple[Array, images.Labels]:
 
 @dataclass(frozen=True)
 class Digits(images.OfClasses):
-    """m random training images of 1,797, d = 64, pixels in [0, 1]; all others are the test set.
+    """M training images of 1,797, d = 64, pixels in [0, 1]; all others are the test set.
 
     Args:
         classes: the digits; of two, the first is labelled +1.
         m: training images.
+        sample: ``random`` draws them anew for each seed, ``first`` takes the first m of the file for every seed.
     """
 
     classes: tuple[int, ...] = (2, 7)
     m: int = 50
+    sample: str = "random"
 
     def __post_init__(self) -> None:
         images.check_classes(self.classes)
+        one_of("sample", self.sample, ["random", "first"])
         require(self.m >= 1, "m", self.m, "must be 1 or more")
 
     @property
@@ -49,5 +52,6 @@ class Digits(images.OfClasses):
     def draw(self, seed: int) -> Dataset:
         """The data set of ``seed``."""
         x, y = _load()
-        order = images.shuffled(images.rows_of(y, self.classes), seed, "train")
+        rows = images.rows_of(y, self.classes)
+        order = rows if self.sample == "first" else images.shuffled(rows, seed, "train")
         return images.dataset((x, y, order[: self.m]), (x, y, np.sort(order[self.m :])), self.classes)

@@ -9,7 +9,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from robust_erm.papers.claims import FAILS, HOLDS, UNDECIDED
-from robust_erm.papers.tsilivis2024 import appf2_choices as net_choices
+from robust_erm.papers.tsilivis2024 import appf2_choices as net_steps
 from robust_erm.papers.tsilivis2024 import fig3_right as cnn
 from robust_erm.reports.curves import curves
 from robust_erm.reports.style import save
@@ -101,13 +101,12 @@ def choice(fits: list[float], mean_fits: float = math.nan) -> pd.DataFrame:
 
 
 def test_claims_of_net_choices_follow_from_what_fits() -> None:
-    runs = pd.DataFrame()
-    slow, alike, mean, *_ = net_choices.claims(choice([900.0, 1000.0, 1100.0]), runs)
+    slow, alike, mean, *_ = net_steps.claims(choice([900.0, 1000.0, 1100.0]))
     assert [slow.verdict, alike.verdict, mean.verdict] == [FAILS, HOLDS, HOLDS]
     assert "110,000" in slow.measured
-    fast, _, fitting, *_ = net_choices.claims(choice([300.0] * 3, 3000.0), runs)
+    fast, _, fitting, *_ = net_steps.claims(choice([300.0] * 3, 3000.0))
     assert [fast.verdict, fitting.verdict] == [HOLDS, FAILS]
-    never = net_choices.claims(choice([300.0, 300.0, math.nan]), runs)
+    never = net_steps.claims(choice([300.0, 300.0, math.nan]))
     assert {claim.verdict for claim in never[:3]} == {UNDECIDED}
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from robust_erm.papers.claims import Claim, stated, within
-from robust_erm.reports.style import COLOURS, COLUMN, DASHES, style
+from robust_erm.reports.style import COLOURS, DASHES
 from robust_erm.reports.tables import read_curves
 
 PRINTED = 1e-5
@@ -32,26 +31,21 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values(["init_scale", "reduction", "eta", "seed"]).reset_index(drop=True)
 
 
-def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """Robust train accuracy against steps times eta, means over the draws: curves of one trajectory, taken in steps of
-    another size, lie on each other.
-    """
+def draw(ax: Axes, table: pd.DataFrame, runs: pd.DataFrame) -> None:
+    """Robust train accuracy against steps times eta, means over the draws."""
     curves = read_curves(runs.drop_duplicates("folder").reset_index(drop=True))
     curves = curves.merge(table[["folder", "on_sum", "init_scale", "reduction"]], on="folder")
-    with style():
-        fig, ax = plt.subplots(figsize=(COLUMN, 2.6), layout="constrained")
-        first = curves[curves["init_scale"] == curves["init_scale"].min()]
-        for k, ((reduction, eta), some) in enumerate(first.groupby(["reduction", "on_sum"])):
-            seeds = some.pivot_table(index="step", columns="folder", values="train_robust_acc").ffill()
-            at = seeds.index.to_series().clip(lower=0.5) * eta
-            label = f"{'mean, ' if reduction == 'mean' else ''}step {eta:.2g} on the sum"
-            ax.plot(at, seeds.mean(axis=1), DASHES[k % 4], color=COLOURS[k % len(COLOURS)], lw=1.2, label=label)
-        ax.set(xscale="log", xlabel=r"steps times $\eta$ (on the sum)", ylabel="robust train accuracy")
-        ax.legend(frameon=False, fontsize=6)
-    return fig
+    first = curves[curves["init_scale"] == curves["init_scale"].min()]
+    for k, ((reduction, eta), some) in enumerate(first.groupby(["reduction", "on_sum"])):
+        seeds = some.pivot_table(index="step", columns="folder", values="train_robust_acc").ffill()
+        at = seeds.index.to_series().clip(lower=0.5) * eta
+        label = f"{'mean, ' if reduction == 'mean' else ''}step {eta:.2g} on the sum"
+        ax.plot(at, seeds.mean(axis=1), DASHES[k % 4], color=COLOURS[k % len(COLOURS)], lw=1.2, label=label)
+    ax.set(xscale="log", xlabel=r"GD: steps times $\eta$ (on the sum)", ylabel="robust train accuracy")
+    ax.legend(frameon=False, fontsize=6)
 
 
-def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
+def claims(table: pd.DataFrame) -> list[Claim]:
     """How long it takes, whether steps times eta is all that counts, and what the rest moves."""
     least = table["init_scale"].min()
     ours = table[table["init_scale"] == least]
