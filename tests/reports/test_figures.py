@@ -9,8 +9,8 @@ import pytest
 from matplotlib import pyplot as plt
 
 from robust_erm.papers.claims import FAILS, HOLDS, UNDECIDED
-from robust_erm.papers.tsilivis2024 import appf2_choices as net_steps
 from robust_erm.papers.tsilivis2024 import fig3_right as cnn
+from robust_erm.papers.tsilivis2024 import net_steps
 from robust_erm.reports.curves import curves
 from robust_erm.reports.style import save
 from robust_erm.reports.tables import varying
