@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from robust_erm.core.errors import ConfigError, require
-from robust_erm.reports.page import content, expand, not_ended, page
+from robust_erm.reports.page import comparison, content, expand, not_ended, page
 from robust_erm.reports.query import where
 from robust_erm.reports.tables import load, with_curves
 from robust_erm.reports.terminal import told
@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="robust_erm.page", description="One self-contained HTML page of many runs.")
     parser.add_argument("paths", nargs="*", default=["outputs"], help="run folders, folders of them, sweeps' folders")
     parser.add_argument("--where", nargs="+", default=[], metavar="KEY=VALUE", help="keep runs with this config")
+    parser.add_argument("--compare", metavar="KEY", help="which value of KEY is better: differences by seed")
+    parser.add_argument("--metric", default="test_robust_acc", metavar="COLUMN", help="compared (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("page.html"), help="the page (default: page.html)")
     options = parser.parse_args(arguments)
     damaged: list[str] = []
@@ -37,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         frame = with_curves(frame, damaged.append)
         require(len(frame) > 0, "paths", " ".join(map(str, options.paths)), "no run there can be read")
         unfinished = not_ended(paths)
-        data = page(content(frame, " ".join([*map(str, options.paths), *options.where]), unfinished))
+        section = comparison(frame, options.compare, options.metric) if options.compare else ""
+        data = page(content(frame, " ".join([*map(str, options.paths), *options.where]), unfinished), section)
         write_output("--out", options.out, data)
     except ConfigError as error:
         return told([*damaged, str(error)], 2)

@@ -1,6 +1,7 @@
 """Run folders as tidy tables, from Python (``load``, ``read_curves``, ``snapshots``) and from the command line.
 
 python -m robust_erm.results outputs --where optimizer=sd eps=0.2 --csv table.csv
+python -m robust_erm.results outputs --compare optimizer --metric test_robust_acc
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from robust_erm.core.errors import ConfigError, require
+from robust_erm.reports.answer import answer
+from robust_erm.reports.compare import arms, compare
+from robust_erm.reports.dots import picture
 from robust_erm.reports.ends import differ
 from robust_erm.reports.query import as_parquet, known, where
 from robust_erm.reports.tables import load, read_curves, snapshots, varying
@@ -26,7 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("paths", nargs="*", default=["outputs"], help="run folders, or folders of them")
     parser.add_argument("--where", nargs="+", default=[], metavar="KEY=VALUE", help="keep runs with this config")
     parser.add_argument("--columns", nargs="+", default=[], metavar="COLUMN", help="show these, not what differs")
-    parser.add_argument("--csv", type=Path, help="write the table, all columns, as CSV")
+    parser.add_argument("--compare", metavar="KEY", help="which value of KEY is better: differences by seed")
+    parser.add_argument("--metric", default="test_robust_acc", metavar="COLUMN", help="compared (default: %(default)s)")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="with --compare: a dot plot, .png, .pdf or .svg")
+    parser.add_argument("--csv", type=Path, help="write the table, all columns; with --compare, differences")
     parser.add_argument("--parquet", type=Path, help="write the table, all columns, as parquet")
     options = parser.parse_args(arguments)
     damaged: list[str] = []
@@ -37,12 +44,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         require(len(frame) > 0, "--where", " ".join(options.where), "no run matches")
         for column in options.columns:
             known(frame, "--columns", column)
+        require(options.compare or not options.figure, "--figure", options.figure, "is of --compare KEY; name a KEY")
+        compared = compare(frame, options.compare, options.metric) if options.compare else None
         if options.csv is not None:
-            write_output("--csv", options.csv, frame.to_csv(index=False).encode())
+            table = frame if compared is None else compared
+            write_output("--csv", options.csv, table.to_csv(index=False).encode())
+        if options.figure is not None and compared is not None:
+            kind = options.figure.suffix[1:]
+            require(kind in ("png", "pdf", "svg"), "--figure", options.figure, "must end in .png, .pdf or .svg")
+            _, setting = arms(frame, options.compare)
+            write_output("--figure", options.figure, picture(compared, options.metric, setting, kind))
         if options.parquet is not None:
             write_output("--parquet", options.parquet, as_parquet(frame))
     except ConfigError as error:
         return told([*damaged, str(error)], 2)
+    if compared is not None:
+        answer(frame, compared, options.compare, options.metric)
+        if options.figure is not None:
+            say(f"figure: {options.figure}")
+        return told(damaged, 1 if damaged else 0)
     keys = options.columns or varying(frame)
     show(frame, keys[:WIDE], differ(frame))
     if len(keys) > WIDE:

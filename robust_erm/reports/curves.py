@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from robust_erm.reports.style import COLOURS, DASHES, PAGE, over_steps, style
+from robust_erm.reports.style import COLOURS, DASHES, PAGE, colour, over_steps, style
+from robust_erm.store.identity import COMPONENTS
 
 LINES = 12  # in a figure; more cannot be told apart
 
@@ -50,6 +51,7 @@ def curves(table: pd.DataFrame, keys: list[str]) -> Figure:
         for ax, column in zip(axes.flat, panels, strict=False):
             over_steps(ax)
             ax.set_title(PANELS[column])
+            ax.set_ylabel("margin" if column.startswith("margin") else "accuracy")
             if column.startswith("margin"):
                 _show_positive(ax)
             else:
@@ -67,7 +69,13 @@ def curves(table: pd.DataFrame, keys: list[str]) -> Figure:
 
 
 def _parts(head: pd.Series, keys: list[str]) -> tuple[str, ...]:
-    return tuple(f"{k}={head[k]:g}" if isinstance(head[k], float) else f"{k}={head[k]}" for k in keys)
+    """Components by their names, options by theirs: ``gd``, ``eps = 0.2``, ``m = 64``; dotted where two end alike."""
+    ends = [key.rpartition(".")[2] for key in keys]
+    found = []
+    for key, end in zip(keys, ends, strict=True):
+        value = f"{head[key]:g}" if isinstance(head[key], float) else str(head[key])
+        found.append(value if key in COMPONENTS else f"{end if ends.count(end) == 1 else key} = {value}")
+    return tuple(found)
 
 
 def _styles(settings: list[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str, str]]:
@@ -75,7 +83,8 @@ def _styles(settings: list[tuple[str, ...]]) -> dict[tuple[str, ...], tuple[str,
     firsts = list(dict.fromkeys(parts[:1] for parts in settings))
     rests = list(dict.fromkeys(parts[1:] for parts in settings))
     if len(firsts) <= len(COLOURS) and len(rests) <= len(DASHES):
-        return {s: (COLOURS[firsts.index(s[:1])], DASHES[rests.index(s[1:])]) for s in settings}
+        words = [first[0] if first else "" for first in firsts]
+        return {s: (colour("".join(s[:1]), words), DASHES[rests.index(s[1:])]) for s in settings}
     many = len(COLOURS)
     return {s: (COLOURS[k % many], DASHES[k // many % len(DASHES)]) for k, s in enumerate(settings)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import json
@@ -15,6 +16,11 @@ import numpy as np
 import pandas as pd
 
 from robust_erm.core.errors import first_line, require
+from robust_erm.core.statistics import LEGEND
+from robust_erm.reports.answer import conclusions
+from robust_erm.reports.compare import arms, compare
+from robust_erm.reports.dots import picture
+from robust_erm.reports.style import OF_OPTIMIZER
 from robust_erm.reports.tables import read_curves, varying
 from robust_erm.reports.terminal import SHOWN
 from robust_erm.store.files import Damaged, read_bytes, read_text
@@ -134,11 +140,27 @@ def content(frame: pd.DataFrame, title: str, unfinished: int = 0, numbers: int =
         "constant": constant,
         "columns": {c: v for c, v in columns.items() if c not in constant},
         "curves": curves,
+        "colours": OF_OPTIMIZER,
     }
 
 
-def page(data: dict[str, Any]) -> bytes:
-    """The template with ``data`` in it; no text of ``data`` can end the script element."""
+def comparison(frame: pd.DataFrame, key: str, metric: str) -> str:
+    """A section that says which value of ``key`` is better: a dot plot with intervals, and each answer in words.
+
+    Raises:
+        ConfigError: as :func:`robust_erm.reports.compare.compare`.
+    """
+    compared = compare(frame, key, metric)
+    image = base64.b64encode(picture(compared, metric, arms(frame, key)[1], "svg")).decode()
+    lines = "".join(f"<li>{html.escape(line)}</li>" for line in conclusions(frame, compared, key, metric))
+    legend = f"{html.escape(metric)}, first less second; {LEGEND}; p after Holm's correction."
+    shown = f'<figure><img alt="dot plot of the differences" src="data:image/svg+xml;base64,{image}"></figure>'
+    head = f'<section id="comparison">\n<h2>Which {html.escape(key)} is better?</h2>\n'
+    return f'{head}{shown}\n<ul>{lines}</ul>\n<p class="note">{legend}</p>\n</section>\n'
+
+
+def page(data: dict[str, Any], section: str = "") -> bytes:
+    """The template with ``data`` and a :func:`comparison` in it; no text of ``data`` can end the script element."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    before, after = TEMPLATE.read_text(encoding="utf-8").split("{{data}}")
+    before, after = TEMPLATE.read_text(encoding="utf-8").replace("{{comparison}}\n", section).split("{{data}}")
     return (before.replace("{{title}}", html.escape(data["title"])) + text + after).encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from robust_erm.store.files import write_whole
 
 # Okabe & Ito's colour-blind-safe palette, grey for its yellow
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
+# one for each optimizer in all pictures; those that share one do not stand together
+OF_OPTIMIZER = {name: COLOURS[k] for k, name in enumerate(("gd", "sd", "spectral", "cd", "adam"))}
 DASHES = ("-", "--", ":", "-.")
 COLUMN, PAGE = 3.35, 6.8  # inches: one column of a paper, and two
 
@@ -28,6 +31,14 @@ COLUMN, PAGE = 3.35, 6.8  # inches: one column of a paper, and two
 def style() -> AbstractContextManager[Any]:
     """8 pt, no box around the axes."""
     return plt.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False})
+
+
+def colour(word: str, words: Sequence[str]) -> str:
+    """Of an optimizer its own, alone or with options behind a comma; of others, and where two share one, by place."""
+    own = [OF_OPTIMIZER.get(each.partition(",")[0]) for each in words]
+    if None not in own and len(set(own)) == len(own):
+        return OF_OPTIMIZER[word.partition(",")[0]]
+    return COLOURS[list(words).index(word) % len(COLOURS)]
 
 
 def over_steps(ax: Axes) -> None:
@@ -50,13 +61,18 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         _say_cut_off(ax)
     paths = []
     for suffix in (".png", ".pdf"):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=suffix[1:], dpi=200)
         path = stem.with_name(stem.name + suffix)
-        write_whole(path, buffer.getvalue())
+        write_whole(path, rendered(figure, suffix[1:]))
         paths.append(path)
     plt.close(figure)
     return paths
+
+
+def rendered(figure: Figure, kind: str) -> bytes:
+    """The figure as a ``png`` (200 dpi), ``pdf`` or ``svg``."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=200)
+    return buffer.getvalue()
 
 
 def _say_cut_off(ax: Axes) -> None:

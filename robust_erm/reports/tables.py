@@ -34,6 +34,7 @@ from robust_erm.store.reading import (
 )
 
 _RUNTIME = ("trainer", "logger", "output_dir", "run_dir", "fresh", "stale", "returns", "report", "id")
+_PLAIN = ("seed", "eps", "eval_eps", "p", "eps_unit", "dtype")  # config keys that belong to no group
 _FOUND = ("train", "test", "measured")  # how the numbers of an evaluation begin
 
 
@@ -164,7 +165,7 @@ def with_curves(frame: pd.DataFrame, damaged: Told = warned) -> pd.DataFrame:
 def varying(frame: pd.DataFrame) -> list[str]:
     """The config columns that tell the rows apart: components by name, their options where names do not."""
     found: list[str] = []
-    config = [c for c in frame.columns if c in COMPONENTS or "." in c or c in ("seed", "eps", "p", "eps_unit", "dtype")]
+    config = [c for c in frame.columns if c in COMPONENTS or "." in c or c in _PLAIN]
     config = [c for c in config if not c.startswith(("versions.", "evaluated.")) and not c.endswith("_target_")]
     for column in config:
         group = column.split(".")[0]

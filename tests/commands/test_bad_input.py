@@ -158,6 +158,12 @@ OTHERS = {
     "results": [
         *("nowhere", "outputs --where", "outputs --where a=b", "outputs --where seed", "outputs --where seed=9"),
         *("outputs --columns none_such", "outputs --csv", "outputs --csv /dev/null/x", "outputs --csv outputs"),
+        *("outputs --compare seed --metric nothing", "outputs --compare none_such", "outputs --figure x.png"),
+        *(
+            "outputs --compare seed --figure x.bmp",
+            "outputs --compare status",
+            "outputs --compare seed --figure /proc/x.png",
+        ),
         *("outputs --parquet /proc/x", "--foo", "outputs --csv " + "x" * 300, "outputs --where =", "''"),
     ],
     "page": [

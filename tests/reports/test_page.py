@@ -269,7 +269,7 @@ def test_the_curves(outputs: Path, opened: Any) -> None:
     for i, (_, run) in enumerate(measured.groupby("folder", sort=False)):
         path = tab.locator(f'#curves .line[data-run="{i}"] path').first.get_attribute("d")
         assert len(re.findall("[ML]", path)) == run["margin_robust_l2"].notna().sum()
-    assert strokes(tab) == {"#0072B2", "#D55E00"}
+    assert strokes(tab) == {"#0072B2", "#CC79A7"}
     tab.locator("#curve-colour").select_option("seed")
     assert tab.locator("#curves .legend").text_content() == "seed = 0seed = 2seed = 10eps = 0eps = 0.1"
 
@@ -354,4 +354,4 @@ def test_at_most_400_curves_are_drawn(outputs: Path, opened: Any, tmp_path: Path
     assert tab.locator("tbody tr").count() == 600
     assert tab.locator("#curves .line").count() == 400
     assert "400 of 600 curves are drawn" in tab.locator("#curves .note").text_content()
-    assert strokes(tab) == {"#0072B2", "#D55E00"}, "both optimizers"
+    assert strokes(tab) == {"#0072B2", "#CC79A7"}, "both optimizers"
