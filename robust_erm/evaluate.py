@@ -8,6 +8,8 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
 from robust_erm.store.source import version
 from robust_erm.sweeps.exits import ended_cleanly, interrupted
@@ -16,6 +18,9 @@ _USAGE = """usage: python -m robust_erm.evaluate [folder ...] [key=value ...]
 
 Folders of runs, or folders of those (default: outputs). What is found goes to <run>/evaluations/, beside what
 training wrote; python -m robust_erm.results shows it as columns. What has been evaluated is not evaluated again.
+
+Or a network of your own, in a file (TorchScript, or an exported program, .pt2), on points of conf/data:
+python -m robust_erm.evaluate net.pt data=arrays data.file=mine.csv eps=0.1 [p=2] [seed=0] [shape=[1,28,28]]
 
 attack=auto          the training attack, then an ensemble in the manner of AutoAttack: APGD on the margin, with
                      several classes also on the DLR loss and targeted, FAB, in l_inf Square; or names of conf/attack,
@@ -51,12 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if {"-h", "--help"} & set(given):
         print(_USAGE)
         return 0
+    from robust_erm.evaluation.file import evaluate_file, is_network
     from robust_erm.evaluation.folders import evaluate
     from robust_erm.evaluation.options import parsed
     from robust_erm.evaluation.table import show
     from robust_erm.reports.terminal import told
 
     try:
+        if any(map(is_network, given)):
+            evaluate_file(given)
+            return 0
         folders, options = parsed(given)
         found, failed = evaluate(folders, options)
     except ConfigError as error:
@@ -71,6 +80,18 @@ def command() -> None:
     with ended_cleanly():
         signal.signal(signal.SIGTERM, interrupted)
         sys.exit(main())
+
+
+class _Callable(ModuleType):
+    """A command's module, which may also be called: ``re.evaluate(...)`` is :func:`robust_erm.api.evaluate`."""
+
+    def __call__(self, *arguments: Any, **keys: Any) -> Any:
+        from robust_erm.api import evaluate
+
+        return evaluate(*arguments, **keys)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 
 if __name__ == "__main__":

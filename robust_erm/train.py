@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import NoReturn
+from types import ModuleType
+from typing import Any, NoReturn
 
 from robust_erm.store.source import conf_dir, version
 from robust_erm.sweeps.exits import ended_cleanly, interrupted
@@ -50,6 +51,18 @@ def main() -> None:
         prepare()
         _require_known_flags()
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
+
+
+class _Callable(ModuleType):
+    """A command's module, which may also be called: ``re.train(...)`` is :func:`robust_erm.api.train`."""
+
+    def __call__(self, *arguments: Any, **keys: Any) -> Any:
+        from robust_erm.api import train
+
+        return train(*arguments, **keys)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,11 +90,11 @@ def measures_of(options: Options) -> dict[str, Any]:
 
 def attacks_of(run: Run, options: Options) -> dict[str, Attack]:
     """The attacks on ``run`` by name, its training attack first; all keep to the box where that one does."""
-    names = [name for given in options.attack for name in (_auto(run) if given == "auto" else [given])]
+    names = [n for given in options.attack for n in (ensemble(run.outputs, run.p) if given == "auto" else [given])]
     own = word(run.attack) != "noattack" and getattr(run.attack, "keeps_ball", True)
     found = {"train": run.attack} if own else {}
     for name in names:
-        attack = _attack(name, run.p, options)
+        attack = attack_named(name, run.p, options.of_attacks)
         fits = hasattr(run.model, "weight") or not attack.closed_form
         require(fits, "attack", name, f"needs a model linear in its input, model={word(run.model)} is not")
         require(attack.p == run.p, f"{name}.p", attack.p, f"is another threat than p = {run.p:g} of {run.name}")
@@ -115,15 +115,15 @@ def search_of(run: Run, options: Options) -> FAB | None:
         return None
     says = f"is searched in l_1, l_2 and l_inf: not for p = {run.p:g} of {run.name}"
     require(run.p in (1, 2, math.inf), "distance", "true", says)
-    found: FAB = _attack("fab", run.p, options)
+    found: FAB = attack_named("fab", run.p, options.of_attacks)
     return found
 
 
-def _attack(name: str, p: float, options: Options) -> Any:
-    """The attack of conf/attack/<name>.yaml, with the options given; raises ConfigError."""
+def attack_named(name: str, p: float, of_attacks: Mapping[str, Mapping[str, Any]]) -> Any:
+    """The attack of conf/attack/<name>.yaml, with its options among ``of_attacks``; raises ConfigError."""
     node = OmegaConf.create({"p": p, "attack": OmegaConf.load(conf_dir() / "attack" / f"{name}.yaml")})
     plain: Any = OmegaConf.to_container(node, resolve=True)
-    return component({**plain["attack"], **options.of_attacks.get(name, {})}, name)
+    return component({**plain["attack"], **of_attacks.get(name, {})}, name)
 
 
 def device_of(options: Options) -> torch.device:
@@ -140,7 +140,7 @@ def check(options: Options, run: Run) -> None:
     search_of(run, options)
     measures_of(options)
     for name in set(options.of_attacks) & set(attack_names()):  # also of an attack that is not run
-        _attack(name, run.p, options)
+        attack_named(name, run.p, options.of_attacks)
 
 
 def boxed(run: Run) -> bool:
@@ -149,9 +149,10 @@ def boxed(run: Run) -> bool:
     return box
 
 
-def _auto(run: Run) -> list[str]:
-    several = [] if run.outputs < 3 else ["apgd_dlr", "apgd_targeted"] if run.outputs > 3 else ["apgd_dlr"]
-    return ["apgd", *several, "fab", *(["square"] if run.p == float("inf") else [])]
+def ensemble(outputs: int, p: float) -> list[str]:
+    """What ``attack=auto`` stands for, for so many logits and a norm."""
+    several = [] if outputs < 3 else ["apgd_dlr", "apgd_targeted"] if outputs > 3 else ["apgd_dlr"]
+    return ["apgd", *several, "fab", *(["square"] if p == float("inf") else [])]
 
 
 def parsed(arguments: Sequence[str]) -> tuple[list[str], Options]:
