@@ -14,6 +14,7 @@ from robust_erm.core.errors import ConfigError
 from robust_erm.store.source import conf_dir, version
 from robust_erm.sweeps.exits import ended_cleanly, interrupted
 from robust_erm.sweeps.lines import folder_asked, prepare, task
+from robust_erm.training.agent import go_online
 
 
 def _require_known_flags() -> None:
@@ -61,6 +62,7 @@ def main() -> None:
         import hydra
 
         prepare()
+        go_online()
         try:
             folder, sys.argv[1:] = folder_asked(sys.argv[1:])
             _require_known_flags()
