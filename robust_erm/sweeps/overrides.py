@@ -121,14 +121,14 @@ def _changes(base: Any, wanted: Any, path: str) -> Iterator[str]:
     """Overrides that make ``base``, at ``path`` of a config, what is ``wanted``."""
     if not (isinstance(base, dict) and isinstance(wanted, dict)):
         if base != wanted or isinstance(base, bool) != isinstance(wanted, bool):
-            yield f"{path}={_text(wanted)}"
+            yield f"{path}={literal(wanted)}"
         return
     for key, value in wanted.items():
         inner = f"{path}.{_key(key)}"
         if key in base:
             yield from _changes(base[key], value, inner)
         else:
-            yield f"+{inner}={_text(value)}"
+            yield f"+{inner}={literal(value)}"
     yield from (f"~{path}.{key}" for key in base if key not in wanted)
 
 
@@ -138,14 +138,14 @@ def _key(name: Any) -> str:
     return word
 
 
-def _text(value: Any) -> str:
+def literal(value: Any) -> str:
     """``value`` as a literal of Hydra's grammar."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     if isinstance(value, dict):
-        return "{" + ",".join(f"{_key(k)}:{_text(v)}" for k, v in value.items()) + "}"
+        return "{" + ",".join(f"{_key(k)}:{literal(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(map(_text, value)) + "]"
+        return "[" + ",".join(map(literal, value)) + "]"
     if isinstance(value, str):
         require(value.isprintable(), FLAG, f"{value!r:.40}", "is no text that a line can have")
         return value if _WORD.fullmatch(value) else QuotedString(value, Quote.single).with_quotes()
