@@ -236,8 +236,20 @@ class Run(Section):
         return "-".join([*parts, self.id])
 
 
-def resolve(cfg: DictConfig | dict[str, Any]) -> Run:
+@dataclass(frozen=True)
+class Named(Run):
+    """A run that has its id and is not checked: what it needs, such as its data, may lie elsewhere."""
+
+    def __post_init__(self) -> None:
+        pass
+
+
+def resolve(cfg: DictConfig | dict[str, Any], kind: type[Run] = Run) -> Run:
     """The checked run that a config describes, as Hydra composed it or :func:`robust_erm.store.typed.contained`.
+
+    Args:
+        cfg: composed, or plain.
+        kind: :class:`Named` for one that is not checked.
 
     Raises:
         ConfigError: naming the key, its value and what would be right.
@@ -257,5 +269,5 @@ def resolve(cfg: DictConfig | dict[str, Any]) -> Run:
         given[key] = {k: component(v, f"{key}.{k}") for k, v in given[key].items()}
     for key, part in (("stop", Stop), ("batch", Batches), ("trainer", Trainer), ("logger", Wandb)):
         given[key] = section(part, json.dumps(given[key]), key)
-    run: Run = typed(Run, given, "")
+    run: Run = typed(kind, given, "")
     return run

@@ -17,6 +17,7 @@ from robust_erm.store.run_folder import RunFolder, folder_of
 from robust_erm.sweeps.datasets import check_data, described, find_margins
 from robust_erm.sweeps.earlier import settled
 from robust_erm.training import contracts
+from robust_erm.training.agent import agents_run
 from robust_erm.training.problem import radii
 from robust_erm.training.resources import cores
 
@@ -140,6 +141,8 @@ def checked(
     set_up_logging()
     try:
         fits()
+        one = len(overrides) == 1 or agents_run() is None
+        require(one, "-m", f"{len(overrides)} points", "a W&B agent waits for one run: leave -m out of its command")
         require(len(overrides) > 0, "sweep", "no points", "every key needs a value at least, as in seed=0,1")
         common = set(overrides[0]).intersection(*overrides[1:]) if len(overrides) > 1 else set()
         labels = [" ".join(o for o in point if o not in common) for point in overrides]

@@ -9,10 +9,26 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from robust_erm.core.errors import require
 from robust_erm.store.source import conf_dir
 
 # overrides that change no result
 _ASIDE = ("output_dir=", "fresh=", "stale=", "trainer", "logger", "returns=", "report=")
+FLAG = "--run"  # <folder>: of a stored run
+
+
+def folder_asked(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The folder that ``--run`` names, or None, and the other arguments; raises ConfigError."""
+    found, rest, words = [], [], iter(arguments)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag == FLAG:
+            found.append(value if equals else next(words, ""))
+        else:
+            rest.append(word)
+    advice = "takes the folder of one run, as outputs/<run>"
+    require(not found or (len(found) == 1 and found[0] != ""), FLAG, " ".join(found), advice)
+    return found[0] if found else None, rest
 
 
 def sweep_name(overrides: list[str]) -> str:

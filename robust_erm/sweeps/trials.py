@@ -9,6 +9,8 @@ from robust_erm.reports.report import Point, report
 from robust_erm.reports.terminal import say
 from robust_erm.store.files import Damaged, read_yaml
 from robust_erm.store.reading import read_config, read_summary
+from robust_erm.sweeps.overrides import as_typed, line_of, literal
+from robust_erm.sweeps.stored import stored
 
 RESULTS = "optimization_results.yaml"  # the plugin's own, in the sweep's folder
 
@@ -34,5 +36,17 @@ def conclude(folders: Sequence[Path], folder: Path, metric: str, shown: bool) ->
     if "best_params" in best:
         where = " ".join(f"{key}={value}" for key, value in best["best_params"].items())
         say(f"best:   {where}: {metric} {best['best_value']:.4g}, of {len(folders)} trials")
+        if (place := _having(metric, best["best_value"], folders)) is not None:
+            say(f"again:  {as_typed([], [*line_of(stored(str(place), ())), *_outputs(place)])}")
     else:
         say(f"best:   {len(best.get('solutions', []))} trials that none other beats in all: {folder / RESULTS}")
+
+
+def _having(metric: str, value: float, folders: Sequence[Path]) -> Path | None:
+    """The first trial whose ``metric`` has this value: Optuna's best, which is the first of those alike."""
+    return next((place for place in folders if read_summary(place).get(metric) == value), None)
+
+
+def _outputs(place: Path) -> list[str]:
+    """The override by which a trial is found on disk; none where it lies where runs lie by default."""
+    return [] if place.parent == Path("outputs") else [f"output_dir={literal(str(place.parent))}"]

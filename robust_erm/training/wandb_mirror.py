@@ -7,13 +7,17 @@ import gc
 import logging
 import math
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
 
+from robust_erm.reports.tables import read_metrics
 from robust_erm.store.config import Run
 from robust_erm.store.identity import COMPONENTS, as_data, word
+from robust_erm.store.reading import read_summary
 from robust_erm.store.run_folder import RunFolder
+from robust_erm.training.agent import agents_run
 from robust_erm.training.module import RobustERM
 from robust_erm.training.status import STATUS
 
@@ -52,6 +56,8 @@ class WandbMirror(L.Callback):
     are sent, all of them and in order, once a run that is open ends, or when they end themselves.
     A killed process loses, of the mirror, the last ``FLUSH_SECONDS`` of the open runs and what the
     waiting ones had; the next resume sends all of it again.
+
+    Where a sweep's agent of W&B has started this process, the one run goes into the agent's own W&B run.
     """
 
     def __init__(self, folders: list[RunFolder]) -> None:
@@ -109,15 +115,17 @@ class WandbMirror(L.Callback):
         folder, run = self.folders[i], self.folders[i].run
         name = run.name
         self.waiting.remove(i)
-        shutil.rmtree(folder.path / "wandb", ignore_errors=True)
+        agents = agents_run() is not None  # W&B takes its id, project and entity from the environment
+        if not agents:  # which would leave what was written for another W&B run
+            shutil.rmtree(folder.path / "wandb", ignore_errors=True)
         self.sent[i] = 0
         self.open[i] = wandb.init(
             mode=run.logger.mode,  # type: ignore[arg-type]
             reinit="create_new",
-            id=name,
+            id=None if agents else name,
             name=name,
-            project=run.logger.project,
-            entity=run.logger.entity,
+            project=None if agents else run.logger.project,
+            entity=None if agents else run.logger.entity,
             group=run.logger.group or f"{word(run.data)}-{word(run.model)}",
             tags=tags(run),
             config=config(run),
@@ -126,23 +134,42 @@ class WandbMirror(L.Callback):
         )
         _close_debug_logs()
 
+    def send_stored(self) -> None:
+        """Send what runs that have ended have on disk."""
+        self._guarded(self._send_stored)
+
+    def _send_stored(self) -> None:
+        self._start()
+        for i in list(self.open):
+            rows = read_metrics(self.folders[i].path).to_pylist()
+            self._log(i, rows)
+            self._end(i, str(read_summary(self.folders[i].path)["status"]), rows[-1])
+
     def _send(self, module: RobustERM) -> None:
         for i in list(self.open):
-            self._log(i, module)
+            self._log(i, module.rows[i])
         for i in module.just_ended:
             if i not in self.open:  # waited until its end; most_live() leaves room for this one
                 self._open(i)
-                self._log(i, module)
-            self.open[i].summary.update({"status": STATUS[int(module.runs.status[i])], **final(module.rows[i][-1])})
-            self._close([i], 0)
+                self._log(i, module.rows[i])
+            self._end(i, STATUS[int(module.runs.status[i])], module.rows[i][-1])
         for i in self._fill(most_live()):
-            self._log(i, module)
+            self._log(i, module.rows[i])
 
-    def _log(self, i: int, module: RobustERM) -> None:
-        for row in module.rows[i][self.sent[i] :]:
+    def _log(self, i: int, rows: Sequence[dict[str, float]]) -> None:
+        for row in rows[self.sent[i] :]:
             finite = {k: v for k, v in row.items() if math.isfinite(v)}
             self.open[i].log(finite, step=int(row["step"]), commit=True)  # else it is kept back until the next row
-        self.sent[i] = len(module.rows[i])
+        self.sent[i] = len(rows)
+
+    def _end(self, i: int, status: str, last: dict[str, float]) -> None:
+        summary = self.open[i].summary
+        summary.update({"status": status, **final(last)})
+        if agents_run() is not None:  # the metric that the sweep waits for
+            metric = self.folders[i].run.returns
+            value = read_summary(self.folders[i].path).get(metric, math.nan)
+            summary.update({metric: value} if math.isfinite(value) else {})
+        self._close([i], 0)
 
     def _close(self, index: list[int], exit_code: int) -> None:
         for i in index:

@@ -142,6 +142,27 @@ def test_what_is_trained_again_runs_nothing(
     )
 
 
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_foreign_run_trained_elsewhere_runs_nothing(
+    copied: Callable[[], Path], server: tuple[str, list[str]], attack: str
+) -> None:
+    """Its config becomes a line of literals, or is refused in one."""
+    root, (url, asked) = copied(), server
+    env = prepared(root)
+    folder = next(root.glob("outputs/*-s0-*"))
+    before = (folder / "config.yaml").read_text()
+    ATTACKS[attack](folder, url)
+    changes = ["output_dir=elsewhere", "logger=none", "report=false", *QUIET[:1]]
+    done = run("train", "--run", str(folder.relative_to(root)), *changes, cwd=root, env=env)
+    require_nothing_happened(root, done, asked)
+    if (folder / "config.yaml").read_text() != before:
+        assert done.status == 2
+        assert len(done.err.splitlines()) == 1
+        assert not (root / "elsewhere").exists()
+    else:
+        assert [place.name for place in (root / "elsewhere").iterdir()] == [folder.name]
+
+
 def test_opening_foreign_folders_runs_nothing(copied: Callable[[], Path], server: tuple[str, list[str]]) -> None:
     """One tree with all of them, under every command that opens results; what is whole in it is shown."""
     root, (url, asked) = copied(), server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -31,6 +32,25 @@ def test_searches_for_the_most_and_says_it_once(tmp_path: Path) -> None:
     assert said is not None
     assert float(said[2]) == pytest.approx(best["best_value"], abs=1e-4)
     assert f"optimizer={best['best_params']['optimizer']}" in said[1]
+
+
+def test_the_written_search_ends_with_the_line_of_its_best(tmp_path: Path) -> None:
+    """All trials are tested at one radius; the line finds the best on disk; the same search finds all."""
+    search = ["-m", "hydra/sweeper=search", "hydra.sweeper.n_trials=6", "stop.steps=30", "output_dir=a b", *SMALL]
+    done = command(*search, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "a b" / "sweeps").iterdir()
+    table = pd.read_csv(folder / "table.csv")
+    assert len(table) == 6
+    assert set(table["eval_eps"]) == {0.1}
+    assert table["eps"].nunique() == table["optimizer.schedule.lr"].nunique() == 6
+    best = table.loc[table["test_robust_acc"].idxmax()]
+    said = re.search(r"^again: +python -m robust_erm.train (.*)$", done.stdout, re.MULTILINE)
+    assert said is not None
+    again = command(*shlex.split(said[1]), "logger=none", cwd=tmp_path)
+    assert "1 of 1 runs were there already" in again.stderr
+    assert str(best["folder"]).split("/")[-1] in again.stdout
+    assert command(*search, cwd=tmp_path).stderr.count("4 of 4 runs were there already") == 1
 
 
 def test_a_loss_is_minimised_where_asked(tmp_path: Path) -> None:
