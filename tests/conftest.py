@@ -27,7 +27,7 @@ from omegaconf import DictConfig
 from robust_erm.attacks.exact import Exact
 from robust_erm.core.params import Layout
 from robust_erm.core.streams import torch_stream
-from robust_erm.data import mnist
+from robust_erm.data import cifar10, mnist
 from robust_erm.models.linear import Linear
 from robust_erm.objectives import Objective
 from robust_erm.optimizers.steepest import Steepest
@@ -140,4 +140,17 @@ def idx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             (folder / f"{name}.gz").write_bytes(gzip.compress(raw))
             files[name] = (hashlib.sha256(raw).hexdigest(), n)
     monkeypatch.setattr(mnist, "FILES", files)
+    return folder
+
+
+@pytest.fixture
+def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the six files of CIFAR-10, of 20 images each instead of 10,000."""
+    folder, rng = tmp_path / "cifar", np.random.default_rng(0)
+    folder.mkdir()
+    for name in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"):
+        records = rng.integers(0, 256, (20, 3073), dtype=np.uint8)
+        records[:, 0] = np.arange(20) % 10
+        (folder / f"{name}.bin").write_bytes(records.tobytes())
+    monkeypatch.setattr(cifar10, "IMAGES", 20)
     return folder

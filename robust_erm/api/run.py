@@ -16,11 +16,13 @@ import torch
 from robust_erm.api.module import as_module
 from robust_erm.core.errors import ConfigError, require
 from robust_erm.core.params import Layout, Params
+from robust_erm.data.images import OfClasses
 from robust_erm.reports.tables import as_row, read_metrics
 from robust_erm.store.config import Run
 from robust_erm.store.files import Damaged
 from robust_erm.store.reading import CHECKPOINT, CONFIG, read_checkpoint, read_config, read_summary, run_of
 
+_FAR = 10  # times what a data set's numbers reach: an attack goes a little beyond, bytes of pixels far
 Points = npt.NDArray[np.float64]
 
 
@@ -79,6 +81,9 @@ class LoadedRun:
         flat = given.reshape(len(given), -1) if given.ndim > 1 else given
         says = f"must have shape (n, {d}) as the run's points"
         require(flat.ndim == 2 and flat.shape[1] == d, "x", f"array of shape {given.shape}", says)
+        interval, size = self._interval, float(np.abs(flat).max(initial=0))
+        says = f"must be numbers in {list(interval or ())}, as the run's points are, or near it: are these bytes?"
+        require(interval is None or size <= _FAR * max(map(abs, interval)), "x", f"up to {size:g}", says)
         with torch.no_grad():
             found: Points = self.run.model.apply(self.parameters, torch.from_numpy(self._prepared(flat))).numpy()
         return found
@@ -99,6 +104,11 @@ class LoadedRun:
         data = self.run.data
         names = getattr(data, "names", None) or getattr(data, "classes", None)
         return tuple(names) if names is not None else None
+
+    @property
+    def _interval(self) -> tuple[float, float] | None:
+        data = self.run.data
+        return (0.0, 1.0) if isinstance(data, OfClasses) else getattr(data, "interval", None)
 
     def _prepared(self, x: Points) -> Points:
         data = self.run.data

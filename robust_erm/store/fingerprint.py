@@ -78,18 +78,19 @@ def continued(now: Fingerprint, recorded: Fingerprint) -> Fingerprint:
 
 
 def _files(part: Any) -> Fingerprint:
-    """Of the files that a component names in its fields, or whatever it says of itself by ``fingerprint()``."""
+    """Of the files that a component names in its fields and by ``files()``, or what it says by ``fingerprint()``."""
     found: Fingerprint = {}
     if callable(own := getattr(part, "fingerprint", None)):
         found[f"file {type(part).__qualname__}"] = str(own())
         return found
-    for field in dataclasses.fields(part):
-        value = getattr(part, field.name)
-        if isinstance(value, str) and value and field.metadata.get("identity", True):
-            path = Path(os.path.expanduser(value))  # which leaves it as it is where there is no home folder
-            if path.is_file():
-                stat = path.stat()
-                found[f"file {value}"] = _of_file(str(path), stat.st_mtime_ns, stat.st_size)
+    fields = (field for field in dataclasses.fields(part) if field.metadata.get("identity", True))
+    named = [value for field in fields if isinstance(value := getattr(part, field.name), str) and value]
+    named += files() if callable(files := getattr(part, "files", None)) else []
+    for value in named:
+        path = Path(os.path.expanduser(value))  # which leaves it as it is where there is no home folder
+        if path.is_file():
+            stat = path.stat()
+            found[f"file {value}"] = _of_file(str(path), stat.st_mtime_ns, stat.st_size)
     return found
 
 

@@ -62,7 +62,8 @@ def _members(run: Run) -> None:
     for key, part in parts.items():
         group = key if key in MEMBERS else key.partition(".")[0]
         needed = MEMBERS["attack" if group == "eval_attacks" else group]
-        missing = [name for name in needed if not hasattr(part, name)]
+        with _of(key, part, "its properties"):
+            missing = [name for name in needed if not hasattr(part, name)]
         says = f"has no {', '.join(missing)}; a component of this group states {', '.join(needed)}"
         require(not missing, key, target_of(part), says)
     require(built, "optimizer.schedule", schedule, "is a component; write optimizer/schedule=<name>, with a slash")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import Any
 
 import torch
@@ -67,7 +66,8 @@ def _tried(data: Data, seed: int, p: float) -> None:
 def described(runs: Sequence[Run], most: int = 3) -> list[str]:
     """What data sets say of a draw (``describe``), where they say anything: one draw and line each, ``most`` of them.
 
-    ``clusters, seed 0: literal: Assumption 2.2 holds (...)``, and a line for each attack that leaves the ball.
+    ``clusters, seed 0: literal: Assumption 2.2 holds (...)``, and a line for each attack that leaves the ball. An empty
+    line says nothing.
 
     Raises:
         ConfigError: ``describe`` of a user's own component does.
@@ -76,10 +76,14 @@ def described(runs: Sequence[Run], most: int = 3) -> list[str]:
     for run in runs:
         if hasattr(run.data, "describe"):
             draws.setdefault(run.data, run.seed)
-    lines, left = [], len(draws) - most
-    for data, seed in islice(draws.items(), most):
+    lines: list[str] = []
+    todo = deque(draws.items())
+    while todo and len(lines) < most:
+        data, seed = todo.popleft()
         with in_one_line("data", target_of(data), "describe"):
-            lines.append(f"{type(data).__name__.lower()}, seed {seed}: {data.describe(seed)}")  # type: ignore[attr-defined]
+            if said := data.describe(seed):  # type: ignore[attr-defined]
+                lines.append(f"{type(data).__name__.lower()}, seed {seed}: {said}")
+    left = len(todo)
     lines += [f"... and {left} more data set{'s' * (left > 1)}"] if left > 0 else []
     loose = {word(a) for run in runs for a in attacks_of(run).values() if not getattr(a, "keeps_ball", True)}
     says = "moves points out of the l_p ball: what stands after it is no robust accuracy"

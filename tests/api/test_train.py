@@ -57,15 +57,34 @@ def test_points_in_memory() -> None:
     again = re.train(**{**_without_data(), "data": data}, seed=[0, 1])
     assert found.folders == again.folders
     assert len(list(Path("outputs/arrays").iterdir())) == 1
-    (first, _) = found.runs
+    first, _ = found.runs
     assert first.config["data"]["_target_"] == "robust_erm.data.arrays.Arrays"
     drawn = draw(first.run.data, 0)
     assert drawn.x_train.shape == (10, 6)
+    assert set(first.predict(x)) <= {"up", "down"}
+    assert (first.predict(drawn.x_test) == np.where(drawn.y_test > 0, "up", "down")).mean() == pytest.approx(
+        first.summary["test_clean_acc"]
+    )
     others = re.train(**{**_without_data(), "data": re.Arrays(x + 1, x[:, 0, 0] > 0, m=10)})
     assert others.folders[0] not in found.folders
     for bad, says in (((x[:, 0, 0], x[:, 0, 0]), "must have"), ((x, np.zeros(3)), "as many as x")):
         with pytest.raises(ConfigError, match=says):
             re.Arrays(*bad)
+
+
+def test_raw_inputs_are_standardised_as_the_run_did() -> None:
+    """``predict`` takes what the file has: another run's mean and deviation, or none, would say other classes."""
+    rng = np.random.default_rng(1)
+    x = 50 + 10 * rng.standard_normal((60, 4))
+    y = np.where(x[:, 0] > 50, "up", "down")
+    options = {**_without_data(), "data": re.Arrays(x, y, m=20, standardise=True), "stop__steps": 500}
+    for run in re.train(**options, eps=0.01, seed=[0, 1]).runs:
+        drawn = draw(run.run.data, run.run.seed)
+        rows = [int(np.argmin(np.abs(run._prepared(x) - point).sum(1))) for point in drawn.x_test]
+        right = (run.predict(x[rows]) == y[rows]).mean()
+        assert right == pytest.approx(run.summary["test_clean_acc"])
+        assert right > 0.8
+        assert (run.predict(drawn.x_test) == y[rows]).mean() < 0.8, "standardised twice is another question"
 
 
 def _without_data() -> dict[str, Any]:
@@ -157,6 +176,8 @@ def test_a_run_opened_again() -> None:
     assert set(run.parameters) == {"W1", "W2"}
     judged = re.evaluate(run.module, data.x_test, data.y_test, 0.05, domain=(0, 1), square={"queries": 20})
     assert judged.robust_accuracy <= run.summary["test_robust_acc"]
+    with pytest.raises(ConfigError, match=r"x = up to 16: must be numbers in \[0.0, 1.0\]"):
+        run.predict(16 * data.x_test / data.x_test.max())
     with pytest.raises(ConfigError, match=r"must have shape \(n, 64\)"):
         run.outputs(np.zeros((2, 63)))
 

@@ -36,13 +36,13 @@ MISTAKES = {
     "data.m=1000000000000": "fewer or smaller points",
     "data.m_test=1000000000000": "GiB",
     "data.d=1000000000000": "GiB",
-    "data=none_such": "must be one of arrays, clusters, digits, gaussian, mnist, sphere",
+    "data=none_such": "must be one of arrays, cifar10, clusters, digits, gaussian, idx, mnist, sphere",
 }
 SWEPT = {
     "seed=range(0)": "every key needs a value at least",
     "seed=glob(*)": "every key needs a value at least",
     "seed=range(1,5,0)": "arg 3 must not be zero",
-    "data=gaussian,none_such": "must be one of arrays, clusters, digits, gaussian",
+    "data=gaussian,none_such": "must be one of arrays, cifar10, clusters, digits, gaussian",
 }
 
 

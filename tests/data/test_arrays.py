@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from shell import command
 
 from robust_erm.core.errors import ConfigError
 from robust_erm.data.arrays import Arrays
 from robust_erm.results import load
+from robust_erm.store.config import Run
+from robust_erm.store.fingerprint import differing, of_components
+from robust_erm.store.identity import as_data
+from robust_erm.sweeps.datasets import described
 
 N, D = 30, 3
 X = np.random.default_rng(0).standard_normal((N, D))
@@ -73,7 +83,7 @@ def test_labels_that_are_numbers(place: Path) -> None:
     frame(np.arange(N) % 2 * 8 + 2).to_csv(place / "numbers.csv", index=False)
     frame((np.arange(N) % 2 * 8 + 2).astype(float)).to_parquet(place / "numbers.parquet")
     one, other = (Arrays(file=str(place / f"numbers.{kind}")) for kind in ("csv", "parquet"))
-    assert one._names == other._names == ("2", "10")
+    assert one._parts()[0].names == other._parts()[0].names == ("2", "10")
     assert np.array_equal(one.draw(0).y_train, other.draw(0).y_train)
     named = Arrays(file=str(place / "numbers.csv"), classes=("10.0", "2"))
     assert np.array_equal(named.draw(0).y_train, -one.draw(0).y_train)
@@ -95,7 +105,206 @@ def test_the_domain_is_the_attacks_box(place: Path) -> None:
     assert Arrays(file=str(place / "all.csv"), domain=(-9.0, 9.0)).draw(0).domain == (-9.0, 9.0)
 
 
+def rows_of(points: Any) -> list[int]:
+    """Which of the file's points they are."""
+    return [int(np.flatnonzero(np.isclose(X, point).all(1))[0]) for point in points]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("options", [{"m": 12, "m_test": 10}, {"m_test": 2}], ids=["m", "null"])
+def test_held_out_points_of_the_one_file(options: dict[str, Any], seed: int, place: Path) -> None:
+    """Training points do not depend on them; they are neither these nor the test points of the run without."""
+    k = 4
+    held, plain = (Arrays(file=str(place / "all.csv"), validation=v, **options) for v in (k, None))
+    held.check()
+    a, b = held.draw(seed), plain.draw(seed)
+    assert np.array_equal(a.x_train, b.x_train)
+    assert np.array_equal(a.y_train, b.y_train)
+    train, validation, tests = rows_of(b.x_train), rows_of(a.x_test), rows_of(b.x_test)
+    assert len({*train, *validation, *tests}) == len(train) + k + options["m_test"], "no point twice"
+    assert [("no", "perhaps", "yes")[int(y)] for y in a.y_test] == WORDS[validation].tolist()
+
+
+def test_held_out_points_beside_a_test_file(place: Path) -> None:
+    """Of the training file, never of the test file; scaled as the training points are."""
+    test = {"test": str(place / "wide.csv"), "classes": ("yes", "no")}
+    far = pd.DataFrame(X + 100.0, columns=list("abc")).assign(label=WORDS)
+    far.to_csv(place / "wide.csv", index=False)
+    held = Arrays(file=str(place / "all.csv"), m=12, validation=8, standardise=True, **test)  # type: ignore[arg-type]
+    held.check()
+    a = held.draw(0)
+    b = Arrays(file=str(place / "all.csv"), m=12, **test).draw(0)  # type: ignore[arg-type]
+    validation = rows_of(a.x_test * b.x_train.std(0) + b.x_train.mean(0))
+    assert a.x_train == pytest.approx((b.x_train - b.x_train.mean(0)) / b.x_train.std(0))
+    assert sorted(validation + rows_of(b.x_train)) == np.flatnonzero(WORDS != "perhaps").tolist(), "8 of 8 others"
+    assert len(b.x_test) == 20
+    assert b.x_test.min() > 50
+
+
+def test_ids_and_lines_without_held_out_points_are_as_before(place: Path, resolved: Callable[..., Run]) -> None:
+    line = ["data=arrays", f"data.file={place / 'all.csv'}", "data.classes=[yes,no]"]
+    plain, held = resolved(*line), resolved(*line, "data.m=8", "data.m_test=5", "data.validation=3")
+    assert "validation" not in as_data(plain, "identity")["data"]
+    assert as_data(held, "identity")["data"]["validation"] == 3
+    assert described([plain]) == []
+    says = f"validation: tests are on 3 points held out of {place / 'all.csv'}, not on the test points"
+    assert described([plain, held]) == [f"arrays, seed 0: {says}"]
+
+
+def saved(folder: Path, table: pa.Table, parts: int = 2, **state: Any) -> None:
+    """What ``save_to_disk`` writes of a Dataset: streams of record batches, and their names in state.json."""
+    folder.mkdir(parents=True)
+    cuts = np.linspace(0, table.num_rows, parts + 1).astype(int)
+    names = [f"data-{k:05}-of-{parts:05}.arrow" for k in range(parts)]
+    for name, start, end in zip(names, cuts[:-1], cuts[1:], strict=True):
+        with pa.ipc.new_stream(folder / name, table.schema) as out:
+            out.write_table(table.slice(start, end - start), max_chunksize=4)
+    (folder / "dataset_info.json").write_text(json.dumps({"features": {}}))
+    says = {"_data_files": [{"filename": name} for name in names], "_format_columns": None, **state}
+    (folder / "state.json").write_text(json.dumps(says))
+
+
+def columns() -> pa.Table:
+    return pa.table({**{name: X[:, k] for k, name in enumerate("abc")}, "label": WORDS})
+
+
+def test_a_saved_hugging_face_data_set(place: Path) -> None:
+    """As the same table in a .parquet; of the columns that its format shows."""
+    saved(place / "hf", columns(), parts=3)
+    one, other = Arrays(file=str(place / "hf"), m=12), Arrays(file=str(place / "all.parquet"), m=12)
+    one.check()
+    a, b = one.draw(2), other.draw(2)
+    for part in ("x_train", "y_train", "x_test", "y_test"):
+        assert np.array_equal(getattr(a, part), getattr(b, part))
+    saved(place / "shown", columns(), _format_columns=["b", "label"])
+    assert np.array_equal(Arrays(file=str(place / "shown"), m=12).draw(2).x_train, a.x_train[:, 1:2])
+
+
+def test_a_saved_dict_of_splits(place: Path) -> None:
+    """Trains on train, is tested on test; either may be named by itself, and so may any other split."""
+    for name, rows in (("train", slice(0, 20)), ("test", slice(20, 26)), ("dev", slice(26, 30))):
+        saved(place / "hf" / name, columns()[rows])
+    (place / "hf" / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test", "dev"]}))
+    file = str(place / "hf")
+
+    def rows(**options: Any) -> tuple[list[int], list[int]]:
+        data = Arrays(**options)
+        data.check()
+        drawn = data.draw(0)
+        return sorted(rows_of(drawn.x_train)), sorted(rows_of(drawn.x_test))
+
+    assert rows(file=file) == (list(range(20)), list(range(20, 26)))
+    assert rows(file=file, test=f"{file}/dev")[1] == list(range(26, 30))
+    assert rows(file=str(place / "all.csv"), test=file)[1] == list(range(20, 26))
+    assert sorted(chain(*rows(file=f"{file}/train", m=15))) == list(range(20)), "of train alone"
+    train, held = rows(file=file, m=15, validation=5)
+    assert sorted(train + held) == list(range(20))
+    assert (
+        Arrays(file=file, validation=5).describe(0).startswith(f"validation: tests are on 5 points held out of {file},")
+    )
+
+
+@pytest.mark.parametrize("form", ["parquet", "folder"])
+@pytest.mark.parametrize("kind", ["variable", "fixed", "nested"])
+def test_a_column_of_lists_is_many_inputs(form: str, kind: str, place: Path) -> None:
+    """In the order of the columns, beside numbers; lists of lists row by row."""
+    lists = np.random.default_rng(3).standard_normal((N, 6))
+    values: Any = pa.FixedSizeListArray.from_arrays(pa.array(lists.ravel()), 6)
+    if kind != "fixed":
+        values = pa.array([row.reshape(2, 3).tolist() if kind == "nested" else row.tolist() for row in lists])
+    table = pa.table({"n": X[:, 0], "label": WORDS, "embedding": values})
+    if form == "folder":
+        saved(place / "lists.folder", table)
+    else:
+        pq.write_table(table, place / "lists.parquet")
+    data = Arrays(file=str(place / f"lists.{form}"), m=20)
+    data.check()
+    drawn = data.draw(0)
+    assert data.dimension == 7
+    x = np.concatenate([drawn.x_train, drawn.x_test])
+    rows = [int(np.flatnonzero(X[:, 0] == point[0])[0]) for point in x]
+    assert np.array_equal(x[:, 1:], lists[rows])
+
+
+SAVED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "state": (lambda hf: (hf / "state.json").unlink(), "is a folder without state.json or dataset_dict.json"),
+    "broken state": (lambda hf: (hf / "state.json").write_text("{"), "cannot be read: JSONDecodeError"),
+    "no files": (lambda hf: (hf / "state.json").write_text('{"_data_files": []}'), "names no files of points"),
+    "a file": (lambda hf: (hf / "data-00001-of-00002.arrow").unlink(), "lacks data-00001-of-00002.arrow"),
+    "cut": (lambda hf: _cut(hf / "data-00000-of-00002.arrow"), "cannot be read: "),
+    "outside": (lambda hf: saved_anew(hf, _data_files=[{"filename": "../both.npz"}]), "lacks both.npz"),
+    "indices": (
+        lambda hf: saved_anew(hf, _indices_data_files=[{"filename": "i"}]),
+        "save it again after",
+    ),
+    "splits": (lambda hf: split(hf, "{"), "dataset_dict.json: reading it raises JSONDecodeError"),
+    "no train": (
+        lambda hf: split(hf, '{"splits": ["a", "b"]}'),
+        "has no split train, but a, b: name",
+    ),
+    "train is gone": (lambda hf: split(hf, '{"splits": ["train"]}'), "there is nothing there"),
+    "lengths": (
+        lambda hf: with_column(hf, [[1.0, 2.0]] * 29 + [[1.0]]),
+        "of different lengths in its column e: (1,)",
+    ),
+    "ragged": (lambda hf: with_column(hf, [[[1.0], [1.0, 2.0]]] * N), "cannot be read: ValueError"),
+    "gaps": (lambda hf: with_column(hf, [[1.0]] * 28 + [None] * 2), "has 2 lists that are missing in its column e"),
+    "words": (lambda hf: with_column(hf, [["a"]] * N), "has lists without numbers in its column e"),
+    "images": (lambda hf: with_column(hf, [{"bytes": b"x"}] * N), "has columns that are not numbers: e"),
+    "lists": (lambda hf: with_column(hf, [[1], [2]] * 15, "label"), "label: is a column of lists"),
+    "structs": (lambda hf: with_column(hf, [{"a": 1}] * N, "label"), "sorting its labels raises TypeError"),
+}
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-400])
+
+
+def saved_anew(hf: Path, **state: Any) -> None:
+    shutil.rmtree(hf)
+    saved(hf, columns(), **state)
+
+
+def with_column(hf: Path, values: list[Any], name: str = "e") -> None:
+    shutil.rmtree(hf)
+    saved(hf, pa.table({"n": X[:, 0], "label": WORDS, name: pa.array(values)}))
+
+
+def split(hf: Path, content: str) -> None:
+    (hf / "state.json").unlink()
+    (hf / "dataset_dict.json").write_text(content)
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_a_folder_that_cannot_be_read_is_refused_in_one_line(name: str, place: Path) -> None:
+    damage, message = SAVED[name]
+    saved(place / "hf", columns())
+    damage(place / "hf")
+    with pytest.raises(ConfigError) as caught:
+        Arrays(file=str(place / "hf")).check()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_saved_data_set_that_has_changed_is_told(place: Path) -> None:
+    saved(place / "hf", columns())
+    data = Arrays(file=str(place / "hf"))
+    before = of_components([data])
+    assert {f"file {place}/hf/data-0000{k}-of-00002.arrow" for k in (0, 1)} <= set(before)
+    saved_anew(place / "hf", _format_columns=["b", "label"])
+    assert differing(of_components([data]), before) == [f"{place}/hf/state.json"]
+
+
 BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "held": (
+        {"file": "all.csv", "m": 20, "m_test": 6, "validation": 5},
+        "validation = 5: must be at most 4",
+    ),
+    "held of all": ({"file": "all.csv", "m": 20, "validation": 5}, "m_test = null: must be given beside validation"),
+    "held of none": ({"file": "all.csv", "test": "test.csv", "validation": 1}, "validation = 1: must be at most 0"),
+    "none held": ({"file": "all.csv", "m_test": 3, "validation": 0}, "validation = 0: must be 1 or more, or null"),
+    "new": ({"file": "test.csv", "test": "new.csv"}, "test = new.csv: has the label maybe, which test.csv has not"),
+    "alone": ({"file": "alone.parquet"}, "has one label alone"),
     "nothing": ({"file": "none.csv"}, "there is nothing there"),
     "kind": ({"file": "notes.txt"}, "must be one of .npz, .npy, .csv, .parquet"),
     "broken": ({"file": "broken.npz"}, "cannot be read"),
@@ -124,6 +333,8 @@ def test_what_cannot_be_read_is_refused_in_one_line(name: str, place: Path, monk
     frame().assign(a="word").to_csv("words.csv", index=False)
     frame().drop(columns="label").to_csv("plain.csv", index=False)
     frame().assign(d=1.0).to_csv("wide.csv", index=False)
+    frame().assign(label=["yes", "maybe"] * 15).to_csv("new.csv", index=False)
+    frame().assign(label="yes").to_parquet("alone.parquet")
     np.save("short.npy", WORDS[:5])
     np.save("objects.npy", np.array([{"a": 1}] * N, dtype=object), allow_pickle=True)
     gap = frame(np.where(np.arange(N) == 4, math.nan, 1.0))
@@ -147,8 +358,20 @@ def test_from_a_csv_to_a_table(place: Path) -> None:
     again = command("-m", *line, "optimizer=gd,sd", "seed=0,1", cwd=place)
     assert again.returncode == 2
     assert "all.csv" in again.stdout + again.stderr
+    held = command("-m", *line, "optimizer=gd", "seed=0,1", "data.m_test=5", "data.validation=3", cwd=place)
+    assert held.returncode == 0, held.stderr
+    says = "arrays, seed 0: validation: tests are on 3 points held out of all.csv, not on the test points"
+    assert says in held.stdout + held.stderr
+    assert says not in done.stdout + done.stderr
+    (tested,) = set(load(place / "outputs").query("`data.validation` == 3")["test_clean_acc"] * 3 % 1)
+    assert tested == pytest.approx(0), "a share of three points"
     bad = command(*line, "data.labels=lable", cwd=place)
     assert (bad.returncode, bad.stderr.count("\n")) == (2, 1), bad.stderr
+    frame().assign(label="yes").to_csv(place / "alone.csv", index=False)
+    for wrong, says in (("alone.csv", "has one label alone, yes"), ("none.csv", "is no file: there is nothing there")):
+        refused = command("data=arrays", f"data.file={wrong}", cwd=place)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+        assert f"data.file = {wrong}: {says}" in refused.stderr
     missing = command("data=arrays", cwd=place)
     assert missing.returncode == 2
     assert "data.file" in missing.stderr

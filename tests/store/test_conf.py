@@ -47,7 +47,9 @@ NEEDS = {
     "optimizer/schedule/short": ["optimizer.normalized=true"],
     "optimizer/schedule/smooth": ["model=deep_linear", "objective=logistic", "attack=exact", "p=2"],
     "data/arrays": ["data.file={folder}/own.csv"],
+    "data/cifar10": ["data.folder={folder}/../cifar", "data.m=5", "model.width=4"],
     "data/clusters": ["data.d=30", "data.m=20"],
+    "data/idx": ["data.folder={folder}", "data.classes=[2,7]", "data.m=5"],
     "data/sphere": ["data.d=30", "data.m=20"],
     "data/gaussian": ["data.d=30", "data.m=20", "data.m_test=50"],
     "data/mnist": ["data.m=5"],
@@ -67,7 +69,7 @@ def own(folder: Path) -> Path:
 
 @pytest.mark.parametrize(("group", "name"), files(), ids=["/".join(file) for file in files()])
 def test_every_yaml_runs_two_steps(
-    group: str, name: str, composed: Callable[..., DictConfig], idx: Path, monkeypatch: pytest.MonkeyPatch
+    group: str, name: str, composed: Callable[..., DictConfig], idx: Path, cifar: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ROBUST_ERM_MNIST", str(idx))
     needs = [line.format(folder=own(idx)) for line in NEEDS.get(f"{group}/{name}", [])]
@@ -81,12 +83,17 @@ def test_every_yaml_runs_two_steps(
 
 @pytest.mark.parametrize("name", [name for group, name in files() if group in ("data", "experiment")])
 def test_every_data_set_can_be_planned(
-    name: str, resolved: Callable[..., Run], idx: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, resolved: Callable[..., Run], idx: Path, cifar: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it is in conf: memory is estimated before anything is drawn."""
     monkeypatch.setenv("ROBUST_ERM_MNIST", str(idx))
     group = "experiment" if "/" in name else "data"
-    few = ["data.m=5"] if "mnist" in name else [f"data.file={own(idx)}/own.csv"] if name == "arrays" else []
+    own(idx)
+    few = {
+        "arrays": [f"data.file={idx}/own.csv"],
+        "cifar10": ["data.m=5", f"data.folder={cifar}"],
+        "idx": [f"data.folder={idx}", "data.classes=[2,7]"],
+    }.get(name, ["data.m=5"] if "mnist" in name else [])
     runs = [resolved(f"{group}={name}", f"seed={seed}", *few) for seed in range(3)]
     assert sorted(i for pack in plan.packs(runs, None, 1) for i in pack) == [0, 1, 2]
 

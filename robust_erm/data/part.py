@@ -1,0 +1,92 @@
+"""Points and labels as files have them: labels are words, and bytes are pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from robust_erm.core.errors import in_one_line, require
+from robust_erm.data import images
+from robust_erm.data.dataset import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Points and labels of one file, or of some that belong together.
+
+    Args:
+        key: the option that names it, for messages.
+        source: what it says there.
+        x: (n, d), numbers of any type.
+        shape: of one input before it was flattened.
+        names: the labels that occur, sorted.
+        which: (n,), the position of each label among the names.
+        pixels: whether numbers are bytes to be divided by 255.
+    """
+
+    key: str
+    source: str
+    x: npt.NDArray[Any]
+    shape: tuple[int, ...]
+    names: tuple[str, ...]
+    which: images.Labels
+    pixels: bool = False
+
+    def values(self, rows: images.Labels) -> Array:
+        """(len(rows), d)."""
+        x = self.x[rows]
+        return x / 255.0 if self.pixels else np.asarray(x, dtype=np.float64)
+
+    def places(self, names: Sequence[str]) -> images.Labels:
+        """The position of each point's label among ``names``, (n,); -1 of others."""
+        place = {name: k for k, name in enumerate(names)}
+        return np.array([place.get(name, -1) for name in self.names], dtype=np.int64)[self.which]
+
+    def rows(self, names: Sequence[str]) -> images.Labels:
+        """The points of the classes ``names``."""
+        return np.flatnonzero(self.places(names) >= 0)
+
+
+def part(key: str, source: str, x: npt.NDArray[Any], y: npt.NDArray[Any], pixels: bool = False) -> Part:
+    """Inputs (n, ...) with their labels (n,), numbers or words.
+
+    Raises:
+        ConfigError: labels that are missing, or neither numbers nor words.
+    """
+    missing = int(pd.isna(y).sum())
+    require(not missing, key, source, f"has {missing} labels that are missing")
+    with in_one_line(key, source, "sorting its labels"):
+        values, which = np.unique(y.ravel(), return_inverse=True)
+    words = [word(value) for value in values]
+    names = tuple(sorted(set(words), key=order))
+    place = {name: k for k, name in enumerate(names)}
+    codes = np.array([place[name] for name in words], dtype=np.int64)[which]
+    return Part(key, source, x.reshape(len(x), -1), x.shape[1:], names, codes, pixels)
+
+
+def word(value: Any) -> str:
+    """A label as a word: 3, 3.0 and "3" are the same."""
+    text = value.decode() if isinstance(value, bytes) else str(value)
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return f"{int(number)}" if number.is_integer() and abs(number) < 2**53 else f"{number!r}"
+
+
+def order(word: str) -> tuple[int, float, str]:
+    """Numbers by size, before words."""
+    try:
+        return 0, float(word), word
+    except ValueError:
+        return 1, 0.0, word
+
+
+def few(names: Sequence[str]) -> str:
+    """The first eight."""
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
