@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from robust_erm.core.errors import one_of, require
+from robust_erm.core.fields import later
 from robust_erm.data import images
 from robust_erm.data.dataset import Array, Dataset
 
@@ -32,7 +33,7 @@ class Digits(images.OfClasses):
 
     classes: tuple[int, ...] = (2, 7)
     m: int = 50
-    sample: str = "random"
+    sample: str = later("random")
 
     def __post_init__(self) -> None:
         images.check_classes(self.classes)

@@ -15,6 +15,7 @@ import numpy as np
 import pooch
 
 from robust_erm.core.errors import ConfigError, home, one_of, require
+from robust_erm.core.fields import later
 from robust_erm.data import images
 from robust_erm.data.dataset import Array, Dataset
 
@@ -106,7 +107,7 @@ class MNIST(images.OfClasses):
 
     classes: tuple[int, ...] = (2, 7)
     m: int = 100
-    sample: str = "random"
+    sample: str = later("random")
     m_test: int | None = None
     folder: str | None = field(default=None, metadata={"identity": False})
     cache: str | None = field(default=None, metadata={"identity": False})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from robust_erm.core.streams import numpy_stream
 from robust_erm.evaluation.modules import Judged, evaluate
 from robust_erm.evaluation.net import opened
 from robust_erm.evaluation.options import parsed
-from robust_erm.reports.terminal import console, plain, say
+from robust_erm.reports.live import ticker
+from robust_erm.reports.terminal import console, say
 from robust_erm.store.typed import component
 from robust_erm.sweeps.compose import composed
 from robust_erm.sweeps.lines import points
@@ -79,13 +79,9 @@ def evaluate_file(arguments: Sequence[str]) -> None:
         kept: dict[str, Any] = {"domain": dataset.domain, "attacks": options.attack, "certify": options.certify}
         kept |= {"distance": options.distance, "seed": seed, **options.of_attacks}
         with console.status("") as status:
-            tick = partial(_tick, status, files[0])
+            tick = ticker(status, files[0])
             judged = evaluate(module, inputs, labels, list(options.eps), p, tick=tick, **kept)
         _show(files[0], part, judged)
-
-
-def _tick(status: Any, title: str, text: str) -> None:
-    status.update(plain(f"{title}: {text}"))
 
 
 def _points(overrides: Sequence[str]) -> tuple[Any, int, float]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from robust_erm.core.errors import ConfigError, require
 from robust_erm.evaluation.options import Options, attacks_of, device_of, measures_of, search_of
 from robust_erm.evaluation.packs import AT_ONCE, Known, Member, computed_by, file_of, in_halves
+from robust_erm.reports.live import ticker
 from robust_erm.reports.terminal import console, made, say
 from robust_erm.store import fingerprint
 from robust_erm.store.config import Run
@@ -60,7 +60,7 @@ def evaluate(folders: Sequence[str | Path], options: Options) -> tuple[list[dict
         for name, members in jobs.items():
             for pack in plan.packs([run for _, run, _ in members], AT_ONCE, 1):
                 began, title = time.monotonic(), f"{done} of {count} evaluated; {members[pack[0]][1].name}"
-                tick = partial(_say, status, title)
+                tick = ticker(status, title)
                 failed += in_halves([members[i] for i in pack], name, options, device, tick, known)
                 done += len(pack)
                 if not console.is_terminal:
@@ -131,7 +131,3 @@ def _earlier(path: Path, name: str) -> dict[str, Any] | None:
         return read_evaluation(file_of(path, name))
     except (FileNotFoundError, Damaged):
         return None
-
-
-def _say(status: Any, title: str, text: str) -> None:
-    status.update(f"{title}: {text}")

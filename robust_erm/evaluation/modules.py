@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from robust_erm.attacks.attack import Attack, Victim
+from robust_erm.attacks.attack import Attack
 from robust_erm.core.errors import one_of, positive, require
 from robust_erm.core.margins import margin
 from robust_erm.core.norms import Norm
@@ -22,33 +22,11 @@ from robust_erm.core.streams import torch_stream
 from robust_erm.evaluation.known import Known, known
 from robust_erm.evaluation.net import Net, doubts_about, opened
 from robust_erm.evaluation.options import attack_named, attack_names, ensemble
+from robust_erm.evaluation.spent import Counted, Spent
 from robust_erm.oracles.boundary import across, lengths, nearest
 from robust_erm.training.attacked import FEW
 
 _MUCH = 0.01  # share of points from which a difference is worth a warning
-
-
-@dataclass
-class Spent:
-    """What an attack has asked of the net: forward passes and gradients, each counted by points."""
-
-    queries: int = 0
-    gradients: int = 0
-
-
-@dataclass(frozen=True)
-class _Counted(Victim):
-    """A victim that counts."""
-
-    spent: Spent = field(default_factory=Spent)
-
-    def margin(self, x: Tensor) -> Tensor:
-        self.spent.queries += len(x)
-        return super().margin(x)
-
-    def gradient(self, of: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        self.spent.gradients += len(x)
-        return super().gradient(of, x)
 
 
 @dataclass(frozen=True)
@@ -201,7 +179,7 @@ def _attacked(
         left = (least > 0).nonzero().squeeze(-1)
         for k, some in enumerate(_pieces(left)):
             tick(f"p = {threat.p:g}, eps = {threat.eps:g}: {name}, {k * FEW}/{len(left)} points")
-            victim = _Counted(threat.net, x[some], y[some], threat.domain, None, mine)
+            victim = Counted(threat.net, x[some], y[some], threat.domain, None, mine)
             generator = torch_stream(threat.seed, f"eval from {k}")
             with torch.no_grad():  # of the parameters; those of the inputs are asked for where they are needed
                 moved = attack.perturb(victim, eps, attack.draw(len(some), x.shape[1], generator).to(x))

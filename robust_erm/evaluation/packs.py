@@ -6,7 +6,7 @@ import io
 import math
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,11 +20,13 @@ from robust_erm.evaluation import certificates, strong
 from robust_erm.evaluation.distances import Distances, distances
 from robust_erm.evaluation.masking import masking
 from robust_erm.evaluation.options import Options, attacks_of, boxed, measures_of, search_of
+from robust_erm.evaluation.spent import of_each_point
 from robust_erm.store import fingerprint
 from robust_erm.store.config import Run
 from robust_erm.store.files import write_json, write_whole
 from robust_erm.store.reading import EVALUATIONS
 from robust_erm.store.run_folder import RunFolder
+from robust_erm.training.contracts import ours
 from robust_erm.training.measure import measure
 from robust_erm.training.pack import threads_for
 from robust_erm.training.points import Points
@@ -137,6 +139,7 @@ def evaluate_pack(members: Sequence[Member], name: str, options: Options, device
         points = Points(x, y, rows)
         left = strong.attacked(pack, attacks, points, eps, rows, tick)
         for i, one in enumerate(left):
+            found[i].setdefault("spent", {})[part] = _spent(attacks, one, len(y[i]), first.outputs)
             found[i] |= {f"{part}_points": len(y[i]), f"{part}_clean": one.after["clean"]}
             found[i] |= {f"{part}_after_{k}": v for k, v in one.after.items() if k != "clean"}
             high, low = one.least, None
@@ -182,6 +185,20 @@ def evaluate_pack(members: Sequence[Member], name: str, options: Options, device
         write_whole(file_of(path, name).with_suffix(".npz"), buffer.getvalue())
         made = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "fingerprint": computed_by(run, options)}
         write_json(file_of(path, name), {**row, **made, **provenance()})
+
+
+def _spent(attacks: Mapping[str, Any], found: strong.Found, n: int, outputs: int) -> dict[str, dict[str, int]]:
+    """Queries and gradients of each attack, points times passes: it saw the points that those before it had left.
+
+    None of an attack in closed form, which asks nothing, and of a user's own, which may ask differently of each net.
+    """
+    before, spent = found.after["clean"], {}
+    for name, attack in attacks.items():
+        if not attack.closed_form and ours(attack):
+            each, points = of_each_point(attack, outputs), round(before * n)
+            spent[name] = {"queries": points * each.queries, "gradients": points * each.gradients}
+        before = found.after[name]
+    return spent
 
 
 def _sample(n: int, points: int, seed: int, part: str) -> Any:

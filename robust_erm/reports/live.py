@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from robust_erm.reports.terminal import console
+from robust_erm.reports.terminal import console, plain
 
 _EVERY = 10.0  # seconds between two lines where there is no terminal
 STATES = ("converged", "max_steps", "diverged", "failed")
@@ -51,6 +52,20 @@ def checking() -> Iterator[Callable[[str, bool], None]]:
     finally:
         if status is not None and shown:
             status.stop()
+
+
+def ticker(status: Any, title: str) -> Callable[[str], None]:
+    """Says what is done at the moment: in the status of a terminal, elsewhere at once and then every few seconds."""
+    said = -math.inf
+
+    def tick(text: str) -> None:
+        nonlocal said
+        status.update(plain(f"{title}: {text}"))
+        if not console.is_terminal and time.monotonic() - said >= _EVERY:
+            said = time.monotonic()
+            console.print(f"{time.strftime('%H:%M:%S')} {plain(title)}: {plain(text)}", highlight=False, markup=False)
+
+    return tick
 
 
 class View:

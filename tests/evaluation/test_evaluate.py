@@ -73,6 +73,11 @@ def test_adds_an_interval_and_touches_nothing(
         assert one["test_after_train"] == pytest.approx(
             json.loads((folder_of(run) / "summary.json").read_text())["test_robust_acc"]
         )
+        left = round(one["test_after_apgd"] * one["test_points"])  # type: ignore[operator]
+        fab, square = (one["spent"]["test"][name] for name in ("fab", "square"))  # type: ignore[index]
+        assert fab["gradients"] == 10 * left, "a gradient a step for each point that APGD has left"
+        assert square["gradients"] == 0
+        assert square["queries"] > 30 * round(one["test_after_fab"] * one["test_points"])  # type: ignore[operator]
         (path,) = folder_of(run).glob("evaluations/*.npz")
         arrays = np.load(path)
         assert float((arrays["test_attacked"] > 0).mean()) == value
@@ -253,7 +258,7 @@ def test_region_without_a_box_is_the_closed_form() -> None:
 
 REFUSED = {
     "nowhere": "folder = nowhere: there is no such folder",
-    "{} attack=agpd": "attack = agpd: must be one of auto, apgd",
+    "{} attack=agpd": "attack = agpd: must be one of ",
     "{} attack=apgd_dlr": "apgd_dlr.loss = dlr: with targets = 0 needs 3 logits or more",
     "{} eps=-1": "eps = -1: must be finite and 0 or more",
     "{} eps=a": "eps = a: must be numbers with commas between them",

@@ -22,6 +22,8 @@ from robust_erm.evaluation import modules
 from robust_erm.evaluation.distances import curve
 from robust_erm.evaluation.known import known
 from robust_erm.evaluation.modules import evaluate
+from robust_erm.evaluation.options import attack_named
+from robust_erm.evaluation.spent import Counted, of_each_point
 from robust_erm.models.mlp import MLP
 from robust_erm.store.config import Run
 
@@ -138,6 +140,22 @@ def test_what_attacks_spend_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     # the rest: a look at 8 points, the clean margins of 30, those of what came out of the attack
     assert seen[0] == 8 + 30 + start + asked
     assert spent["gradients"] >= 7 * start
+
+
+@pytest.mark.parametrize("name", ["fgm", "pgd", "pgd_strong", "apgd", "apgd_dlr", "apgd_targeted", "fab", "square"])
+def test_what_a_run_s_attacks_spend_is_what_a_net_is_asked(name: str) -> None:
+    """Counted once on a small linear net, and here on a nonlinear one of other size: equal for each point."""
+    torch.manual_seed(0)
+    options = {"square": {"queries": 30}, "fab": {"steps": 7}, "apgd": {"steps": 9, "restarts": 2}}
+    attack = attack_named(name, math.inf, options)
+    net = nn.Sequential(nn.Linear(9, 5), nn.Tanh(), nn.Linear(5, 4)).double()
+    x, y = points(12, 9, 4)
+    victim = Counted(net, x, torch.as_tensor(y), (0.0, 1.0), None)
+    with torch.no_grad():
+        attack.perturb(victim, torch.tensor(0.05, dtype=x.dtype), attack.draw(12, 9, torch.Generator().manual_seed(1)))
+    each = of_each_point(attack, 4)
+    assert (victim.spent.queries, victim.spent.gradients) == (12 * each.queries, 12 * each.gradients)
+    assert each.queries + each.gradients > 0
 
 
 class Noisy(nn.Module):
