@@ -165,6 +165,7 @@ def test_as_typed(tmp_path: Path) -> None:
         ([FLAG, "eps=0.1"], "has no config.yaml"),
         ([FLAG, "a", FLAG, "b"], "takes the folder of one run"),
         ([FLAG, "there", "experiment=tsilivis2024/linear"], "has no effect beside --run"),
+        ([FLAG, "there", "there", "eps=0.1"], "a pattern may match several"),
         ([FLAG, "there", "--nonsense"], "unrecognized arguments: --nonsense"),
         ([FLAG, "there", "epss=0.1"], "did you mean eps?"),
         ([FLAG, "there", "eps=-1"], "must be finite and 0 or more"),
