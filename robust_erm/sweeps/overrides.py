@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from robust_erm.core.errors import ConfigError, require
@@ -129,7 +130,11 @@ def _changes(base: Any, wanted: Any, path: str) -> Iterator[str]:
             yield from _changes(base[key], value, inner)
         else:
             yield f"+{inner}={literal(value)}"
-    yield from (f"~{path}.{key}" for key in base if key not in wanted)
+    left = [key for key in base if key not in wanted]
+    if left and "_target_" in wanted:  # what the class has and no result depends on stays this machine's
+        own = {f.name for f in dataclasses.fields(get_class(wanted["_target_"]))}
+        left = [key for key in left if key not in own]
+    yield from (f"~{path}.{key}" for key in left)
 
 
 def _key(name: Any) -> str:

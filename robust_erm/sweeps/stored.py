@@ -40,6 +40,8 @@ def expanded(folder: str, arguments: Sequence[str]) -> tuple[list[str], list[str
     flags = [word for word in arguments if word not in given]
     trust = [name for word in given if word.startswith("trust=") for name in word[6:].split(",") if name]
     changes = [word for word in given if not word.startswith("trust=")]
+    more = next((word for word in given if "=" not in word and Path(word).is_dir()), None)
+    require(more is None, FLAG, f"{folder} {more}", "takes the folder of one run; a pattern may match several")
     chosen = next((word for word in changes if place(word) == "experiment"), None)
     advice = f"has no effect beside {FLAG}, whose run says all that it would; give its options one by one"
     require(chosen is None, "experiment", (chosen or "").partition("=")[2], advice)

@@ -19,7 +19,7 @@ GROUPS = (
     *("data", "model", "objective", "optimizer", "optimizer/schedule", "attack", "measure", "logger", "trainer"),
     *("hydra/launcher", "hydra/sweeper"),
 )
-_LINE = re.compile(r"(?P<indent> *)(?P<key>[\w@/]+):(?: +(?P<value>\S.*?))?(?: +# (?P<comment>.*))?$")
+_LINE = re.compile(r"(?P<indent> *)(?P<key>[\w@/.]+):(?: +(?P<value>\S.*?))?(?: +# (?P<comment>.*))?$")
 
 
 def _cell(text: str) -> str:

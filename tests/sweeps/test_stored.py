@@ -18,7 +18,9 @@ from shell import command, folders
 
 from robust_erm.core.errors import ConfigError
 from robust_erm.data.arrays import Arrays
+from robust_erm.data.mnist import MIRROR, MNIST
 from robust_erm.store.config import Named, Run
+from robust_erm.store.identity import as_data
 from robust_erm.store.run_folder import RunFolder, folder_of
 from robust_erm.store.trust import VARIABLE
 from robust_erm.sweeps.lines import FLAG, folder_asked
@@ -165,6 +167,7 @@ def test_as_typed(tmp_path: Path) -> None:
         ([FLAG, "eps=0.1"], "has no config.yaml"),
         ([FLAG, "a", FLAG, "b"], "takes the folder of one run"),
         ([FLAG, "there", "experiment=tsilivis2024/linear"], "has no effect beside --run"),
+        ([FLAG, "there", "there", "eps=0.1"], "a pattern may match several"),
         ([FLAG, "there", "--nonsense"], "unrecognized arguments: --nonsense"),
         ([FLAG, "there", "epss=0.1"], "did you mean eps?"),
         ([FLAG, "there", "eps=-1"], "must be finite and 0 or more"),
@@ -213,6 +216,33 @@ def test_a_config_that_is_not_todays_is_refused_by_name(
         stored(str(run_there), ())
 
 
+def test_data_may_lie_elsewhere(resolved: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is not here is replaced on the line; where MNIST lies is this machine's, not the folder's."""
+    rng = np.random.default_rng(0)
+    for name in ("old.npz", "new.npz"):
+        np.savez(tmp_path / name, x=rng.standard_normal((20, 4)), y=np.arange(20) % 2)
+    run = resolved("data=arrays", f"data.file={tmp_path}/old.npz", "model=linear", "attack=exact")
+    folder_of(run).mkdir(parents=True)
+    RunFolder(run).open()
+    (tmp_path / "old.npz").unlink()
+    line = line_of(stored(str(folder_of(run)), ()))
+    changes = [f"data.file={tmp_path}/new.npz"]
+    assert resolved(*changed(line, changes)).data.file == f"{tmp_path}/new.npz"
+    with pytest.raises(ConfigError, match="is no file"):
+        resolved(*line)
+
+    monkeypatch.setenv("ROBUST_ERM_MNIST", str(tmp_path))
+    edited(folder_of(run), lambda c: c.update(data={**as_data(MNIST(m=3)), "folder": "/nowhere", "url": "http://evil"}))
+    edited(folder_of(run), lambda c: c.update(id=dataclasses.replace(Named(**options(run)), data=MNIST(m=3)).id))
+    there = stored(str(folder_of(run)), ())
+    assert (there.data.folder, there.data.url) == (None, MIRROR)
+    assert line_of(there) == ["data=mnist", "model=linear", "attack=exact", "data.m=3"]
+
+
+def options(run: Run) -> dict[str, Any]:
+    return {f.name: getattr(run, f.name) for f in dataclasses.fields(run)}
+
+
 def test_names_and_texts_are_literals(resolved: Callable[..., Run], tmp_path: Path) -> None:
     """What a hostile config can say of itself stays a value, or is refused."""
     file = tmp_path / "a' b=$(touch RAN),[c]{d:e}#\\'.npz"
@@ -226,6 +256,5 @@ def test_names_and_texts_are_literals(resolved: Callable[..., Run], tmp_path: Pa
     for name in ("a=1", "a.b", "a b", "\xe9", ""):
         with pytest.raises(ConfigError, match="is no name"):
             line_of(dataclasses.replace(run, eval_attacks={name: run.attack}))
-    options = {f.name: getattr(run, f.name) for f in dataclasses.fields(run)}
     with pytest.raises(ConfigError, match="is no text"):
-        line_of(Named(**{**options, "data": dataclasses.replace(arrays, labels="a\x1b[31m")}))
+        line_of(Named(**{**options(run), "data": dataclasses.replace(arrays, labels="a\x1b[31m")}))
