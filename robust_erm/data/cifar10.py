@@ -56,7 +56,7 @@ class CIFAR10(Split):
 
     def __post_init__(self) -> None:
         named = {str(number): name for number, name in enumerate(CLASSES)}
-        classes = tuple(named.get(str(one), str(one)) for one in self.classes or CLASSES)
+        classes = tuple(named.get(str(one), str(one)) for one in (CLASSES if self.classes is None else self.classes))
         unknown = next((one for one in classes if one not in CLASSES), None)
         says = f"must be 0 to 9, or one of {', '.join(CLASSES)}{hint(str(unknown), [*CLASSES])}"
         require(unknown is None, "classes", unknown, says)

@@ -213,6 +213,7 @@ def test_downloads_that_fail(server: str, tmp_path: Path, monkeypatch: pytest.Mo
         ({"classes": ("cat", "dgo")}, "(did you mean dog?)"),
         ({"classes": ("3", "10")}, "classes = 10: must be 0 to 9"),
         ({"classes": ("cat", "3")}, "two or more different labels"),
+        ({"classes": ()}, "two or more different labels"),
         ({"m": 0}, "m = 0: must be 1 or more"),
         ({"m": 21}, "m = 21: must be at most 20"),
         ({"m": 15, "validation": 6}, "validation = 6: must be at most 5"),
