@@ -141,11 +141,8 @@ def _archived(key: str, path: Path) -> dict[str, bytes]:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
                 name = member.name.removeprefix(f"{_INSIDE}/")
-                if (
-                    name in (*_TRAIN, _TEST)
-                    and member.size == IMAGES * _BYTES
-                    and (kept := archive.extractfile(member))
-                ):
+                whole = name in (*_TRAIN, _TEST) and member.isreg() and member.size == IMAGES * _BYTES
+                if whole and (kept := archive.extractfile(member)):
                     found[name] = kept.read()
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise ConfigError(key, path, f"cannot be read: {first_line(error)}") from error
