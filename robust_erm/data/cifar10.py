@@ -56,7 +56,7 @@ class CIFAR10(Split):
 
     def __post_init__(self) -> None:
         named = {str(number): name for number, name in enumerate(CLASSES)}
-        classes = tuple(named.get(str(one), str(one)) for one in self.classes or CLASSES)
+        classes = tuple(named.get(str(one), str(one)) for one in (CLASSES if self.classes is None else self.classes))
         unknown = next((one for one in classes if one not in CLASSES), None)
         says = f"must be 0 to 9, or one of {', '.join(CLASSES)}{hint(str(unknown), [*CLASSES])}"
         require(unknown is None, "classes", unknown, says)
@@ -141,11 +141,8 @@ def _archived(key: str, path: Path) -> dict[str, bytes]:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
                 name = member.name.removeprefix(f"{_INSIDE}/")
-                if (
-                    name in (*_TRAIN, _TEST)
-                    and member.size == IMAGES * _BYTES
-                    and (kept := archive.extractfile(member))
-                ):
+                whole = name in (*_TRAIN, _TEST) and member.isreg() and member.size == IMAGES * _BYTES
+                if whole and (kept := archive.extractfile(member)):
                     found[name] = kept.read()
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise ConfigError(key, path, f"cannot be read: {first_line(error)}") from error

@@ -86,7 +86,8 @@ class IDX(Split):
 
     def _parts(self) -> tuple[Part, Part | None]:
         train = self._pair("file", "labels")
-        return train, self._pair("test", "test_labels") if self.test or self.folder else None
+        alone = self.folder is None and self.test is None
+        return train, None if alone else self._pair("test", "test_labels")
 
     def _pair(self, inputs: str, labels: str) -> Part:
         return _load(self._place(inputs), self._place(labels))

@@ -83,7 +83,7 @@ def test_classes_and_samples(place: Path) -> None:
     assert len(few.draw(0).y_test) == 5
 
 
-def test_a_folder_is_read_as_mnist_is(idx: Path) -> None:
+def test_a_folder_is_read_as_mnist_is(idx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the same seed and classes: the same points, bit by bit."""
     one, other = IDX(folder=str(idx), classes=("2", "7"), m=6), MNIST(folder=str(idx), classes=(2, 7), m=6)
     one.check()
@@ -94,6 +94,8 @@ def test_a_folder_is_read_as_mnist_is(idx: Path) -> None:
         (idx / name).write_bytes(gzip.decompress((idx / f"{name}.gz").read_bytes()))
         (idx / f"{name}.gz").unlink()
     assert np.array_equal(one.draw(3).x_train, a.x_train), "not gzipped"
+    monkeypatch.chdir(idx)
+    assert np.array_equal(IDX(folder="", classes=("2", "7"), m=6).draw(3).x_test, a.x_test), "of the files of tests"
 
 
 def test_held_out_points(place: Path) -> None:
