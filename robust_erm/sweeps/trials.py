@@ -37,7 +37,11 @@ def conclude(folders: Sequence[Path], folder: Path, metric: str, shown: bool) ->
         where = " ".join(f"{key}={value}" for key, value in best["best_params"].items())
         say(f"best:   {where}: {metric} {best['best_value']:.4g}, of {len(folders)} trials")
         if (place := _having(metric, best["best_value"], folders)) is not None:
-            say(f"again:  {as_typed([], [*line_of(stored(str(place), ())), *_outputs(place)])}")
+            line = line_of(stored(str(place), ()))
+            say(f"again:  {as_typed([], [*line, *_outputs(place)])}")
+            tested = [override for override in line if not override.startswith("data.validation=")]
+            if tested != line:
+                say(f"tested: {as_typed([], tested)}    # on the test points, which the search has not seen")
     else:
         say(f"best:   {len(best.get('solutions', []))} trials that none other beats in all: {folder / RESULTS}")
 

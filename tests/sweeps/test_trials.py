@@ -7,11 +7,13 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from shell import command
 
+from robust_erm.results import load
 from robust_erm.store.source import conf_dir
 from robust_erm.sweeps.refusals import refused
 
@@ -51,6 +53,30 @@ def test_the_written_search_ends_with_the_line_of_its_best(tmp_path: Path) -> No
     assert "1 of 1 runs were there already" in again.stderr
     assert str(best["folder"]).split("/")[-1] in again.stdout
     assert command(*search, cwd=tmp_path).stderr.count("4 of 4 runs were there already") == 1
+
+
+def test_a_search_on_held_out_points_ends_with_the_line_that_tests(tmp_path: Path) -> None:
+    """Trials see the same training points and held-out ones; the last line has the test points instead."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((90, 5))
+    np.savez(tmp_path / "mine.npz", x=x, y=x[:, 0] > 0)
+    data = ["data=arrays", "data.file=mine.npz", "data.m=20", "data.m_test=30", "model=linear", "attack=exact"]
+    quick = ["stop.steps=30", "logger=none", "trainer.progress=false", "hydra.launcher.workers=0"]
+    search = ["-m", "hydra/sweeper=search", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=3"]
+    done = command(*search, *data, "data.validation=25", "eval_eps=0.05", *quick, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = dict(
+        re.findall(r"^(again|tested): +python -m robust_erm.train (.*?)(?:    #.*)?$", done.stdout, re.MULTILINE)
+    )
+    assert "data.validation=25" in lines["again"]
+    assert "validation" not in lines["tested"]
+    tested = command(*shlex.split(lines["tested"]), "logger=none", cwd=tmp_path)
+    assert tested.returncode == 0, tested.stderr
+    runs = load(tmp_path / "outputs").set_index("data.validation")
+    best, final = (runs[runs.index.isna() == last] for last in (False, True))
+    assert (len(best), len(final)) == (3, 1)
+    alike = best[np.isclose(best["eps"], final["eps"].iloc[0])].iloc[0]
+    assert alike["log_loss"] == final["log_loss"].iloc[0], "the same training points and the same run"
 
 
 def test_a_loss_is_minimised_where_asked(tmp_path: Path) -> None:
