@@ -82,6 +82,8 @@ def evaluate_file(arguments: Sequence[str]) -> None:
             tick = ticker(status, files[0])
             judged = evaluate(module, inputs, labels, list(options.eps), p, tick=tick, **kept)
         _show(files[0], part, judged)
+        if data.n_classes == 2 and judged.table["clean"].iloc[0] < 0.5:
+            say("note: fewer than half are right: are the classes in another order? data.classes=[b,a]")
 
 
 def _points(overrides: Sequence[str]) -> tuple[Any, int, float]:
@@ -130,7 +132,5 @@ def _show(name: str, part: str, judged: Judged) -> None:
             for row in judged.spent.to_dict("records")
         )
     )
-    if judged.table["clean"].iloc[0] < 0.5:
-        say("note: fewer than half are right: are the classes in another order? data.classes=[b,a]")
     for line in judged.warnings:
         say(f"note: {line}")
