@@ -24,7 +24,7 @@ from robust_erm.papers.claims import Claim
 from robust_erm.papers.reproduced import parameters
 from robust_erm.papers.tsilivis2024 import fig3_left_7_claims as nets_claims
 from robust_erm.papers.tsilivis2024.fig3_left_7_claims import LONG, PAPER, UNIT
-from robust_erm.reports.style import COLOURS, PAGE, over_steps, style
+from robust_erm.reports.style import COLOURS, OF_OPTIMIZER, PAGE, over_steps, style
 from robust_erm.reports.tables import read_curves
 from robust_erm.store.reading import run_of
 from robust_erm.training.problem import draw
@@ -119,7 +119,9 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     radii = sorted(table["eps"].unique())
     names = list(table["algorithm"].unique())
     order = [name for name, _ in ALGORITHMS.values() if name in names and name != LONG]
-    colours = dict(zip(order, COLOURS, strict=False))
+    own = {name: OF_OPTIMIZER[sweep] for sweep, (name, _) in ALGORITHMS.items() if sweep in OF_OPTIMIZER}
+    left = [shade for shade in COLOURS if shade not in own.values()]
+    colours = own | dict(zip((name for name in order if name not in own), left, strict=False))
     colours[LONG] = colours.get("SD", "0.5")  # one path
     papers = [name for name in PAPER if name in names]
     others = [name for name in order if name not in papers]

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from robust_erm.papers.claims import Claim, above
-from robust_erm.reports.style import COLOURS, PAGE, over_steps, style
+from robust_erm.reports.style import OF_OPTIMIZER, PAGE, over_steps, style
 from robust_erm.reports.tables import read_curves
 
 
@@ -27,7 +27,7 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     panel for each m and eps: lines are means over the seeds, bands reach from the least to the greatest.
     """
     sizes, radii = sorted(table["m"].unique()), sorted(table["eps"].unique())
-    colours = dict(zip(sorted(table["algorithm"].unique()), COLOURS, strict=False))
+    colours = {name: OF_OPTIMIZER[name.lower()] for name in sorted(table["algorithm"].unique())}
     with style():
         fig, axes = plt.subplots(
             len(radii),

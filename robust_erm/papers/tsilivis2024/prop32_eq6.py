@@ -15,7 +15,7 @@ from robust_erm.data.dataset import Array
 from robust_erm.papers.claims import Claim, every, stated
 from robust_erm.papers.reproduced import signed_points
 from robust_erm.papers.tsilivis2024.sec51 import KEYS, gaps
-from robust_erm.reports.style import COLOURS, PAGE, style
+from robust_erm.reports.style import OF_OPTIMIZER, PAGE, style
 
 DELTA = 0.05
 SIGNS = 2000  # draws of the Rademacher variables
@@ -100,7 +100,7 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     with style():
         fig, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.8), layout="constrained")
         measured, sampled = (table[table["kind"] == kind] for kind in ("prop32", "eq6"))
-        for r, colour in ((1, COLOURS[1]), (2, COLOURS[0])):
+        for r, colour in ((1, OF_OPTIMIZER["cd"]), (2, OF_OPTIMIZER["gd"])):
             some = measured[measured["r"] == r]
             left.plot(
                 some["error"], some["bound_main"], "o", ms=3, color=colour, label=rf"$r={r}$, main text", mec="none"

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator, PercentFormatter
 
 from robust_erm.papers.claims import Claim, stated
-from robust_erm.reports.style import COLOURS
+from robust_erm.reports.style import COLOURS, OF_OPTIMIZER
 
 LABELS = {
     "gd": "GD",
@@ -20,11 +20,11 @@ LABELS = {
     "oracle1": r"max margin, $\ell_1$",
 }
 STYLES: dict[str, dict[str, Any]] = {
-    "gd": {"color": COLOURS[0], "ls": "-", "marker": "o"},
-    "cd": {"color": COLOURS[1], "ls": "-", "marker": "s"},
+    "gd": {"color": OF_OPTIMIZER["gd"], "ls": "-", "marker": "o"},
+    "cd": {"color": OF_OPTIMIZER["cd"], "ls": "-", "marker": "s"},
     "diag": {"color": COLOURS[2], "ls": "-", "marker": "^"},
-    "oracle2": {"color": COLOURS[0], "ls": ":", "marker": ""},
-    "oracle1": {"color": COLOURS[1], "ls": ":", "marker": ""},
+    "oracle2": {"color": OF_OPTIMIZER["gd"], "ls": ":", "marker": ""},
+    "oracle1": {"color": OF_OPTIMIZER["cd"], "ls": ":", "marker": ""},
 }
 KEYS = ["k_w", "k_x", "eps", "m", "seed"]
 
