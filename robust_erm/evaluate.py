@@ -28,6 +28,7 @@ attack=auto          the training attack, then an ensemble in the manner of Auto
 measure=kkt,...      names of conf/measure, or a class of your own, measure=parts.Cosine; attack=none with it for
                      these alone
 eps=0.1,0.2          radii; default: each run's own radius of evaluation
+threats=inf:0.1,2:0.5  several norms with their radii: the points that stand all of them, and each alone
 parts=train,test     which points
 points=10000         at most so many of each part: a random sample, another one for each seed
 certify=true         lower bounds, for models linear in their input (exact) and one hidden ReLU layer

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from robust_erm.api.module import as_module
 from robust_erm.core.errors import ConfigError, require
 from robust_erm.core.params import Layout, Params
 from robust_erm.data.images import OfClasses
+from robust_erm.evaluation.as_module import as_module
 from robust_erm.reports.tables import as_row, read_metrics
 from robust_erm.store.config import Run
 from robust_erm.store.files import Damaged

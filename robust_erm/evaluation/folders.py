@@ -10,6 +10,7 @@ from typing import Any
 from robust_erm.core.errors import ConfigError, require
 from robust_erm.evaluation.options import Options, attacks_of, device_of, measures_of, search_of
 from robust_erm.evaluation.packs import AT_ONCE, Known, Member, computed_by, file_of, in_halves
+from robust_erm.evaluation.union import evaluate_unions
 from robust_erm.reports.live import ticker
 from robust_erm.reports.terminal import console, made, say
 from robust_erm.store import fingerprint
@@ -61,7 +62,11 @@ def evaluate(folders: Sequence[str | Path], options: Options) -> tuple[list[dict
             for pack in plan.packs([run for _, run, _ in members], AT_ONCE, 1):
                 began, title = time.monotonic(), f"{done} of {count} evaluated; {members[pack[0]][1].name}"
                 tick = ticker(status, title)
-                failed += in_halves([members[i] for i in pack], name, options, device, tick, known)
+                some = [members[i] for i in pack]
+                if options.threats:
+                    failed += evaluate_unions(some, name, options, tick)
+                else:
+                    failed += in_halves(some, name, options, device, tick, known)
                 done += len(pack)
                 if not console.is_terminal:
                     say(f"{done} of {count} evaluated; {len(pack)} in {time.monotonic() - began:.0f} s", console)

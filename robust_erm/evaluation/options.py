@@ -31,6 +31,7 @@ class Options:
     attack: tuple[str, ...] = ("auto",)
     measure: tuple[str, ...] = ()
     eps: tuple[float, ...] = ()
+    threats: tuple[tuple[float, float], ...] = ()
     parts: tuple[str, ...] = ("train", "test")
     points: int = 10_000
     certify: bool = True
@@ -48,14 +49,21 @@ class Options:
         """All that may change the result, eps aside; names are made of it, so a later option is in it where given."""
         kept = ["attack", "measure", "parts", "points", "certify", "exact", "checks", "of_attacks"]
         kept += ["distance"] if self.distance else []
-        return {key: _plain(getattr(self, key)) for key in kept}
+        found = {key: _plain(getattr(self, key)) for key in kept}
+        return found | ({"threats": self.threats_shown} if self.threats else {})
+
+    @property
+    def threats_shown(self) -> list[str]:
+        """As they were given: ``inf:0.1``."""
+        return [f"{p:g}:{eps:g}" for p, eps in self.threats]
 
     def name(self, eps: float | None) -> str:
         """Of the evaluation: ``auto-eps0.1``, and six digits where further options were given."""
         default = {**Options().what, "attack": self.what["attack"]}
         text = json.dumps(self.what, sort_keys=True)
         digits = [] if self.what == default else [hashlib.sha256(text.encode()).hexdigest()[:6]]
-        return "-".join(["+".join(self.attack), *([] if eps is None else [f"eps{eps!r}"]), *digits])
+        kind = ["union"] if self.threats else []
+        return "-".join([*kind, "+".join(self.attack), *([] if eps is None else [f"eps{eps!r}"]), *digits])
 
 
 def _plain(value: Any) -> Any:
@@ -191,6 +199,8 @@ def parsed(arguments: Sequence[str]) -> tuple[list[str], Options]:
             except ValueError:
                 raise ConfigError(key, text, "must be numbers with commas between them") from None
             require(all(0 <= e < float("inf") for e in found[key]), key, text, "must be finite and 0 or more")
+        elif key == "threats":
+            found[key] = _threats(text)
         elif key == "points":
             require(isinstance(value, int) and value is not True and value >= 1, key, text, "must be 1 or more")
             found[key] = value
@@ -205,4 +215,20 @@ def parsed(arguments: Sequence[str]) -> tuple[list[str], Options]:
         else:
             require(isinstance(value, bool), key, text, "must be true or false")
             found[key] = value
+    alone = [key for key in ("eps", "distance", "measure") if found.get(key)] if "threats" in found else []
+    says = "stands alone: a radius for each norm, and neither eps nor distance nor measure beside it"
+    require(not alone, "threats", ", ".join(alone), says)
     return folders or ["outputs"], Options(**found, of_attacks=of_attacks)
+
+
+def _threats(text: str) -> tuple[tuple[float, float], ...]:
+    """``inf:0.1,2:0.5`` as pairs of norm and radius."""
+    try:
+        pairs = [tuple(map(float, one.split(":"))) for one in text.split(",")]
+    except ValueError:
+        pairs = []
+    norms = [pair[0] for pair in pairs if len(pair) == 2]
+    fits = len(norms) == len(pairs) == len(set(norms)) >= 2 and set(norms) <= {1.0, 2.0, math.inf}
+    fits = fits and all(0 < pair[1] < math.inf for pair in pairs)
+    require(fits, "threats", text, "must be two or more norms with their radii, of inf, 2 and 1: inf:0.1,2:0.5")
+    return tuple((pair[0], pair[1]) for pair in pairs)

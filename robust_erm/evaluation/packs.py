@@ -38,6 +38,7 @@ Member = tuple[Path, Run, float]  # folder, config, radius
 _MODULES = ("packs", "strong", "certificates", "masking")
 Known = dict[tuple[Path, str], Distances]  # of a run's part, whatever the radius
 _BOUNDS = ("oracles.certified", "oracles.milp", "training.problem")
+_UNION = ("union", "modules", "net", "known", "as_module")
 _DISTANCES = ("evaluation.distances", "oracles.boundary")
 AT_ONCE = 32  # runs whose results come together
 
@@ -82,6 +83,8 @@ def computed_by(run: Run, options: Options) -> fingerprint.Fingerprint:
     """The code and data that an evaluation of ``run`` depends on."""
     own = fingerprint.of_modules("training.attacked", *(f"evaluation.{name}" for name in _MODULES), *_BOUNDS)
     parts = [run.model, run.data, *attacks_of(run, options).values(), *measures_of(options).values()]
+    if options.threats:
+        own |= fingerprint.of_modules(*(f"evaluation.{name}" for name in _UNION))
     if (search := search_of(run, options)) is not None:
         own, parts = own | fingerprint.of_modules(*_DISTANCES), [*parts, search]
     return own | fingerprint.of_components(parts)
@@ -126,7 +129,7 @@ def evaluate_pack(members: Sequence[Member], name: str, options: Options, device
     datasets = [draw(run.data, run.seed) for _, run, _ in members]
     for part in options.parts:
         which = [
-            _sample(len(getattr(dataset, f"y_{part}")), options.points, run.seed, part)
+            sample(len(getattr(dataset, f"y_{part}")), options.points, run.seed, part)
             for dataset, (_, run, _) in zip(datasets, members, strict=True)
         ]
         xs, ys = (
@@ -201,7 +204,7 @@ def _spent(attacks: Mapping[str, Any], found: strong.Found, n: int, outputs: int
     return spent
 
 
-def _sample(n: int, points: int, seed: int, part: str) -> Any:
+def sample(n: int, points: int, seed: int, part: str) -> Any:
     """Which points: all, or a sample of the run's own, for data sets are not in random order."""
     if points >= n:
         return np.arange(n)

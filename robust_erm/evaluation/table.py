@@ -50,6 +50,8 @@ def show(found: Sequence[dict[str, Any]], folders: Sequence[str | Path], options
     output.print(table)
     _show_measured(rows, [*shown, *last])
     several = f"; {LEGEND}" if len(rows.groupby([*keys, *last], dropna=False)) < len(rows) else ""
+    if options.threats:
+        say(f"under all of these at once: {', '.join(f'l_{p:g} of {eps:g}' for p, eps in options.threats)}")
     say(f"accuracies in %; own attack: of training; robust: from certified (-: no certificate) to attacked{several}")
     if options.distance:
         say("distance: median l_p distance to another label (-: no certificate, or infinite), certified and attacked")

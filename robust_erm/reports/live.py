@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-from robust_erm.reports.terminal import console, plain
+from robust_erm.reports.terminal import console, plain, say
 
 _EVERY = 10.0  # seconds between two lines where there is no terminal
 STATES = ("converged", "max_steps", "diverged", "failed")
@@ -63,7 +63,7 @@ def ticker(status: Any, title: str) -> Callable[[str], None]:
         status.update(plain(f"{title}: {text}"))
         if not console.is_terminal and time.monotonic() - said >= _EVERY:
             said = time.monotonic()
-            console.print(f"{time.strftime('%H:%M:%S')} {plain(title)}: {plain(text)}", highlight=False, markup=False)
+            say(f"{time.strftime('%H:%M:%S')} {title}: {text}", console)
 
     return tick
 

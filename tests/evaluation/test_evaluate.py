@@ -15,8 +15,9 @@ import torch
 from omegaconf import DictConfig
 
 from robust_erm import evaluate
+from robust_erm.api import load_run
 from robust_erm.core.errors import ConfigError
-from robust_erm.evaluation import certificates, packs, strong
+from robust_erm.evaluation import certificates, modules, packs, strong
 from robust_erm.evaluation.options import Options, attacks_of, check, parsed
 from robust_erm.oracles.certified import Region
 from robust_erm.reports.tables import load
@@ -409,3 +410,41 @@ def test_options_are_held_against_a_run_before_it_is_trained(resolved: Callable[
 
 def options_of(*words: str) -> Options:
     return parsed(["somewhere", *words])[1]
+
+
+def test_a_union_of_threats(trained: Callable[..., list[Run]], capsys: pytest.CaptureFixture[str]) -> None:
+    """Who stands every threat, point by point, in the run's folder and as columns; made once."""
+    runs = trained("model.width=16", "stop.steps=800", "eps=0.1")
+    folders = [str(folder_of(run)) for run in runs]
+    line = ["threats=inf:0.1,2:0.9", "parts=test", "points=60", *QUICK]
+    assert evaluate.main([*folders, *line]) == 0
+    said = capsys.readouterr()
+    assert "under all of these at once: l_inf of 0.1, l_2 of 0.9" in said.out
+    assert "0 of 2 evaluated; " in said.err, "it says what it does from the first second"
+    for run in runs:
+        one = found(run, "union-*")
+        each = [one["test_attacked_inf_0.1"], one["test_attacked_2_0.9"]]
+        assert one["test_certified"] <= one["test_attacked"] <= min(each) < one["test_clean"]  # type: ignore[type-var, operator]
+        assert one["test_points"] == 60
+        module = load_run(folder_of(run)).module
+        data, index = draw(run.data, run.seed), packs.sample(316, 60, run.seed, "test")
+        options = parsed(line)[1].of_attacks
+        judged = modules.evaluate(
+            module, torch.as_tensor(data.x_test[index]), data.y_test[index], [0.1, 0.9], [math.inf, 2],
+            domain=(0, 1), seed=run.seed, **options,
+        )  # fmt: skip
+        assert judged.robust_accuracy == one["test_attacked"]
+    before = [digest(folder_of(run) / "evaluations") for run in runs]
+    assert evaluate.main([*folders, *line]) == 0
+    assert "2 evaluations were there already" in capsys.readouterr().err
+    assert [digest(folder_of(run) / "evaluations") for run in runs] == before
+    frame = load(folders)
+    assert any(c.startswith("evaluated.union-auto") and c.endswith("test_attacked_2_0.9") for c in frame)
+
+
+@pytest.mark.parametrize("threats", ["inf:0.1", "3:0.1,2:0.1", "inf:0.1,inf:0.2", "x", "inf:0.1,2:-1", "inf,2:0.1"])
+def test_threats_that_are_none(threats: str) -> None:
+    with pytest.raises(ConfigError, match="must be two or more norms with their radii"):
+        parsed([f"threats={threats}"])
+    with pytest.raises(ConfigError, match="threats = eps: stands alone"):
+        parsed(["threats=inf:0.1,2:0.2", "eps=0.1"])

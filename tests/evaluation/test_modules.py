@@ -13,12 +13,12 @@ import torch
 from forked import run
 from torch import nn
 
-from robust_erm.api.module import as_module
 from robust_erm.attacks.apgd import APGD
 from robust_erm.core.errors import ConfigError
 from robust_erm.core.norms import Norm
 from robust_erm.core.params import Layout
 from robust_erm.evaluation import modules
+from robust_erm.evaluation.as_module import as_module
 from robust_erm.evaluation.distances import curve
 from robust_erm.evaluation.known import known
 from robust_erm.evaluation.modules import evaluate

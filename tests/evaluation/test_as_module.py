@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from robust_erm.api.module import Applied, as_module
+from robust_erm.evaluation.as_module import Applied, as_module
 from robust_erm.models.cnn import CNN
 from robust_erm.models.deep_linear import DeepLinear
 from robust_erm.models.diagonal import Diagonal
