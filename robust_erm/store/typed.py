@@ -11,11 +11,11 @@ from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any
 
-from hydra.utils import get_class
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from robust_erm.core.errors import ConfigError, require
+from robust_erm.store.imports import imported
 
 _SPELLED = {".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}  # as YAML has them
 BUILT: set[str] = set()
@@ -55,9 +55,9 @@ def _build(node: Any, key: str) -> Any:
     values = {k: _build(v, f"{key}.{k}") if isinstance(v, dict) and "_target_" in v else v for k, v in node.items()}
     target = values.pop("_target_")
     try:
-        cls = get_class(target)
-    except Exception as error:  # hydra wraps whatever the import raised
-        raise ConfigError(f"{key}._target_", target, f"cannot be imported: {str(error).splitlines()[0]}") from error
+        cls = imported(target)
+    except ImportError as error:
+        raise ConfigError(f"{key}._target_", target, f"cannot be imported: {error}") from error
     require(dataclasses.is_dataclass(cls), f"{key}._target_", target, "must be a (frozen) dataclass")
     BUILT.add(target)
     return typed(cls, values, key)

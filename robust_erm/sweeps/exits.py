@@ -38,7 +38,12 @@ def interrupted(*_: Any) -> None:
 
 @contextmanager
 def ended_cleanly() -> Iterator[None]:
-    """An interruption, and what Hydra refuses, in one line and an exit status."""
+    """An interruption, and what Hydra refuses, in one line and an exit status.
+
+    Modules of the working directory are found, by a console command as by ``python -m``.
+    """
+    if os.getcwd() not in (os.path.realpath(place or ".") for place in sys.path):
+        sys.path.insert(0, os.getcwd())
     try:
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # so that what Hydra refuses comes back here
         yield

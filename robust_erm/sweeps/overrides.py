@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from robust_erm.core.errors import ConfigError, require
 from robust_erm.store.config import Named, Run, resolve
 from robust_erm.store.identity import COMPONENTS, Section, names, target_of
+from robust_erm.store.imports import imported
 from robust_erm.store.source import conf_dir
 from robust_erm.sweeps.compose import composed
 from robust_erm.sweeps.lines import FLAG, points
@@ -132,7 +132,7 @@ def _changes(base: Any, wanted: Any, path: str) -> Iterator[str]:
             yield f"+{inner}={literal(value)}"
     left = [key for key in base if key not in wanted]
     if left and "_target_" in wanted:  # what the class has and no result depends on stays this machine's
-        own = {f.name for f in dataclasses.fields(get_class(wanted["_target_"]))}
+        own = {f.name for f in dataclasses.fields(imported(wanted["_target_"]))}
         left = [key for key in left if key not in own]
     yield from (f"~{path}.{key}" for key in left)
 

@@ -11,12 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_class
-
 from robust_erm.core.errors import ConfigError, in_one_line, require
 from robust_erm.store.config import Named, Run, resolve
 from robust_erm.store.files import Damaged
 from robust_erm.store.identity import as_data
+from robust_erm.store.imports import imported
 from robust_erm.store.reading import CONFIG, read_config
 from robust_erm.store.trust import require_trusted
 from robust_erm.sweeps.compose import composed
@@ -82,7 +81,7 @@ def _without_places(node: Any) -> Any:
     if not (isinstance(node, dict) and "_target_" in node):
         return node
     with in_one_line("data._target_", node["_target_"], "it is imported, which"):
-        fields = dataclasses.fields(get_class(node["_target_"]))
+        fields = dataclasses.fields(imported(node["_target_"]))
     places = [f.name for f in fields if not f.metadata.get("identity", True)]
     return {key: value for key, value in node.items() if key not in places}
 
