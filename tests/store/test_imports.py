@@ -24,7 +24,7 @@ def test_a_class_is_found() -> None:
         (
             "y = 1\nimport no_such_library",
             "mine_b.X",
-            r"^ModuleNotFoundError: .*no_such_library.* \(mine_b.py, line 2\)$",
+            r"^ModuleNotFoundError: .*_library.* \(mine_b.py, line 2\)$",
         ),
         ("y = 1\n\ny.z", "mine_c.X", r"^AttributeError: .* \(mine_c.py, line 3\)$"),
         ("def f(:", "mine_d.X", r"^SyntaxError: .* \(mine_d.py, line 1\)$"),
@@ -42,9 +42,10 @@ def test_why_a_class_cannot_be_had(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "command", [["robust-erm-train"], [sys.executable, "-m", "robust_erm.train"]], ids=["console", "-m"]
-)
+CONSOLE = [str(Path(sys.executable).with_name("robust-erm-train"))]
+
+
+@pytest.mark.parametrize("command", [CONSOLE, [sys.executable, "-m", "robust_erm.train"]], ids=["console", "-m"])
 def test_components_of_the_working_directory(command: list[str], tmp_path: Path) -> None:
     """Console commands find them too, and their workers."""
     (tmp_path / "parts.py").write_text(
@@ -54,9 +55,8 @@ def test_components_of_the_working_directory(command: list[str], tmp_path: Path)
     )
     (tmp_path / "mine" / "model").mkdir(parents=True)
     (tmp_path / "mine" / "model" / "mine.yaml").write_text("_target_: parts.Mine\n")
-    program = [str(Path(sys.executable).with_name(command[0])), *command[1:]]
     options = ["data=gaussian", "data.d=4", "data.m=3", "attack=exact", "stop.steps=3", "logger=none"]
-    line = [*program, "-m", "--config-dir", "mine", "model=mine", "seed=0,1", "hydra.launcher.workers=2", *options]
+    line = [*command, "-m", "--config-dir", "mine", "model=mine", "seed=0,1", "hydra.launcher.workers=2", *options]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "outputs").glob("gaussian-mine-*"))) == 2
