@@ -11,10 +11,10 @@ store. What people see: reports. What papers claim: papers. Imports go one way; 
 from importlib import import_module
 from typing import Any
 
-_API = ("Arrays", "load_run")  # of robust_erm.api
+_API = ("Arrays", "ConfigError", "load_run")  # of robust_erm.api
 _COMMANDS = ("train", "evaluate")  # modules, that may be called as the functions of robust_erm.api of that name
 
-__all__ = ["Arrays", "evaluate", "load_run", "train"]
+__all__ = ["Arrays", "ConfigError", "evaluate", "load_run", "train"]
 
 
 def __getattr__(name: str) -> Any:

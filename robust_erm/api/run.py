@@ -13,14 +13,15 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from robust_erm.core.errors import ConfigError, require
+from robust_erm.core.errors import ConfigError, first_line, require
 from robust_erm.core.params import Layout, Params
 from robust_erm.data.images import OfClasses
 from robust_erm.evaluation.as_module import as_module
 from robust_erm.reports.tables import as_row, read_metrics
+from robust_erm.store import fingerprint
 from robust_erm.store.config import Run
 from robust_erm.store.files import Damaged
-from robust_erm.store.reading import CHECKPOINT, CONFIG, read_checkpoint, read_config, read_summary, run_of
+from robust_erm.store.reading import CHECKPOINT, CONFIG, Recorded, read_checkpoint, read_config, read_summary, run_of
 
 _FAR = 10  # times what a data set's numbers reach: an attack goes a little beyond, bytes of pixels far
 Points = npt.NDArray[np.float64]
@@ -44,8 +45,18 @@ class LoadedRun:
 
     @cached_property
     def run(self) -> Run:
-        """Its components: ``run.run.model``, ``.data``, ``.attack``, ..."""
-        return run_of(self.folder, self.trust)
+        """Its components: ``run.run.model``, ``.data``, ``.attack``, ...
+
+        Raises:
+            ConfigError: a component is not trusted, or the data are not where they were: say where with ``data.file``
+                and the like on a command line, ``train --run``.
+        """
+        try:
+            return run_of(self.folder, self.trust)
+        except Damaged as error:
+            if isinstance(error.__cause__, ConfigError):  # nothing is damaged: data that have moved, say
+                raise error.__cause__ from None
+            raise ConfigError("folder", self.folder, str(error)) from None
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -76,11 +87,12 @@ class LoadedRun:
 
     def outputs(self, x: Any) -> Points:
         """The network's outputs at x (n, d) or (n, ...), as the data set has its points: (n,) or (n, C)."""
-        given = np.asarray(x, dtype=np.float64)
+        given = self._numbers(x)
         d = self.run.data.dimension
         flat = given.reshape(len(given), -1) if given.ndim > 1 else given
         says = f"must have shape (n, {d}) as the run's points"
         require(flat.ndim == 2 and flat.shape[1] == d, "x", f"array of shape {given.shape}", says)
+        require(bool(np.isfinite(flat).all()), "x", "numbers", "hold some that are missing or not finite")
         interval, size = self._interval, float(np.abs(flat).max(initial=0))
         says = f"must be numbers in {list(interval or ())}, as the run's points are, or near it: are these bytes?"
         require(interval is None or size <= _FAR * max(map(abs, interval)), "x", f"up to {size:g}", says)
@@ -94,6 +106,7 @@ class LoadedRun:
         Inputs are as the data set has them *before* ``data.standardise``: what that does to the training points is done
         to x. An output of exactly 0 has no class: of two, the second is said.
         """
+        self._require_same_data()
         f = self.outputs(x)
         place = (f <= 0).astype(int) if f.ndim == 1 else f.argmax(-1)
         names = self._classes
@@ -105,6 +118,31 @@ class LoadedRun:
         names = getattr(data, "names", None) or getattr(data, "classes", None)
         return tuple(names) if names is not None else None
 
+    def _numbers(self, x: Any) -> Points:
+        """As an array; the columns of a table in the order of the run's."""
+        if isinstance(x, pd.DataFrame):
+            columns = self.run.data.columns if hasattr(self.run.data, "columns") else ()
+            lacking = [name for name in columns if name not in x]
+            require(not lacking, "x", "table", f"lacks columns of the run's points: {', '.join(lacking[:4])}")
+            says = f"has {x.shape[1]} columns, the run's points have no names: give an array"
+            require(bool(columns), "x", "table", says)
+            x = x[list(columns)]
+        try:
+            found: Points = np.array(x, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ConfigError("x", type(x).__name__, f"must be numbers ({first_line(error)})") from None
+        return found
+
+    def _require_same_data(self) -> None:
+        """Raise ConfigError where the data's files are no longer those that the run was trained on."""
+        recorded = Recorded.of(self.summary, ended=True).fingerprint or {}
+        now = fingerprint.of_components([self.run.data])
+        changed = [
+            name.removeprefix("file ") for name in now if name.startswith("file ") and now[name] != recorded.get(name)
+        ]
+        says = "is not what the run was trained on: classes and standardised inputs would be others; .module needs none"
+        require(not changed, "data", ", ".join(changed[:2]), says)
+
     @property
     def _interval(self) -> tuple[float, float] | None:
         data = self.run.data
@@ -112,7 +150,11 @@ class LoadedRun:
 
     def _prepared(self, x: Points) -> Points:
         data = self.run.data
-        return data.prepared(x, self.run.seed) if hasattr(data, "prepared") else x
+        if not hasattr(data, "prepared"):
+            return x
+        self._require_same_data()
+        found: Points = data.prepared(x, self.run.seed)
+        return found
 
     @property
     def row(self) -> dict[str, Any]:

@@ -55,6 +55,8 @@ class Arrays:
         shape, labels = np.shape(self.x), np.shape(self.y)
         require(len(shape) >= 2, "x", f"array of shape {shape}", "must have (n, d) or (n, ...)")
         require(labels == shape[:1], "y", f"array of shape {labels}", f"must have ({shape[0]},), as many as x")
+        missing = int(pd.isna(np.asarray(self.y)).sum())
+        require(not missing, "y", "labels", f"has {missing} labels that are missing")
 
     def written(self, folder: Path) -> list[str]:
         """Write them below ``folder``, and the overrides that name them."""
@@ -177,6 +179,8 @@ def _spelled(key: str, value: Any, root: Path, made: Path) -> Iterator[str]:
     elif isinstance(value, Mapping):
         for name, one in value.items():
             yield from _spelled(f"{key}.{name}", one, root, made)
+    elif isinstance(value, np.ndarray) and value.ndim == 1:
+        yield from _spelled(key, value.tolist(), root, made)
     elif isinstance(value, (list, range)):
         require(len(value) > 0, key, "[]", "has nothing to sweep over")
         words = [_of_group(key, one, made) if _is_component(one) else spelled(one) for one in value]

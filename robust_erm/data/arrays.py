@@ -99,7 +99,7 @@ def _part(key: str, source: str, path: Path, labels: str | None, inputs: str | N
 def _load(key: str, source: str, path: Path, _stamps: Any, labels: str | None, inputs: str | None) -> Part:
     """Inputs (n, d) and labels (n,)."""
     try:
-        x, y = {".npz": _npz, ".npy": _npy}.get(path.suffix, _table)(path, labels, inputs)
+        x, y, columns = {".npz": _npz, ".npy": _npy}.get(path.suffix, _table)(path, labels, inputs)
     except ConfigError:
         raise
     except Exception as error:  # numpy, zipfile, pandas and pyarrow have kinds of their own
@@ -107,32 +107,35 @@ def _load(key: str, source: str, path: Path, _stamps: Any, labels: str | None, i
     require(x.ndim >= 2 and len(x) >= 1, key, path, f"has inputs of shape {x.shape}, must have (n, d) or (n, ...)")
     require(y.shape in ((len(x),), (len(x), 1)), key, path, f"has labels of shape {y.shape} for {len(x)} points")
     require(x.dtype.kind in "fiub", key, path, f"has inputs of type {x.dtype}, must have numbers")
-    return part(key, source, np.asarray(x, dtype=np.float64).reshape(len(x), -1), y)
+    return part(key, source, np.asarray(x, dtype=np.float64).reshape(len(x), -1), y, columns=columns)
 
 
-def _npz(path: Path, labels: str | None, inputs: str | None) -> tuple[Any, Any]:
+def _npz(path: Path, labels: str | None, inputs: str | None) -> tuple[Any, Any, tuple[str, ...]]:
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
         names = list(kept.files)
         label = _named("labels", labels, names, _LABELS)
         others = [name for name in names if name != label]
         known = ("x", "X") if len(others) != 1 else (*others,)
-        return kept[_named("inputs", inputs, others, known)], kept[label]
+        return kept[_named("inputs", inputs, others, known)], kept[label], ()
 
 
-def _npy(path: Path, labels: str | None, _: str | None) -> tuple[Any, Any]:
+def _npy(path: Path, labels: str | None, _: str | None) -> tuple[Any, Any, tuple[str, ...]]:
     require(labels is not None, "labels", "null", f"must be the .npy file of the labels beside {path}")
     assert labels is not None
     other = home("labels", labels)
     require(other.is_file(), "labels", labels, "is no file")
-    return np.load(path, allow_pickle=False), np.load(other, allow_pickle=False)
+    return np.load(path, allow_pickle=False), np.load(other, allow_pickle=False), ()
 
 
-def _table(path: Path, labels: str | None, _: str | None) -> tuple[Any, Any]:
+def _table(path: Path, labels: str | None, _: str | None) -> tuple[Any, Any, tuple[str, ...]]:
     frame = tables.read(path)
+    says = f"has one column alone, {frame.columns[0]!r}: separate columns by commas"
+    require(frame.shape[1] > 1, "file", path, says)
     label = _named("labels", labels, [str(column) for column in frame], _LABELS)
     says = "is a column of lists, must have a number or a word for each point"
     require(not tables.is_list(frame[label]), "labels", label, says)
-    return tables.inputs(frame.drop(columns=label), path), frame[label].to_numpy()
+    x, columns = tables.inputs(frame.drop(columns=label), path)
+    return x, frame[label].to_numpy(), columns
 
 
 def _named(key: str, asked: str | None, names: list[str], known: tuple[str, ...]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class Part:
         names: the labels that occur, sorted.
         which: (n,), the position of each label among the names.
         pixels: whether numbers are bytes to be divided by 255.
+        columns: what each input is called, where the file says so; else none.
     """
 
     key: str
@@ -36,6 +37,23 @@ class Part:
     names: tuple[str, ...]
     which: images.Labels
     pixels: bool = False
+    columns: tuple[str, ...] = ()
+
+    def as_in(self, other: Part) -> Part:
+        """The inputs in the order of ``other``'s columns; as they are where either has no names.
+
+        Raises:
+            ConfigError: it lacks a column of ``other``, or has another one.
+        """
+        if not self.columns or not other.columns or self.columns == other.columns:
+            return self
+        one, two = set(self.columns), set(other.columns)
+        says = f"has other columns than {other.source}: " + "; ".join(
+            [f"lacks {few(sorted(two - one))}"] * bool(two - one) + [f"has {few(sorted(one - two))}"] * bool(one - two)
+        )
+        require(one == two, self.key, self.source, says)
+        order = [self.columns.index(name) for name in other.columns]
+        return replace(self, x=self.x[:, order], columns=other.columns)
 
     def values(self, rows: images.Labels) -> Array:
         """(len(rows), d)."""
@@ -52,12 +70,25 @@ class Part:
         return np.flatnonzero(self.places(names) >= 0)
 
 
-def part(key: str, source: str, x: npt.NDArray[Any], y: npt.NDArray[Any], pixels: bool = False) -> Part:
+def part(
+    key: str,
+    source: str,
+    x: npt.NDArray[Any],
+    y: npt.NDArray[Any],
+    pixels: bool = False,
+    columns: tuple[str, ...] = (),
+) -> Part:
     """Inputs (n, ...) with their labels (n,), numbers or words.
 
     Raises:
-        ConfigError: labels that are missing, or neither numbers nor words.
+        ConfigError: numbers or labels that are missing or not finite, or labels that are neither numbers nor words.
     """
+    bad = np.argwhere(~np.isfinite(x)) if x.dtype.kind == "f" else np.empty((0, 2))
+    if len(bad):
+        row, *place = bad[0].tolist()
+        where = f"column {columns[place[0]]}" if columns else f"input {place[0] if len(place) == 1 else place}"
+        says = f"has {len(bad)} numbers that are missing or not finite, the first in point {row + 1}, {where}"
+        require(False, key, source, f"{says}; leave such points or columns out")
     missing = int(pd.isna(y).sum())
     require(not missing, key, source, f"has {missing} labels that are missing")
     with in_one_line(key, source, "sorting its labels"):
@@ -66,7 +97,7 @@ def part(key: str, source: str, x: npt.NDArray[Any], y: npt.NDArray[Any], pixels
     names = tuple(sorted(set(words), key=order))
     place = {name: k for k, name in enumerate(names)}
     codes = np.array([place[name] for name in words], dtype=np.int64)[which]
-    return Part(key, source, x.reshape(len(x), -1), x.shape[1:], names, codes, pixels)
+    return Part(key, source, x.reshape(len(x), -1), x.shape[1:], names, codes, pixels, columns)
 
 
 def word(value: Any) -> str:

@@ -31,6 +31,11 @@ class Split:
         """The points to train on, and the test points where these have files of their own."""
         raise NotImplementedError
 
+    def _both(self) -> tuple[Part, Part | None]:
+        """The same, their inputs in one order."""
+        train, test = self._parts()
+        return train, None if test is None else test.as_in(train)
+
     def _check_split(self) -> None:
         """What can be said of the options alone."""
         for key in ("m", "m_test", "validation"):
@@ -57,7 +62,7 @@ class Split:
 
     def check(self) -> None:
         """The files must be there and fit one another, and hold as many points as are asked for."""
-        train, test = self._parts()
+        train, test = self._both()
         names = self._names(train)
         missing = next((name for name in names if name not in train.names), None)
         says = f"is no label of the file, which has {few(train.names)}"
@@ -89,7 +94,7 @@ class Split:
 
     def draw(self, seed: int) -> Dataset:
         """The data set of ``seed``."""
-        train, test = self._parts()
+        train, test = self._both()
         names = self._names(train)
         rows = train.rows(names)
         mixed = rows if self.sample == "first" else images.shuffled(rows, seed, "train")
@@ -116,6 +121,11 @@ class Split:
         return Dataset(scaled(x_train), labels(train, chosen), test_points, domain=self.interval)
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """What the inputs are called, where the file says so; else none."""
+        return self._parts()[0].columns
+
+    @property
     def names(self) -> tuple[str, ...]:
         """What the classes are called, in order."""
         return self._names(self._parts()[0])
@@ -136,11 +146,18 @@ class Split:
         return _standardised(x, train.values(mixed[: self._drawn(len(mixed), test)]))
 
     def describe(self, seed: int) -> str:
-        """What tests are on, where these are not the test points."""
-        if self.validation is None:
-            return ""
-        held = f"{self.validation} points held out of {self._parts()[0].source}"
-        return f"validation: tests are on {held}, not on the test points"
+        """What the inputs are where they have names, and what the classes are; and where tests are on other points."""
+        train, _ = self._parts()
+        names, d = self._names(train), train.x.shape[1]
+        signs = (
+            [f"{names[0]} = +1", f"{names[1]} = -1"] if len(names) == 2 else [f"{n} = {k}" for k, n in enumerate(names)]
+        )
+        of = f" ({few(train.columns)})" if train.columns else ""
+        said = [f"{d} inputs{of}; {few(signs)}"]
+        if self.validation is not None:
+            held = f"{self.validation} points held out of {train.source}"
+            said.append(f"validation: tests are on {held}, not on the test points")
+        return "; ".join(said)
 
     def _names(self, train: Part) -> tuple[str, ...]:
         names = self.classes or train.names
@@ -154,6 +171,9 @@ class Split:
 
 def _standardised(x: Array, train: Array) -> Array:
     """Less the mean of the training points, over their standard deviation where that is not 0; by inputs."""
-    scale = train.std(0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = train.std(0)
+    says = "overflows: some inputs are too large; divide them by a power of ten"
+    require(bool(np.isfinite(scale).all()), "standardise", "true", says)
     found: Array = (x - train.mean(0)) / np.where(scale == 0, 1.0, scale)
     return found

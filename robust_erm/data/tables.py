@@ -48,18 +48,23 @@ def read(path: Path) -> pd.DataFrame:
     return frame
 
 
-def inputs(frame: pd.DataFrame, path: Path) -> Array:
-    """(n, d): the columns beside one another; a column of lists counts as many inputs as its lists are long.
+def inputs(frame: pd.DataFrame, path: Path) -> tuple[Array, tuple[str, ...]]:
+    """(n, d), the columns beside one another, and what each is called: ``emb[3]`` in a column of lists ``emb``.
 
     Raises:
-        ConfigError: columns that have no numbers, or lists that are missing or not of one length.
+        ConfigError: columns without a name or without numbers, or lists that are missing or not of one length.
     """
+    unnamed = [str(name) for name in frame if not str(name).strip() or str(name).startswith("Unnamed: ")]
+    says = "has a column without a name: an index? Write the file without it (index=False), or name the column"
+    require(not unnamed, "file", path, says)
     lists = {str(name): is_list(frame[name]) for name in frame}
     words = [name for name in lists if not lists[name] and frame[name].dtype.kind not in "fiub"]
     require(not words, "file", path, f"has columns that are not numbers: {', '.join(words[:4])}; leave them out")
     if not any(lists.values()):
-        return frame.to_numpy(dtype=np.float64)
-    return np.concatenate([_listed(frame[n], path) if lists[n] else _column(frame[n]) for n in lists], axis=1)
+        return frame.to_numpy(dtype=np.float64), tuple(lists)
+    parts = {n: _listed(frame[n], path) if lists[n] else _column(frame[n]) for n in lists}
+    names = (f"{n}[{k}]" if lists[n] else n for n, some in parts.items() for k in range(some.shape[1]))
+    return np.concatenate(list(parts.values()), axis=1), tuple(names)
 
 
 def _saved(folder: Path) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from robust_erm.core.errors import ConfigError, first_line, require
 from robust_erm.core.streams import numpy_stream
 from robust_erm.evaluation.modules import Judged, evaluate
 from robust_erm.evaluation.net import opened
-from robust_erm.evaluation.options import parsed
+from robust_erm.evaluation.options import Options, parsed
 from robust_erm.reports.live import ticker
 from robust_erm.reports.terminal import console, say
 from robust_erm.store.typed import component
@@ -23,6 +23,7 @@ from robust_erm.sweeps.compose import composed
 from robust_erm.sweeps.lines import points
 from robust_erm.training.problem import draw
 
+_OF_RUNS = ("measure", "exact", "checks", "fresh", "stale", "trust", "device")  # options that a file cannot have
 KINDS = (".pt", ".pt2", ".pth")  # of files that may hold a network
 _SAVE = "save it by torch.export.save(torch.export.export(...), 'net.pt2') or torch.jit.script(net).save('net.pt')"
 
@@ -65,7 +66,12 @@ def evaluate_file(arguments: Sequence[str]) -> None:
     others = [a for a in rest if "=" not in a]
     require(not others, "folder", " ".join(others), "is no network: name a file, or folders of runs")
     _, options = parsed(rest)
-    require(len(options.eps) > 0, "eps", "null", "must be given: the radius, or several with commas")
+    unused = [key for key in _OF_RUNS if getattr(options, key) != getattr(Options(), key)]
+    says = "is an option for runs; a network in a file has none of it"
+    require(not unused, unused[0] if unused else "", getattr(options, unused[0]) if unused else "", says)
+    given = bool(options.eps) != bool(options.threats)
+    require(given, "eps", "null", "must be given: the radius, or several with commas; or threats=inf:0.1,2:0.5")
+    require(all(eps > 0 for eps in options.eps), "eps", options.eps, "must be positive: clean accuracy is shown anyway")
     module, (data, seed, p) = read(files[0]), _points(of_data)
     dataset = draw(data, seed)
     shape = _shape(shapes[-1], data.dimension) if shapes else (data.dimension,)
@@ -80,7 +86,8 @@ def evaluate_file(arguments: Sequence[str]) -> None:
         kept |= {"distance": options.distance, "seed": seed, **options.of_attacks}
         with console.status("") as status:
             tick = ticker(status, files[0])
-            judged = evaluate(module, inputs, labels, list(options.eps), p, tick=tick, **kept)
+            norms, radii = zip(*options.threats, strict=True) if options.threats else (p, options.eps)
+            judged = evaluate(module, inputs, labels, radii, norms, tick=tick, **kept)
         _show(files[0], part, judged)
         if data.n_classes == 2 and judged.table["clean"].iloc[0] < 0.5:
             say("note: fewer than half are right: are the classes in another order? data.classes=[b,a]")

@@ -47,8 +47,11 @@ class Known:
 def known(module: Any, d: int) -> Known | None:
     """The weights of an ``nn.Linear``, or of an ``nn.Sequential`` of one or two with a ReLU between, on d numbers.
 
-    ``nn.Flatten`` and ``nn.Identity`` before, between and after are looked through. None: something else.
+    ``nn.Flatten`` and ``nn.Identity`` before, between and after are looked through. None: something else, also layers
+    with hooks, which may compute anything.
     """
+    if isinstance(module, nn.Module) and any(_hooked(each) for each in module.modules()):
+        return None
     layers = list(module) if type(module) is nn.Sequential else [module]
     kinds = (nn.Flatten, nn.Identity)
     layers = [layer for layer in layers if type(layer) not in kinds]
@@ -63,3 +66,7 @@ def known(module: Any, d: int) -> Known | None:
         bias = torch.zeros(len(weight)).to(weight) if layer.bias is None else layer.bias.detach().double()
         params |= {f"W{k}": weight, f"b{k}": bias}
     return Known(params)
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))

@@ -99,17 +99,22 @@ def evaluate(
     """
     net, flat, labels = opened(module, x, y)
     doubts = doubts_about(net, flat, labels)
-    several = not isinstance(p, (int, float))
-    norms = [float(one) for one in p] if isinstance(p, Sequence) else [float(p)]
-    radii = [float(one) for one in eps] if isinstance(eps, Sequence) else [float(eps)]
+    several = np.ndim(p) > 0
+    norms, radii = _numbers("p", p), _numbers("eps", eps)
     fits = not several or len(norms) == len(radii)
     require(fits, "eps", radii, f"must be one radius for each of the {len(norms)} norms")
     for one in norms:
         require(one in (1, 2, math.inf), "p", one, "must be inf, 2 or 1")
     for radius in radii:
         positive("eps", radius)
-    inside = domain is None or bool(((flat >= domain[0]) & (flat <= domain[1])).all())
+    require(isinstance(seed, int) and seed >= 0, "seed", seed, "must be a whole number, 0 or more")
+    box = None if domain is None else _numbers("domain", domain)
+    ordered = box is None or (len(box) == 2 and box[0] < box[1])
+    require(ordered, "domain", domain, "must be two numbers, the lower first, or None")
+    inside = box is None or bool(((flat >= box[0]) & (flat <= box[1])).all())
     require(inside, "domain", domain, f"does not hold all points, which reach from {flat.min():g} to {flat.max():g}")
+    domain = None if box is None else (box[0], box[1])
+    attacks = [attacks] if isinstance(attacks, str) else attacks
     require(not distance or len(norms) == 1, "distance", "true", "is in one norm; name one p")
     bounds = known(module, flat.shape[1]) if certify else None
     spent: dict[str, Spent] = {}
@@ -117,7 +122,7 @@ def evaluate(
     for norm, radius in zip(norms, radii, strict=True) if several else [(norms[0], radius) for radius in radii]:
         threat = _Threat(net, flat, labels, norm, radius, domain, seed)
         found, least = _attacked(threat, _attacks(attacks, net, norm, domain, options), spent, tick)
-        margins[norm, radius] = least.cpu().numpy().astype(np.float64)
+        margins[norm, radius] = least.double().cpu().numpy()
         row = {"p": norm, "eps": radius, "points": len(flat), **found}
         if bounds is not None:
             certified[norm, radius] = _certified(bounds, threat, least)
@@ -136,6 +141,16 @@ def evaluate(
     away = _distances(net, flat, labels, norms[0], domain, tick) if distance else None
     counted = pd.DataFrame([{"attack": name, **dataclasses.asdict(one)} for name, one in spent.items()])
     return Judged(table, margins, certified, away, counted, tuple(dict.fromkeys(doubts)))
+
+
+def _numbers(key: str, value: Any) -> list[float]:
+    """One number or several."""
+    try:
+        found = np.asarray(value, dtype=np.float64).ravel().tolist() if not isinstance(value, str) else []
+    except (TypeError, ValueError):
+        found = []
+    require(bool(found), key, repr(value), "must be a number, or several")
+    return [float(one) for one in found]
 
 
 @dataclass(frozen=True)

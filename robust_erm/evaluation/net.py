@@ -67,7 +67,8 @@ def opened(module: Any, x: Any, y: Any) -> tuple[Net, Tensor, Tensor]:
         with torch.no_grad():
             found = net(few)
     except Exception as error:  # whatever a module of somebody's raises
-        says = f"fails on points of shape {(len(few), *net.shape)}: {first_line(error)}"
+        fixed = "; export it with dynamic_shapes for the batch" if "Guard failed" in str(error) else ""
+        says = f"fails on points of shape {(len(few), *net.shape)}: {first_line(error)}{fixed}"
         raise ConfigError("module", net.name, says) from error
     shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
     fits = isinstance(found, Tensor) and found.ndim in (1, 2) and len(found) == len(few)
@@ -104,7 +105,8 @@ def doubts_about(net: Net, x: Tensor, y: Tensor) -> list[str]:
             alone = torch.cat([net(few[i : i + 1]) for i in range(len(few))])
         except Exception as error:  # whatever a module of somebody's raises
             raise ConfigError("module", net.name, f"fails on a single point ({first_line(error)}); {advice}") from error
-    near = math.sqrt(torch.finfo(x.dtype).eps) * float(once.abs().max())
+    coarse = max(torch.finfo(x.dtype).eps, torch.finfo(torch.float32).eps)  # a net may compute in less than its input
+    near = math.sqrt(coarse) * float(once.abs().max())
     says = f"change from one call to the next (dropout? noise?); {advice}"
     require(float((once - again).abs().max()) <= near, "module", "its outputs", says)
     says = f"of a point change with the others of its batch (batch normalisation?); {advice}"
@@ -121,6 +123,9 @@ def doubts_about(net: Net, x: Tensor, y: Tensor) -> list[str]:
     require(flat < 1, "module", "its gradients", says)
     with torch.no_grad():
         tied = float((margin(net(victim.x), victim.y) == 0).double().mean())
-    found = [f"gradients are 0 at {100 * flat:.0f} % of the points: attacks by gradients see nothing there"]
+    found = [
+        f"gradients are 0 at {100 * flat:.0f} % of the points: attacks by gradients see nothing there, and robust "
+        "accuracy is an upper bound (does the net end in a softmax? Give its logits)"
+    ]
     ties = [f"margins are exactly 0 at {100 * tied:.0f} % of the points: these count as wrong"]
     return (found if flat > _MUCH else []) + (ties if tied > _MUCH else [])

@@ -39,7 +39,8 @@ def answer(frame: pd.DataFrame, compared: pd.DataFrame, key: str, metric: str) -
     how = "runs of one seed share their draws and are compared with each other: paired t-test"
     how = how if paired.all() else "not paired: Welch's t-test" if not paired.any() else f"{how}; else Welch's"
     points = " in points" if is_share(metric) else ""
-    say(f"{metric}, differences{points}, {LEGEND}; {how}; Holm: corrected for {len(compared)} comparisons")
+    count = f"Holm: corrected for {len(compared)} comparison{'s' * (len(compared) > 1)}"
+    say(f"{metric}, differences{points}, {LEGEND}; {how}; {count}")
     for line in conclusions(frame, compared, key, metric):
         say(line)
 
@@ -47,7 +48,7 @@ def answer(frame: pd.DataFrame, compared: pd.DataFrame, key: str, metric: str) -
 def conclusions(frame: pd.DataFrame, compared: pd.DataFrame, key: str, metric: str) -> list[str]:
     """What makes the runs unlike, then each comparison as a sentence, at most :data:`_SAID` of them."""
     _, setting = arms(frame, key)
-    notes = [f"note: {line}" for line in (differ(frame), *unlike(frame)) if line]
+    notes = [f"note: {line}" for line in (differ(frame), *unlike(frame, key)) if line]
     said = [sentence(pair, metric, setting) for _, pair in compared.head(_SAID).iterrows()]
     more = [f"... and {len(compared) - _SAID} more comparisons"] if len(compared) > _SAID else []
     return [*notes, *said, *more]

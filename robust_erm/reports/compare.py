@@ -170,8 +170,18 @@ def sentence(row: pd.Series, metric: str, setting: Sequence[str]) -> str:
     return f"{best} {word} {rest} by {size} {tail}"
 
 
-def unlike(frame: pd.DataFrame) -> list[str]:
-    """What makes runs hard to compare beside their losses: training points that they do not separate at their end."""
+def unlike(frame: pd.DataFrame, key: str = "") -> list[str]:
+    """What makes runs hard to compare by ``key`` beside their losses: other radii, points that they do not separate."""
+    tested = "eval_eps_absolute"
+    radii = sorted(frame.groupby(key)[tested].mean().unique()) if key in frame and tested in frame else []
+    found = []
+    if len(radii) > 1 and key in ("eps", "eval_eps", "eps_unit", "p"):
+        shown = f"{radii[0]:g} to {radii[-1]:g}"
+        found = [f"runs were tested at different radii, {shown}: their robust accuracies differ by that (eval_eps=...)"]
+    return [*found, *_unseparated(frame)]
+
+
+def _unseparated(frame: pd.DataFrame) -> list[str]:
     column = "train_robust_acc"
     if column not in frame:
         return []

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -67,7 +68,12 @@ def test_points_in_memory() -> None:
     )
     others = re.train(**{**_without_data(), "data": re.Arrays(x + 1, x[:, 0, 0] > 0, m=10)})
     assert others.folders[0] not in found.folders
-    for bad, says in (((x[:, 0, 0], x[:, 0, 0]), "must have"), ((x, np.zeros(3)), "as many as x")):
+    gaps = np.array(["up", None, np.nan, *["down"] * 37], dtype=object)
+    for bad, says in (
+        ((x[:, 0, 0], x[:, 0, 0]), "must have"),
+        ((x, np.zeros(3)), "as many as x"),
+        ((x, gaps), "has 2 labels that are missing"),
+    ):
         with pytest.raises(ConfigError, match=says):
             re.Arrays(*bad)
 
@@ -85,6 +91,34 @@ def test_raw_inputs_are_standardised_as_the_run_did() -> None:
         assert right == pytest.approx(run.summary["test_clean_acc"])
         assert right > 0.8
         assert (run.predict(drawn.x_test) == y[rows]).mean() < 0.8, "standardised twice is another question"
+
+
+def test_a_run_whose_file_has_changed_names_no_classes(place: Path) -> None:
+    """``predict`` needs the file as it was: what it standardises by and calls classes would be others; weights stay."""
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame(rng.standard_normal((40, 3)), columns=[*"abc"]).assign(label=["u", "v"] * 20)
+    frame.to_csv("mine.csv", index=False)
+    options = {**_without_data(), "data": "arrays", "data__file": "mine.csv", "data__standardise": True}
+    (run,) = re.train(**options, eps=np.array([0.01])).runs
+    x = frame[[*"abc"]].to_numpy().copy()
+    said = run.predict(x)
+    assert (run.predict(frame[[*"cab", "label"]]) == said).all(), "a table goes by its columns' names"
+    with pytest.raises(ConfigError, match="lacks columns of the run's points: c"):
+        run.predict(frame[[*"ab"]])
+    with pytest.raises(ConfigError, match="hold some that are missing or not finite"):
+        run.predict(x * np.nan)
+    with pytest.raises(ConfigError, match="x = str: must be numbers"):
+        run.predict("abc")
+    weights = run.module(torch.as_tensor(x)).detach()
+    frame.assign(label=["z", "a"] * 20).to_csv("mine.csv", index=False)
+    again = re.load_run(run.folder)
+    with pytest.raises(ConfigError, match=r"data = mine.csv: is not what the run was trained on"):
+        again.predict(x)
+    assert torch.equal(again.module(torch.as_tensor(x)), weights)
+    (place / "mine.csv").unlink()
+    with pytest.raises(ConfigError, match=r"data.file = mine.csv: is no file") as caught:
+        re.load_run(run.folder).predict(x)
+    assert "config.yaml" not in str(caught.value), "the config is whole"
 
 
 def _without_data() -> dict[str, Any]:
@@ -117,7 +151,7 @@ def test_a_component_of_ones_own(place: Path, monkeypatch: pytest.MonkeyPatch) -
     found = re.train(**options)
     assert list(found.table["model.factor"].fillna(1)) == [0.25, 1]
     assert list(found.table["optimizer.r"]) == [3, 3]
-    with pytest.raises(Exception, match="if you trust it: trust=mine"):
+    with pytest.raises(re.ConfigError, match="if you trust it: trust=mine"):
         _ = re.load_run(found.folders[0]).run
     one = re.load_run(found.folders[0], trust=["mine"])
     x = np.ones((2, 8))

@@ -146,9 +146,9 @@ def test_ids_and_lines_without_held_out_points_are_as_before(place: Path, resolv
     plain, held = resolved(*line), resolved(*line, "data.m=8", "data.m_test=5", "data.validation=3")
     assert "validation" not in as_data(plain, "identity")["data"]
     assert as_data(held, "identity")["data"]["validation"] == 3
-    assert described([plain]) == []
+    what = "arrays, seed 0: 3 inputs (a, b, c); yes = +1, no = -1"
     says = f"validation: tests are on 3 points held out of {place / 'all.csv'}, not on the test points"
-    assert described([plain, held]) == [f"arrays, seed 0: {says}"]
+    assert described([plain, held]) == [what, f"{what}; {says}"]
 
 
 def saved(folder: Path, table: pa.Table, parts: int = 2, **state: Any) -> None:
@@ -199,9 +199,7 @@ def test_a_saved_dict_of_splits(place: Path) -> None:
     assert sorted(chain(*rows(file=f"{file}/train", m=15))) == list(range(20)), "of train alone"
     train, held = rows(file=file, m=15, validation=5)
     assert sorted(train + held) == list(range(20))
-    assert (
-        Arrays(file=file, validation=5).describe(0).startswith(f"validation: tests are on 5 points held out of {file},")
-    )
+    assert f"; validation: tests are on 5 points held out of {file}," in Arrays(file=file, validation=5).describe(0)
 
 
 @pytest.mark.parametrize("form", ["parquet", "folder"])
@@ -317,7 +315,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "one": ({"file": "all.csv", "classes": ("yes",)}, "two or more different labels"),
     "m": ({"file": "all.csv", "m": 30}, "must be below 30"),
     "m_test": ({"file": "all.csv", "m": 20, "m_test": 11}, "must be at most 10"),
-    "wide": ({"file": "all.csv", "test": "wide.csv"}, "has 4 numbers in a point, all.csv has 3"),
+    "wide": ({"file": "all.csv", "test": "wide.csv"}, "has other columns than all.csv: has d"),
     "gap": ({"file": "gap.csv"}, "has 1 labels that are missing"),
     "domain": ({"file": "all.csv", "domain": (1.0, 0.0)}, "the lower first"),
     "scaled": ({"file": "all.csv", "domain": (0.0, 1.0), "standardise": True}, "leave one of them out"),
@@ -360,7 +358,7 @@ def test_from_a_csv_to_a_table(place: Path) -> None:
     assert "all.csv" in again.stdout + again.stderr
     held = command("-m", *line, "optimizer=gd", "seed=0,1", "data.m_test=5", "data.validation=3", cwd=place)
     assert held.returncode == 0, held.stderr
-    says = "arrays, seed 0: validation: tests are on 3 points held out of all.csv, not on the test points"
+    says = "validation: tests are on 3 points held out of all.csv, not on the test points"
     assert says in held.stdout + held.stderr
     assert says not in done.stdout + done.stderr
     (tested,) = set(load(place / "outputs").query("`data.validation` == 3")["test_clean_acc"] * 3 % 1)
@@ -375,3 +373,44 @@ def test_from_a_csv_to_a_table(place: Path) -> None:
     missing = command("data=arrays", cwd=place)
     assert missing.returncode == 2
     assert "data.file" in missing.stderr
+
+
+def test_columns_go_by_their_names(tmp_path: Path) -> None:
+    """A test file with its columns in another order has the same points; one with other columns is refused."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.standard_normal((20, 4)), columns=[*"abcd"]).assign(label=["u", "v"] * 10)
+    train, test = tmp_path / "train.csv", tmp_path / "test.csv"
+    frame.to_csv(train, index=False)
+    frame[[*"dbca", "label"]].to_csv(test, index=False)
+    drawn = Arrays(file=str(train), test=str(test), standardise=True).draw(0)
+    plain = Arrays(file=str(train), test=str(train), standardise=True).draw(0)
+    assert np.array_equal(drawn.x_test, plain.x_test)
+    frame.rename(columns={"d": "e"}).to_csv(test, index=False)
+    with pytest.raises(ConfigError, match=r"has other columns than .*train.csv: lacks d; has e"):
+        Arrays(file=str(train), test=str(test)).check()
+
+
+def test_what_a_table_must_not_hold(tmp_path: Path) -> None:
+    """An index that was written along, numbers that are missing, another separator; each in a line, before training."""
+    frame = pd.DataFrame(np.ones((6, 2)), columns=[*"ab"]).assign(label=["u", "v"] * 3)
+    file = tmp_path / "x.csv"
+    frame.to_csv(file)
+    with pytest.raises(ConfigError, match=r"has a column without a name: an index\? .*index=False"):
+        Arrays(file=str(file)).check()
+    frame.to_csv(file, index=False, sep=";")
+    with pytest.raises(ConfigError, match=r"has one column alone, 'a;b;label': separate columns by commas"):
+        Arrays(file=str(file)).check()
+    for bad in (np.nan, np.inf):
+        broken = frame.copy()
+        broken.loc[3, "b"] = bad
+        broken.to_csv(file, index=False)
+        with pytest.raises(
+            ConfigError, match=r"has 1 numbers that are missing or not finite, the first in point 4, column b"
+        ):
+            Arrays(file=str(file)).check()
+    np.savez(tmp_path / "x.npz", x=np.array([[1.0, np.nan], [2, 3]]), y=[0, 1])
+    with pytest.raises(ConfigError, match=r"in point 1, input 1; leave such points or columns out"):
+        Arrays(file=str(tmp_path / "x.npz")).check()
+    frame.assign(a=1e200 * np.arange(6)).to_csv(file, index=False)
+    with pytest.raises(ConfigError, match="standardise = true: overflows: some inputs are too large"):
+        Arrays(file=str(file), standardise=True, m=4).draw(0)

@@ -158,6 +158,33 @@ def test_what_a_run_s_attacks_spend_is_what_a_net_is_asked(name: str) -> None:
     assert each.queries + each.gradients > 0
 
 
+def test_arrays_of_radii_and_coarse_nets() -> None:
+    """numpy's numbers are numbers; a net in bfloat16, and one that rounds to float32 inside, are judged."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    x, y = points(30, 4)
+    found = evaluate(net, x, y, np.array([0.01, 0.02]), np.float64(np.inf), **QUICK)
+    assert list(found.table["eps"]) == [0.01, 0.02]
+    inside = evaluate(lambda z: net(z.float()), x, y, [0.01, 0.02], attacks="apgd", **QUICK)
+    assert list(inside.table["clean"]) == list(found.table["clean"])
+    coarse = evaluate(nn.Linear(4, 1).bfloat16(), x, y, 0.05, attacks="apgd", certify=False)
+    assert 0 <= coarse.robust_accuracy <= 1
+
+
+def test_hooks_take_the_certificate_away() -> None:
+    """A hook may compute anything: the layers alone say nothing of the net. Nor does a forward set by hand."""
+    torch.manual_seed(0)
+    x, y = points(30, 4)
+    hooked, negated, patched = (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)) for _ in range(3))
+    hooked.register_forward_pre_hook(lambda _, given: (3 * given[0],))
+    negated[2].register_forward_hook(lambda _, given, out: -out)
+    patched[2].forward = lambda z: torch.stack([z.sum(-1), -z.sum(-1)], -1)  # type: ignore[method-assign]
+    for net in (hooked, negated, patched):
+        assert known(net, 4) is None
+        found = evaluate(net, x, y, 0.1, **QUICK)
+        assert "certified" not in found.table
+
+
 class Noisy(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.sum(-1) + torch.randn(len(x))
@@ -191,6 +218,12 @@ def norm(x: torch.Tensor) -> torch.Tensor:
         (nn.Linear(4, 1), {"x": np.ones(12)}, r"x = shape \(12,\): must be \(n, d\)"),
         (nn.Linear(4, 1), {"eps": -0.1}, "eps = -0.1: must be positive"),
         (nn.Linear(4, 1), {"p": 3.0}, "p = 3.0: must be inf, 2 or 1"),
+        (nn.Linear(4, 1), {"p": "inf"}, "p = 'inf': must be a number, or several"),
+        (nn.Linear(4, 1), {"eps": "0.1"}, "eps = '0.1': must be a number, or several"),
+        (nn.Linear(4, 1), {"eps": []}, "must be a number, or several"),
+        (nn.Linear(4, 1), {"domain": "01"}, "domain = '01': must be a number, or several"),
+        (nn.Linear(4, 1), {"domain": (9, -9)}, "must be two numbers, the lower first"),
+        (nn.Linear(4, 1), {"seed": "a"}, "seed = a: must be a whole number"),
         (nn.Linear(4, 1), {"p": [1.0, 2.0]}, "must be one radius for each of the 2 norms"),
         (nn.Linear(4, 1), {"domain": (0.0, 0.5)}, "does not hold all points"),
         (nn.Linear(4, 1), {"attacks": ["apdg"]}, "attacks = apdg: must be one of"),
@@ -265,6 +298,9 @@ def test_a_file_on_data_of_the_command_line(tmp_path: Path) -> None:
         (["none.pt", *line], "there is nothing there"),
         (["net.pt", "net.pt2", *line], "must be one network at a time"),
         (["net.pt", "eps=0.1"], "data = null: must say on which points"),
+        (["net.pt", *line, "exact=5"], "exact = 5.0: is an option for runs"),
+        (["net.pt", *line, "measure=kkt"], "is an option for runs"),
+        (["net.pt", "data=digits", "eps=0"], "must be positive: clean accuracy is shown anyway"),
         (["net.pt", "data=digits"], "eps = null: must be given"),
         (["net.pt", "outputs", *line], "folder = outputs: is no network"),
         (["net.pt", *line, "shape=[1,8]"], "must be whole numbers with product 64"),

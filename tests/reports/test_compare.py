@@ -140,6 +140,11 @@ def test_runs_that_ended_otherwise_are_said() -> None:
     assert lines[1] == "note: 10 of 20 runs are not robust on all their training points, down to 90.0 %"
     assert list(found["loss_second"]) == ["0.37", "0.37"]
     assert unlike(runs(noisy)) == []
+    radii = runs(noisy, eval_eps_absolute=lambda f: f["eps"])
+    assert unlike(radii, "optimizer") == []
+    (line,) = unlike(radii, "eps")
+    assert line.startswith("runs were tested at different radii, 0.1 to 0.2")
+    assert unlike(runs(noisy, eval_eps_absolute=0.1), "eps") == []
 
 
 @pytest.mark.parametrize(
