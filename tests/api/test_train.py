@@ -127,7 +127,7 @@ def _without_data() -> dict[str, Any]:
 
 def test_a_component_of_ones_own(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An object of a module that can be imported; beside a name in one sweep. One of the script itself is refused."""
-    (place / "mine.py").write_text(
+    (place / "parts_of_api.py").write_text(
         textwrap.dedent("""
             from dataclasses import dataclass
             from robust_erm.models.linear import Linear
@@ -143,7 +143,7 @@ def test_a_component_of_ones_own(place: Path, monkeypatch: pytest.MonkeyPatch) -
         """)
     )
     monkeypatch.syspath_prepend(str(place))
-    from mine import Halved, Steepest
+    from parts_of_api import Halved, Steepest
 
     from robust_erm.schedules.constant import Constant
 
@@ -151,9 +151,9 @@ def test_a_component_of_ones_own(place: Path, monkeypatch: pytest.MonkeyPatch) -
     found = re.train(**options)
     assert list(found.table["model.factor"].fillna(1)) == [0.25, 1]
     assert list(found.table["optimizer.r"]) == [3, 3]
-    with pytest.raises(re.ConfigError, match="if you trust it: trust=mine"):
+    with pytest.raises(re.ConfigError, match="if you trust it: trust=parts_of_api"):
         _ = re.load_run(found.folders[0]).run
-    one = re.load_run(found.folders[0], trust=["mine"])
+    one = re.load_run(found.folders[0], trust=["parts_of_api"])
     x = np.ones((2, 8))
     np.testing.assert_allclose(one.module(torch.as_tensor(x)).detach(), one.outputs(x), rtol=0, atol=1e-12)
 

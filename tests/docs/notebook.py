@@ -27,7 +27,7 @@ import robust_erm as re
 from robust_erm.core.statistics import interval
 
 options = {"model__width": 32, "logger": "none", "quiet": True}
-found = re.train(optimizer=["gd", "sd"], eps=[0.05, 0.1, 0.15], seed=range(4), **options)
+found = re.train(optimizer=["gd", "sd"], eps=[0.05, 0.15], seed=range(3), **options)
 found
 """,
     "Keys are those of the command line, lists are sweeps; what has been trained is taken from disk. One row a run:",
@@ -55,7 +55,7 @@ from robust_erm.training.problem import draw
 run = found.runs[0]
 points = draw(run.run.data, run.run.seed)
 x, y = points.x_test, points.y_test
-judged = re.evaluate(run.module, x, y, eps=[0.05, 0.1], domain=(0, 1), square={"queries": 200})
+judged = re.evaluate(run.module, x, y, eps=[0.05, 0.15], domain=(0, 1), square={"queries": 200})
 judged.table
 """,
 ]

@@ -19,5 +19,5 @@ def test_the_notebook_runs_and_is_the_one_of_the_gallery(tmp_path: Path) -> None
         assert not [o for cell in code for o in cell["outputs"] if o["output_type"] in ("error", "stream")]
         assert "text/html" in kinds[1] & kinds[2] & kinds[4], "tables"
         assert "image/png" in kinds[3], "the figure"
-        assert any("Trained(24 runs" in o["data"]["text/plain"] for o in code[0]["outputs"])
+        assert any("Trained(12 runs" in o["data"]["text/plain"] for o in code[0]["outputs"])
         assert str(Path.home()) not in nbformat.writes(notebook), "no path of a machine"  # type: ignore[no-untyped-call]

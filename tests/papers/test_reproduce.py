@@ -181,8 +181,8 @@ def test_strong_attacks_of_a_figure_are_evaluate_s(place: Path, capsys: pytest.C
     last = table.groupby("folder").tail(1)
     assert len(last) == len(table["folder"].unique())
     for _, row in last.iterrows():
-        (path,) = (place / row["folder"]).glob("evaluations/*.json")
-        found = json.loads(path.read_text())
+        all_of_it = [json.loads(path.read_text()) for path in (place / row["folder"]).glob("evaluations/*.json")]
+        (found,) = (one for one in all_of_it if "test_certified" in one)  # net_choices asks for no certificates
         assert row["test_attacked"] == found["test_attacked"]
         assert row["test_certified"] == found["test_certified"] <= row["test_attacked"]
     assert table["test_attacked"].notna().sum() == len(last)
