@@ -8,11 +8,10 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 from robust_erm.store.source import version
-from robust_erm.sweeps.exits import ended_cleanly, interrupted
+from robust_erm.sweeps.exits import callable_too, ended_cleanly, interrupted
 
 _USAGE = """usage: python -m robust_erm.evaluate [folder ...] [key=value ...]
 
@@ -83,16 +82,14 @@ def command() -> None:
         sys.exit(main())
 
 
-class _Callable(ModuleType):
-    """A command's module, which may also be called: ``re.evaluate(...)`` is :func:`robust_erm.api.evaluate`."""
+def _from_python(*arguments: Any, **keys: Any) -> Any:
+    """``re.evaluate(...)``: :func:`robust_erm.api.evaluate`."""
+    from robust_erm.api import evaluate
 
-    def __call__(self, *arguments: Any, **keys: Any) -> Any:
-        from robust_erm.api import evaluate
-
-        return evaluate(*arguments, **keys)
+    return evaluate(*arguments, **keys)
 
 
-sys.modules[__name__].__class__ = _Callable
+callable_too(__name__, _from_python)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from robust_erm.core.errors import ConfigError, require
 from robust_erm.reports.answer import answer
-from robust_erm.reports.compare import arms, compare
+from robust_erm.reports.compare import compare, setting_of
 from robust_erm.reports.dots import picture
 from robust_erm.reports.ends import differ
 from robust_erm.reports.query import as_parquet, known, where
@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.figure is not None and compared is not None:
             kind = options.figure.suffix[1:]
             require(kind in ("png", "pdf", "svg"), "--figure", options.figure, "must end in .png, .pdf or .svg")
-            _, setting = arms(frame, options.compare)
-            write_output("--figure", options.figure, picture(compared, options.metric, setting, kind))
+            drawn = picture(compared, options.metric, setting_of(compared), kind)
+            write_output("--figure", options.figure, drawn)
         if options.parquet is not None:
             write_output("--parquet", options.parquet, as_parquet(frame))
     except ConfigError as error:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import signal
 import sys
-from types import ModuleType
 from typing import Any, NoReturn
 
 from robust_erm.core.errors import ConfigError
 from robust_erm.store.source import conf_dir, version
-from robust_erm.sweeps.exits import ended_cleanly, interrupted
+from robust_erm.sweeps.exits import callable_too, ended_cleanly, interrupted
 from robust_erm.sweeps.lines import folder_asked, prepare, task
 from robust_erm.training.agent import go_online
 
@@ -76,16 +75,14 @@ def main() -> None:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(task)()
 
 
-class _Callable(ModuleType):
-    """A command's module, which may also be called: ``re.train(...)`` is :func:`robust_erm.api.train`."""
+def _from_python(*arguments: Any, **keys: Any) -> Any:
+    """``re.train(...)``: :func:`robust_erm.api.train`."""
+    from robust_erm.api import train
 
-    def __call__(self, *arguments: Any, **keys: Any) -> Any:
-        from robust_erm.api import train
-
-        return train(*arguments, **keys)
+    return train(*arguments, **keys)
 
 
-sys.modules[__name__].__class__ = _Callable
+callable_too(__name__, _from_python)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,7 @@ _LOWER = ("gap", "loss")  # of which less is better
 
 def is_share(metric: str) -> bool:
     """Whether a metric is a share of points, shown in per cent, and its differences in points."""
-    name = metric.removesuffix("_half")
-    return any(word in name for word in _SHARES) and "margin" not in name and "loss" not in name
+    return any(word in metric for word in _SHARES) and "margin" not in metric and "loss" not in metric
 
 
 def arms(frame: pd.DataFrame, key: str) -> tuple[list[str], list[str]]:
@@ -39,6 +38,17 @@ def arms(frame: pd.DataFrame, key: str) -> tuple[list[str], list[str]]:
         return [key], [column for column in differing if column != key]
     own = [column for column in differing if column != key and column.startswith(f"{key}.")]
     return [key, *own], [column for column in differing if column not in (key, *own)]
+
+
+def setting_of(compared: pd.DataFrame) -> list[str]:
+    """The columns that must be equal, as :func:`compare` has them: those before ``first``."""
+    columns = [str(column) for column in compared]
+    return columns[: columns.index("first")]
+
+
+def where(row: pd.Series, setting: Sequence[str]) -> list[str]:
+    """``eps = 0.2`` for each column of the setting."""
+    return [f"{name} = {row[name]:g}" if isinstance(row[name], float) else f"{name} = {row[name]}" for name in setting]
 
 
 def compare(frame: pd.DataFrame, key: str, metric: str) -> pd.DataFrame:
@@ -155,10 +165,9 @@ def sentence(row: pd.Series, metric: str, setting: Sequence[str]) -> str:
     scale, number, unit = (100, ".1f", " points") if is_share(metric) else (1, ".3g", "")
     lower = any(word in metric for word in _LOWER)
     good = is_share(metric) or "margin" in metric or lower
-    where = [f"{name} = {row[name]:g}" if isinstance(row[name], float) else f"{name} = {row[name]}" for name in setting]
     seeds = f"{row['n']} seed{'' if row['n'] == 1 else 's'}" + (", paired" if row["paired"] else ", not paired")
     p = "" if math.isnan(row["holm"]) else f"; p = {row['holm']:.2g} after Holm"
-    tail = f"in {metric} ({', '.join([*where, seeds])}{p})"
+    tail = f"in {metric} ({', '.join([*where(row, setting), seeds])}{p})"
     flip = row["difference"] < 0
     one, other = (row["second"], row["first"]) if flip else (row["first"], row["second"])
     size = bracketed(scale * abs(row["difference"]), scale * row["half"], number, unit)

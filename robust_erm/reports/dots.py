@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robust_erm.reports.compare import is_share
+from robust_erm.reports.compare import is_share, where
 from robust_erm.reports.style import PAGE, colour, rendered, style
 
 MOST = 30  # comparisons in a figure; more cannot be read
@@ -59,8 +59,7 @@ def picture(compared: pd.DataFrame, metric: str, setting: Sequence[str], kind: s
 
 
 def _label(row: pd.Series, setting: Sequence[str]) -> str:
-    where = [f"{name} = {row[name]:g}" if isinstance(row[name], float) else f"{name} = {row[name]}" for name in setting]
-    return "\n".join([f"{row['first']} - {row['second']}", *([", ".join(where)] if where else [])])
+    return "\n".join([f"{row['first']} - {row['second']}", *([", ".join(where(row, setting))] if setting else [])])
 
 
 def _dot(ax: Axes, mean: float, half: float, at: float, shade: str) -> None:

@@ -18,7 +18,7 @@ import pandas as pd
 from robust_erm.core.errors import first_line, require
 from robust_erm.core.statistics import LEGEND
 from robust_erm.reports.answer import conclusions
-from robust_erm.reports.compare import arms, compare
+from robust_erm.reports.compare import compare, setting_of
 from robust_erm.reports.dots import picture
 from robust_erm.reports.style import OF_OPTIMIZER
 from robust_erm.reports.tables import read_curves, varying
@@ -151,7 +151,7 @@ def comparison(frame: pd.DataFrame, key: str, metric: str) -> str:
         ConfigError: as :func:`robust_erm.reports.compare.compare`.
     """
     compared = compare(frame, key, metric)
-    image = base64.b64encode(picture(compared, metric, arms(frame, key)[1], "svg")).decode()
+    image = base64.b64encode(picture(compared, metric, setting_of(compared), "svg")).decode()
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in conclusions(frame, compared, key, metric))
     legend = f"{html.escape(metric)}, first less second; {LEGEND}; p after Holm's correction."
     shown = f'<figure><img alt="dot plot of the differences" src="data:image/svg+xml;base64,{image}"></figure>'

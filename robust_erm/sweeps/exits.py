@@ -9,8 +9,9 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, NoReturn
 
 from robust_erm.store.source import conf_dir, version
@@ -29,6 +30,16 @@ class Parser(argparse.ArgumentParser):
         from robust_erm.reports.terminal import told
 
         raise SystemExit(told([f"{message}; --help shows what there is"], 2))
+
+
+def callable_too(name: str, function: Callable[..., Any]) -> None:
+    """Let a command's module be called as well, as ``function``."""
+
+    class Called(ModuleType):
+        def __call__(self, *arguments: Any, **keys: Any) -> Any:
+            return function(*arguments, **keys)
+
+    sys.modules[name].__class__ = Called
 
 
 def interrupted(*_: Any) -> None:
