@@ -14,14 +14,14 @@ import pandas as pd
 import torch
 
 from robust_erm.core.errors import ConfigError, first_line, require
-from robust_erm.core.params import Layout, Params
+from robust_erm.core.params import Params
 from robust_erm.data.images import OfClasses
 from robust_erm.evaluation.as_module import as_module
 from robust_erm.reports.tables import as_row, read_metrics
 from robust_erm.store import fingerprint
 from robust_erm.store.config import Run
 from robust_erm.store.files import Damaged
-from robust_erm.store.reading import CHECKPOINT, CONFIG, Recorded, read_checkpoint, read_config, read_summary, run_of
+from robust_erm.store.reading import CONFIG, Recorded, parameters_of, read_config, read_summary, run_of
 
 _FAR = 10  # times what a data set's numbers reach: an attack goes a little beyond, bytes of pixels far
 Points = npt.NDArray[np.float64]
@@ -67,13 +67,7 @@ class LoadedRun:
     @cached_property
     def parameters(self) -> Params:
         """The final parameters by name, float64 tensors."""
-        theta = read_checkpoint(self.folder / CHECKPOINT)["run"]["theta"].double()
-        return self._layout.unflatten(theta)
-
-    @property
-    def _layout(self) -> Layout:
-        run = self.run
-        return Layout.of(run.model.init(run.data.dimension, run.outputs, torch.Generator()))
+        return parameters_of(self.folder, self.run)
 
     @property
     def module(self) -> torch.nn.Module:

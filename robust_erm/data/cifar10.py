@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pooch
 
-from robust_erm.core.errors import ConfigError, first_line, hint, home, one_of, require
+from robust_erm.core.errors import ConfigError, first_line, hint, home, require
 from robust_erm.data.part import Part, part
 from robust_erm.data.split import Split
 
@@ -62,7 +62,6 @@ class CIFAR10(Split):
         require(unknown is None, "classes", unknown, says)
         object.__setattr__(self, "classes", classes)
         self._check_split()
-        one_of("sample", self.sample, ["random", "first"])
 
     @property
     def dimension(self) -> int:

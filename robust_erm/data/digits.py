@@ -37,7 +37,7 @@ class Digits(images.OfClasses):
 
     def __post_init__(self) -> None:
         images.check_classes(self.classes)
-        one_of("sample", self.sample, ["random", "first"])
+        one_of("sample", self.sample, images.SAMPLES)
         require(self.m >= 1, "m", self.m, "must be 1 or more")
 
     @property
@@ -53,6 +53,5 @@ class Digits(images.OfClasses):
     def draw(self, seed: int) -> Dataset:
         """The data set of ``seed``."""
         x, y = _load()
-        rows = images.rows_of(y, self.classes)
-        order = rows if self.sample == "first" else images.shuffled(rows, seed, "train")
+        order = images.ordered(images.rows_of(y, self.classes), seed, self.sample)
         return images.dataset((x, y, order[: self.m]), (x, y, np.sort(order[self.m :])), self.classes)

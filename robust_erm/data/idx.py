@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from robust_erm.core.errors import ConfigError, first_line, home, one_of, require
+from robust_erm.core.errors import ConfigError, first_line, home, require
 from robust_erm.data.part import Part, part
 from robust_erm.data.split import Split
 
@@ -69,7 +69,6 @@ class IDX(Split):
 
     def __post_init__(self) -> None:
         self._check_split()
-        one_of("sample", self.sample, ["random", "first"])
         says = "must be an IDX file of inputs; or folder the one with the four files"
         require((self.file is None) != (self.folder is None), "file", self.file or "null", says)
         for one, other in (("file", "labels"), ("test", "test_labels")):

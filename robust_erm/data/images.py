@@ -40,6 +40,14 @@ def rows_of(raw: Labels, classes: tuple[int, ...]) -> Labels:
     return np.flatnonzero(np.isin(raw, classes))
 
 
+SAMPLES = ("random", "first")
+
+
+def ordered(rows: Labels, seed: int, sample: str) -> Labels:
+    """``rows`` such that the first m are those to train on: mixed (``random``), or as they are (``first``)."""
+    return rows if sample == "first" else shuffled(rows, seed, "train")
+
+
 def shuffled(rows: Labels, seed: int, stream: str) -> Labels:
     """A random order of ``rows``, so that the first m are m random ones."""
     return numpy_stream(seed, stream).permutation(rows)

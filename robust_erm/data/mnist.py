@@ -115,7 +115,7 @@ class MNIST(images.OfClasses):
 
     def __post_init__(self) -> None:
         images.check_classes(self.classes)
-        one_of("sample", self.sample, ["random", "first"])
+        one_of("sample", self.sample, images.SAMPLES)
         require(self.m >= 1, "m", self.m, "must be 1 or more")
         require(self.m_test is None or self.m_test >= 1, "m_test", self.m_test, "must be 1 or more, or null")
         folder = self.folder
@@ -143,8 +143,7 @@ class MNIST(images.OfClasses):
         """The data set of ``seed``."""
         x, y = self._load("train")
         x_test, y_test = self._load("t10k")
-        rows = images.rows_of(y, self.classes)
-        chosen = (rows if self.sample == "first" else images.shuffled(rows, seed, "train"))[: self.m]
+        chosen = images.ordered(images.rows_of(y, self.classes), seed, self.sample)[: self.m]
         test = images.rows_of(y_test, self.classes)
         if self.m_test is not None:
             test = np.sort(images.shuffled(test, seed, "test")[: self.m_test])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from robust_erm.core.errors import hint, require
+from robust_erm.core.errors import hint, one_of, require
 from robust_erm.data import images
 from robust_erm.data.dataset import Array, Dataset
 from robust_erm.data.part import Part, few, word
@@ -38,6 +38,7 @@ class Split:
 
     def _check_split(self) -> None:
         """What can be said of the options alone."""
+        one_of("sample", self.sample, images.SAMPLES)
         for key in ("m", "m_test", "validation"):
             value = getattr(self, key)
             require(value is None or value >= 1, key, value, "must be 1 or more, or null")
@@ -96,10 +97,7 @@ class Split:
         """The data set of ``seed``."""
         train, test = self._both()
         names = self._names(train)
-        rows = train.rows(names)
-        mixed = rows if self.sample == "first" else images.shuffled(rows, seed, "train")
-        m = self._drawn(len(mixed), test)
-        chosen, left = mixed[:m], mixed[m:]
+        chosen, left = self._chosen(train, test, seed)
         source, tests = (train, np.sort(left)) if test is None else (test, test.rows(names))
         if self.m_test is not None:
             mixed_tests = images.shuffled(tests, seed, "test")
@@ -141,9 +139,7 @@ class Split:
         if not self.standardise:
             return x
         train, test = self._parts()
-        rows = train.rows(self.names)
-        mixed = rows if self.sample == "first" else images.shuffled(rows, seed, "train")
-        return _standardised(x, train.values(mixed[: self._drawn(len(mixed), test)]))
+        return _standardised(x, train.values(self._chosen(train, test, seed)[0]))
 
     def describe(self, seed: int) -> str:
         """What the inputs are where they have names, and what the classes are; and where tests are on other points."""
@@ -163,6 +159,12 @@ class Split:
         names = self.classes or train.names
         require(len(names) >= 2, train.key, train.source, f"has one label alone, {names[0]}: must have two or more")
         return names
+
+    def _chosen(self, train: Part, test: Part | None, seed: int) -> tuple[images.Labels, images.Labels]:
+        """The points of the classes that ``seed`` trains on, and the others, in the order of its draw."""
+        mixed = images.ordered(train.rows(self._names(train)), seed, self.sample)
+        m = self._drawn(len(mixed), test)
+        return mixed[:m], mixed[m:]
 
     def _drawn(self, kept: int, test: Part | None) -> int:
         """Training points, of so many of these classes."""

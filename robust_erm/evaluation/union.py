@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 
-from robust_erm.core.params import Layout
 from robust_erm.evaluation.as_module import as_module
 from robust_erm.evaluation.modules import evaluate
 from robust_erm.evaluation.options import Options, boxed
 from robust_erm.evaluation.packs import computed_by, file_of, sample
 from robust_erm.store.config import Run
 from robust_erm.store.files import write_json
-from robust_erm.store.run_folder import RunFolder
+from robust_erm.store.reading import parameters_of
 from robust_erm.training.problem import draw
 from robust_erm.training.provenance import provenance
 
@@ -41,10 +40,7 @@ def evaluate_unions(members: Sequence[tuple[Path, Run, float]], name: str, optio
 
 def _of_run(path: Path, run: Run, name: str, options: Options, tick: Any) -> dict[str, Any]:
     began = time.monotonic()
-    kept = RunFolder(run, path).read_checkpoint()
-    assert kept is not None, "looked for before"
-    layout = Layout.of(run.model.init(run.data.dimension, run.outputs, torch.Generator()))
-    net = as_module(run.model, layout.unflatten(kept["run"]["theta"].double()))
+    net = as_module(run.model, parameters_of(path, run))
     dataset = draw(run.data, run.seed)
     norms, radii = zip(*options.threats, strict=True)
     domain = dataset.domain if boxed(run) else None

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
-from robust_erm.core.params import Layout, Params
+from robust_erm.core.params import Params
 from robust_erm.data.dataset import Array
 from robust_erm.reports.ends import differ
 from robust_erm.reports.tables import as_row
 from robust_erm.store.files import Damaged, read_json
-from robust_erm.store.reading import CHECKPOINT, read_checkpoint, read_config, read_summary, run_of
+from robust_erm.store.reading import parameters_of, read_config, read_summary, run_of
 from robust_erm.training.problem import draw
 
 
@@ -39,9 +38,7 @@ def read(folders: Mapping[str, Sequence[Path]], evaluation: str | None = None) -
 
 def parameters(folder: str | Path) -> Params:
     """The final parameters of a run, float64."""
-    run = run_of(folder)
-    theta = read_checkpoint(Path(folder) / CHECKPOINT)["run"]["theta"].double()
-    return Layout.of(run.model.init(run.data.dimension, run.outputs, torch.Generator())).unflatten(theta)
+    return parameters_of(folder, run_of(folder))
 
 
 def predictor(folder: str | Path) -> Array:

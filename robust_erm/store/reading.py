@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from robust_erm.core.errors import ConfigError, require
+from robust_erm.core.params import Layout, Params
 from robust_erm.store import fingerprint
 from robust_erm.store.config import METRIC, Run, resolve
 from robust_erm.store.files import (
@@ -114,6 +115,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ConfigError("checkpoint", path, "is damaged; train again with fresh=true") from error
     require(whole, "checkpoint", path, "is damaged; train again with fresh=true")
     return kept
+
+
+def parameters_of(folder: str | Path, run: Run) -> Params:
+    """The final parameters of ``run``, which lies in ``folder``, by name; float64.
+
+    Raises:
+        ConfigError: its checkpoint is damaged.
+    """
+    theta = read_checkpoint(Path(folder) / CHECKPOINT)["run"]["theta"].double()
+    return Layout.of(run.model.init(run.data.dimension, run.outputs, torch.Generator())).unflatten(theta)
 
 
 def found_below(root: Path, name: str = SUMMARY) -> Iterator[Path]:
