@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import http.server
 import io
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from served import served
 
 from robust_erm.core.errors import ConfigError
 from robust_erm.data import cifar10
@@ -45,19 +43,10 @@ def official(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cifar10, "MD5", hashlib.md5(path.read_bytes()).hexdigest())
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None: ...
-
-
 @pytest.fixture
 def server(archive: Path) -> Iterator[str]:
-    handler = functools.partial(_Quiet, directory=str(archive.parent))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{httpd.server_address[1]}/{archive.name}"
-        httpd.shutdown()
-        thread.join()
+    with served(archive.parent) as address:
+        yield f"{address}/{archive.name}"
 
 
 def test_the_official_file_is_named() -> None:

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import functools
 import gzip
-import http.server
 import math
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import MNIST_FOLDER
+from served import served
 
 from robust_erm.core.errors import ConfigError
 from robust_erm.core.streams import numpy_stream
@@ -177,17 +175,8 @@ def test_digits_labels_are_sklearns() -> None:
 @pytest.fixture
 def server(idx: Path) -> Iterator[str]:
     """The folder behind a local web server."""
-    handler = functools.partial(_Quiet, directory=str(idx))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{httpd.server_address[1]}/"
-        httpd.shutdown()
-        thread.join()
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None: ...
+    with served(idx) as address:
+        yield f"{address}/"
 
 
 def test_mnist_from_a_folder(idx: Path) -> None:
