@@ -44,13 +44,23 @@ def certified(
     if w is None:
         net = hidden(recipe.layout.unflatten(theta), y)
         bound, size = certified_margin(net, region, steps), net.size(x)
-    elif w.ndim == 1:
-        bound, size = region.least(y.unsqueeze(-1) * w), x.abs() @ w.abs()
     else:
-        differences = w[y.long()].unsqueeze(1) - w  # (n, C, d): w_y - w_c
-        bound = region.least(differences).masked_fill(own_class(len(w), y), torch.inf).amin(-1)
-        size = (differences.abs() * x.abs().unsqueeze(1)).sum(-1).amax(-1)
+        w = w.unsqueeze(0) if w.ndim == 1 else w
+        bound, size = affine(w, torch.zeros_like(w[:, 0]), region, y)
     return bound - rounding(size), size
+
+
+def affine(w: Tensor, b: Tensor, region: Region, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Least margins (n,) of ``W x' + b`` in ``region``, and the sums of their terms in absolute value (n,).
+
+    ``w`` is (1, d) with ``b`` (1,) for one logit, (C, d) with (C,) for several.
+    """
+    x = region.x
+    if len(w) == 1:
+        return region.least(y.unsqueeze(-1) * w) + y * b, x.abs() @ w[0].abs() + b.abs()
+    slopes, shifts = w[y.long()].unsqueeze(1) - w, b[y.long()].unsqueeze(1) - b  # (n, C, d): w_y - w_c
+    bound = (region.least(slopes) + shifts).masked_fill(own_class(len(w), y), torch.inf).amin(-1)
+    return bound, ((slopes.abs() * x.abs().unsqueeze(1)).sum(-1) + shifts.abs()).amax(-1)
 
 
 def rounding(size: Tensor) -> Tensor:

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_erm.core.linalg import own_class
-from robust_erm.evaluation.certificates import hidden, rounding
+from robust_erm.evaluation.certificates import affine, hidden, rounding
 from robust_erm.oracles.certified import Region, certified_margin
 
 Box = tuple[float, float] | None
@@ -32,15 +31,7 @@ class Known:
             net = hidden(self.params, y)
             bound, size = certified_margin(net, region), net.size(x)
         else:
-            w, b = self.params["W1"], self.params["b1"]
-            if len(w) == 1:
-                bound = region.least(y.unsqueeze(-1) * w) + y * b
-                size = x.abs() @ w[0].abs() + b.abs()
-            else:
-                own = own_class(len(w), y)
-                slopes, shifts = w[y.long()].unsqueeze(1) - w, b[y.long()].unsqueeze(1) - b
-                bound = (region.least(slopes) + shifts).masked_fill(own, torch.inf).amin(-1)
-                size = ((slopes.abs() * x.abs().unsqueeze(1)).sum(-1) + shifts.abs()).amax(-1)
+            bound, size = affine(self.params["W1"], self.params["b1"], region, y)
         return bound - rounding(size), size
 
 
