@@ -21,11 +21,10 @@ from robust_erm.sweeps.exits import Parser, ended_cleanly
 
 def sent() -> set[tuple[str, str]]:
     """The keys that the mirror sends, learnt from a real run of two steps."""
-    import pandas as pd
     from hydra import compose, initialize_config_dir
 
+    from robust_erm.reports.tables import read_metrics
     from robust_erm.store.config import resolve
-    from robust_erm.store.reading import METRICS
     from robust_erm.store.run_folder import folder_of
     from robust_erm.store.source import conf_dir
     from robust_erm.training.pack import train_pack
@@ -35,7 +34,7 @@ def sent() -> set[tuple[str, str]]:
         tiny = ["data=gaussian", "data.d=4", "data.m=4", "model=linear", "attack=exact", "stop.steps=2"]
         run = resolve(compose("train", [*tiny, "logger=none", "trainer.device=cpu", f"output_dir={folder}"]))
         train_pack([run])
-        rows = pd.read_parquet(folder_of(run) / METRICS).to_dict("records")
+        rows = read_metrics(folder_of(run)).to_pylist()
     last = final({str(key): float(value) for key, value in rows[-1].items()})
     found = {("history", key.removeprefix("final/")) for key in last} | {("summary", key) for key in last}
     return found | {("summary", "status")} | {("config", key) for key in flat(config(run))}

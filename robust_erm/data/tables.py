@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from robust_erm.core.errors import in_one_line, require
+from robust_erm.core.parquet import table_of
 from robust_erm.data.dataset import Array
 
 _SPLITS, _STATE = "dataset_dict.json", "state.json"
@@ -42,7 +43,7 @@ def read(path: Path) -> pd.DataFrame:
     Raises:
         ConfigError: a folder whose files do not belong together; what pandas and pyarrow raise, else.
     """
-    reader = _saved if path.is_dir() else pd.read_parquet if path.suffix == ".parquet" else pd.read_csv
+    reader = _saved if path.is_dir() else _parquet if path.suffix == ".parquet" else pd.read_csv
     frame: pd.DataFrame = reader(path)
     frame.columns = frame.columns.map(str)
     return frame
@@ -65,6 +66,11 @@ def inputs(frame: pd.DataFrame, path: Path) -> tuple[Array, tuple[str, ...]]:
     parts = {n: _listed(frame[n], path) if lists[n] else _column(frame[n]) for n in lists}
     names = (f"{n}[{k}]" if lists[n] else n for n, some in parts.items() for k in range(some.shape[1]))
     return np.concatenate(list(parts.values()), axis=1), tuple(names)
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    frame: pd.DataFrame = table_of(path.read_bytes()).to_pandas()
+    return frame
 
 
 def _saved(folder: Path) -> pd.DataFrame:

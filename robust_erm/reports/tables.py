@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pyarrow import parquet
 from torch import Tensor
 
 from robust_erm.core.errors import first_line, require
 from robust_erm.core.params import Layout
+from robust_erm.core.parquet import table_of
 from robust_erm.core.statistics import interval
 from robust_erm.reports.ends import losses, statuses
 from robust_erm.reports.terminal import SHOWN
@@ -113,7 +112,7 @@ def read_metrics(folder: Path) -> pa.Table:
     """The measurements of one run; raises :class:`Damaged`."""
     path = folder / METRICS
     try:
-        table = parquet.read_table(io.BytesIO(read_bytes(path)))
+        table = table_of(read_bytes(path))
     except FileNotFoundError:
         raise Damaged(path, "is missing; train it again with fresh=true") from None
     except (pa.ArrowException, OSError) as error:
