@@ -8,10 +8,10 @@ a run that has ended is frozen at once and leaves the computation at the next ca
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch.func import vmap
 from torch.utils import _pytree as pytree
 
 from robust_erm.attacks.attack import Attack, without_rounding
+from robust_erm.core.devices import readable
 from robust_erm.core.fields import substituted
 from robust_erm.core.streams import torch_stream
 from robust_erm.schedules.schedule import Point
@@ -27,9 +28,23 @@ from robust_erm.training.attacked import attacked_outputs, chunks
 from robust_erm.training.kernels import plan as kernel_plan
 from robust_erm.training.mapped import Group, loss_and_grad_of, parts
 from robust_erm.training.order import Order
-from robust_erm.training.points import Points
+from robust_erm.training.points import Batches, Points
 from robust_erm.training.status import DIVERGED, MAX_STEPS, RUNNING, judge
 from robust_erm.training.step import Batch, Recipe, move, native, predictor
+
+AHEAD = 2**26  # bytes of random numbers that a device is sent at once
+
+
+class Carry(NamedTuple):
+    """What a step changes: its number t (), and of R runs what :class:`Runs` says."""
+
+    t: Tensor
+    theta: Tensor
+    best: Tensor
+    best_loss: Tensor
+    state: Any
+    status: Tensor
+    stopped_at: Tensor
 
 
 @dataclass
@@ -113,14 +128,15 @@ class Runs:
             whole = self.train.of(rows)
             return lambda _: whole
         sets, seeds = self.train.of_run[rows], [self.seeds[i] for i in rows.tolist()]
-        if len(set(zip(sets.tolist(), seeds, strict=True))) == 1:  # a view, not a copy, where they share all
+        if len(set(zip(sets.tolist(), seeds, strict=True))) > 1:
+            return Batches(self.train, order, sets, seeds).at
+        one = Batches(self.train, order, sets[:1], seeds[:1])  # a view, not a copy, where they share all
 
-            def shared(t: int) -> tuple[Tensor, Tensor]:
-                x, y = self.train.some(sets[:1], [order.at(t, seeds[0])])
-                return x.expand(len(sets), *x.shape[1:]), y.expand(len(sets), *y.shape[1:])
+        def shared(t: int) -> tuple[Tensor, Tensor]:
+            x, y = one.at(t)
+            return x.expand(len(sets), *x.shape[1:]), y.expand(len(sets), *y.shape[1:])
 
-            return shared
-        return lambda t: self.train.some(sets, [order.at(t, seed) for seed in seeds])
+        return shared
 
     def _groups(self, rows: Tensor, batch: Batch | None = None) -> list[Group]:
         """The rows by the attack that they need, on ``batch`` or the whole set; one for all where that is one."""
@@ -140,8 +156,26 @@ class Runs:
 
     def noise(self, attack: Attack, rows: list[int], n: int, generators: list[torch.Generator]) -> Tensor:
         """(len(rows), k, n, d): drawn on the CPU from every run's own generator."""
+        return self._drawn(attack, rows, n, generators).to(self.theta)
+
+    def _drawn(self, attack: Attack, rows: list[int], n: int, generators: list[torch.Generator]) -> Tensor:
         d = self.train.x.shape[-1]
-        return torch.stack([attack.draw(n, d, generators[i]) for i in rows]).to(self.theta)
+        return torch.stack([attack.draw(n, d, generators[i]) for i in rows])
+
+    def _noises(self, rows: list[int], sizes: list[int]) -> Iterator[Tensor]:
+        """:meth:`noise` of step after step, of batches of these sizes; a device is sent that of many at once."""
+        attack, given = self.recipe.attack, self.generators
+        if not self.draws or self.theta.device.type == "cpu":
+            none = None if self.draws else {n: self.noise(attack, rows, n, given) for n in set(sizes)}
+            yield from (self.noise(attack, rows, n, given) if none is None else none[n] for n in sizes)
+            return
+        ahead = max(1, AHEAD // (len(rows) * self._drawn(attack, [0], max(sizes), [torch.Generator()]).nbytes))
+        for k in range(0, len(sizes), ahead):
+            some = [self._drawn(attack, rows, n, given).to(self.theta.dtype) for n in sizes[k : k + ahead]]
+            flat = torch.cat([noise.flatten() for noise in some])
+            flat = flat.pin_memory() if self.theta.is_cuda else flat
+            there = torch.split(flat.to(self.theta.device, non_blocking=True), [noise.numel() for noise in some])
+            yield from (part.view(noise.shape) for part, noise in zip(there, some, strict=True))
 
     def advance(self, n: int) -> None:
         """Take n steps, or fewer where ``steps`` comes first; runs that end are frozen on the way.
@@ -177,50 +211,71 @@ class Runs:
         batch = self._batch(rows, points_at(self.t))
         groups = self._groups(rows, batch)
 
-        theta, best, best_loss = self.theta[rows], self.best_theta[rows], self.best_log_loss[rows]
-        state = pytree.tree_map(lambda a: a[rows], self.state)
-        status, stopped_at, target = self.status[rows], self.stopped_at[rows], self.target[rows]
-        all_run = True  # as far as is known without waiting for a device
+        now = Carry(
+            torch.full((), self.t, dtype=torch.int64, device=self.theta.device),
+            self.theta[rows],
+            self.best_theta[rows],
+            self.best_log_loss[rows],
+            pytree.tree_map(lambda a: a[rows], self.state),
+            self.status[rows],
+            self.stopped_at[rows],
+        )
+        target = self.target[rows]
         if self.order is not None:
             target = torch.full_like(target, -math.inf)  # of the whole set's loss, not of a batch's
-        noise, moved = None, _moved_by(recipe)
-        for t in range(self.t, self.t + n):
+        end, moved = self.t + n, _moved_by(recipe)
+        steps = range(self.t, end + (end == self.steps and self.order is None))
+        noises = self._noises(index, [batch.x.shape[-2] if self.order is None else self.order.many(t) for t in steps])
+        for t in range(self.t, end):
             if self.order is not None:
-                groups, noise = [group.on(*points_at(t)) for group in groups], None
-            if noise is None or noise.numel():  # an attack that draws nothing once draws nothing again
-                noise = self.noise(recipe.attack, index, groups[0].batch.x.shape[-2], self.generators)
-            found = Point(theta, *self._loss_and_grad(theta, groups, noise))
-            if self.order is not None:
-                found = found._replace(log_loss=found.log_loss + self._of_all(t))
-            point, after, state = moved(theta.new_tensor(t), found, state, batch)
-            alive = status
-            status, stopped_at = judge(point.log_loss, point.grad, target, t, status, stopped_at)
-            if self.order is None:
-                better = point.log_loss < best_loss
-                better = better if all_run else better & (alive == RUNNING)
-                best, best_loss = _chosen(better, (point.theta, point.log_loss), (best, best_loss))
-            all_run = all_run and status is alive  # which is what judge gives where nobody ends
-            # a step is undone only to a point that had not converged: theta is point.theta where a run ends
-            theta = after if all_run else _chosen(status == RUNNING, (after,), (theta,))[0]
-        end = self.t + n
+                groups = [group.on(*points_at(t)) for group in groups]
+            now = self._step(now, groups, batch, next(noises), target, moved, self._of_all(t))
+        theta, status, stopped_at = now.theta, now.status, now.stopped_at
         if end == self.steps and self.order is None:
-            noise = self.noise(recipe.attack, index, batch.x.shape[-2], self.generators)
-            log_loss, grad = self._loss_and_grad(theta, groups, noise)
-            status, stopped_at = judge(log_loss, grad, target, end, status, stopped_at)
+            log_loss, grad = self._loss_and_grad(theta, groups, next(noises))
+            status, stopped_at = judge(log_loss, grad, target, now.t, status, stopped_at)
             stopped_at = torch.where(status == RUNNING, end, stopped_at)
             status = torch.where(status == RUNNING, MAX_STEPS, status)
-        theta = torch.where((status == DIVERGED).unsqueeze(-1), best, theta)
+        theta = torch.where((status == DIVERGED).unsqueeze(-1), now.best, theta)
 
         def commit() -> None:
-            self.theta[rows], self.best_theta[rows], self.best_log_loss[rows] = theta, best, best_loss.double()
+            self.theta[rows], self.best_theta[rows], self.best_log_loss[rows] = theta, now.best, now.best_loss.double()
             self.status[rows], self.stopped_at[rows] = status.to(torch.int8), stopped_at
-            pytree.tree_map(lambda whole, part: whole.index_copy_(0, rows, part), self.state, state)
+            pytree.tree_map(lambda whole, part: whole.index_copy_(0, rows, part), self.state, now.state)
 
         return commit
 
-    def _of_all(self, t: int) -> float:
+    def _step(
+        self,
+        now: Carry,
+        groups: list[Group],
+        batch: Batch,
+        noise: Tensor,
+        target: Tensor,
+        moved: Moved,
+        more: float | None,
+    ) -> Carry:
+        """One step of some runs, as a pure function of tensors; on a CPU, work that changes nothing is left out.
+
+        ``more``: of a batch, see :meth:`_of_all`; None where the loss is that of all points.
+        """
+        found = Point(now.theta, *self._loss_and_grad(now.theta, groups, noise))
+        if more is not None:
+            found = found._replace(log_loss=found.log_loss + more)
+        point, after, state = moved(now.t.to(now.theta.dtype), found, now.state, batch)
+        status, stopped_at = judge(point.log_loss, point.grad, target, now.t, now.status, now.stopped_at)
+        best, best_loss = now.best, now.best_loss
+        if more is None:
+            better = (point.log_loss < best_loss) & (now.status == RUNNING)
+            best, best_loss = _chosen(better, (point.theta, point.log_loss), (best, best_loss))
+        # a step is undone only to a point that had not converged: theta is point.theta where a run ends
+        (theta,) = _chosen(status == RUNNING, (after,), (now.theta,))
+        return Carry(now.t + 1, theta, best, best_loss, state, status, stopped_at)
+
+    def _of_all(self, t: int) -> float | None:
         """Log of what makes the loss of the batch of step t an estimate of that of all points: for a sum, n / b."""
-        assert self.order is not None
+        if self.order is None:
+            return None
         return math.log(self.order.n / self.order.many(t)) if self._summed else 0.0
 
     @property
@@ -384,7 +439,7 @@ def _each(state: Any, of: Callable[[Tensor], Tensor]) -> Any:
 
 def _chosen(rows: Tensor, new: tuple[Tensor, ...], old: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """``new`` (R, ...) in the rows that are true, else ``old``; on a CPU without a copy where all agree."""
-    if rows.device.type == "cpu":
+    if readable(rows):
         count = int(rows.sum())
         if count in (0, len(rows)):
             return new if count else old

@@ -1,0 +1,89 @@
+"""Training on a pretended accelerator: the CPU's numbers, nothing that waits, and no more launches than today.
+
+Each part is a process of its own (:mod:`tests.on_pretended`): the device must be there before anything is differentiated.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = 4
+LAUNCHES = {  # of one step: a ratchet. Lower them where you can
+    "attack=pgd": 304,
+    "attack=fgm": 109,
+    "attack=pgd_published": 321,
+    "attack=fgsm": 109,
+    "attack=none": 93,
+    "model=linear": 259,
+    "model=cnn": 525,
+    "model=diagonal": 345,
+    "model=deep_linear": 327,
+    "model=mlp": 304,
+    "optimizer=momentum": 272,
+    "optimizer=adam": 299,
+    "optimizer=sd": 264,
+    "optimizer=cd": 276,
+    "optimizer=spectral": 307,
+    "optimizer=gd": 304,
+    "optimizer=steepest": 294,
+    "schedule=bounded_loss": 267,
+    "schedule=log_constant": 273,
+    "schedule=stable": 304,
+    "schedule=constant": 262,
+    "schedule=power": 266,
+    "schedule=growing": 265,
+    "schedule=relative": 302,
+    "schedule=inverse_loss": 313,
+    "schedule=short": 262,
+    "linear, l_1 threat": 188,
+    "deep linear exact": 258,
+    "net, l_2 threat": 544,
+    "net, learning rates": 263,
+    "linear, l_2 threat": 155,
+    "sparse Gaussian": 92,
+    "net, random start": 311,
+    "net, half of the runs clean": 335,
+    "linear sd exact": 80,
+    "linear, ten classes": 169,
+    "net, ten classes": 465,
+    "net, mini-batches": 260,
+    "linear cd exact": 92,
+    "diagonal exact": 134,
+    "net, biases, three layers": 422,
+    "linear, mini-batches": 76,
+}
+SLACK = 1.1  # another version of torch
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"),
+    reason=f"torch {torch.__version__} cannot pretend an accelerator in Python: the device path is not tested here",
+)
+
+
+def run(*arguments: str) -> Any:
+    """What :mod:`tests.on_pretended` prints."""
+    command = [sys.executable, "-m", "tests.on_pretended", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_recipe_is_the_cpus_and_waits_for_nothing(part: int) -> None:
+    """A step copies nothing between host and device and asks nothing of the device; its launches are counted.
+
+    Where a step needs random numbers or a batch's order, which a CPU draws, those of many steps are sent at once.
+    """
+    for name, found in run(f"{part}/{PARTS}").items():
+        assert found["trained"] < 1e-14, name
+        assert found["measured"] < 1e-12, name
+        assert (found["to_device"], found["to_host"]) == (0, 0), name
+        assert 0 < found["launches"] <= SLACK * LAUNCHES[name], name
