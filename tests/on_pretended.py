@@ -24,6 +24,7 @@ from robust_erm.sweeps.lines import prepare
 from robust_erm.training.measure import Evaluation, measure
 from robust_erm.training.problem import build
 from robust_erm.training.runs import Runs
+from robust_erm.training.stepper import Carry
 
 SMALL = ["data.m=12", "eps=0.1", "stop.steps=1000000", "stop.loss=null"]
 NET, TEN = ["model=mlp", "model.width=6", "model.init_scale=1"], ["data.classes=[0,1,2,3,4,5,6,7,8,9]"]
@@ -118,8 +119,21 @@ def steps(name: str, folder: str) -> dict[str, Any]:
     launches, to_device, to_host = ((b - a) / 2 for a, b in zip(few, many, strict=True))
     trained = difference(state(there), state(here))
     rows = [measure(there, evaluated_there, there.running), measure(here, evaluated_here, here.running)]
+    compiled = difference(*one_graph(here))
     costs = {"launches": launches, "to_device": to_device, "to_host": to_host}
-    return {**costs, "trained": trained, "measured": difference(*rows)}
+    return {**costs, "trained": trained, "measured": difference(*rows), "compiled": compiled}
+
+
+def one_graph(pack: Runs) -> tuple[Carry, Carry]:
+    """A step of all runs: as it is, and as one graph without a break."""
+    rows = pack.running
+    x, y = pack.train.of(rows)
+    now, stepper = pack.begun(rows, (x, y))
+    noise = pack.noise(pack.recipe.attack, rows.tolist(), x.shape[-2], pack.generators)
+    known = stepper.step(now, noise)  # first: a cached property is found once, under a lock
+    torch._dynamo.reset()
+    whole = torch.compile(stepper.step, fullgraph=True, backend="aot_eager", dynamic=False)
+    return known, whole(now, noise)
 
 
 def main(part: str) -> None:

@@ -7,11 +7,12 @@ a run that has ended is frozen at once and leaves the computation at the next ca
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, NamedTuple
+from itertools import chain, islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,32 +20,23 @@ from torch.func import vmap
 from torch.utils import _pytree as pytree
 
 from robust_erm.attacks.attack import Attack, without_rounding
-from robust_erm.core.devices import readable
+from robust_erm.core.errors import first_line
 from robust_erm.core.fields import substituted
 from robust_erm.core.streams import torch_stream
-from robust_erm.schedules.schedule import Point
 from robust_erm.training import kernels, stacked
 from robust_erm.training.attacked import attacked_outputs, chunks
+from robust_erm.training.graphs import Graph
 from robust_erm.training.kernels import plan as kernel_plan
 from robust_erm.training.mapped import Group, loss_and_grad_of, parts
 from robust_erm.training.order import Order
 from robust_erm.training.points import Batches, Points
 from robust_erm.training.status import DIVERGED, MAX_STEPS, RUNNING, judge
-from robust_erm.training.step import Batch, Recipe, move, native, predictor
+from robust_erm.training.step import Batch, Recipe, predictor
+from robust_erm.training.stepper import Carry, Stepper
+
+log = logging.getLogger("robust_erm")
 
 AHEAD = 2**26  # bytes of random numbers that a device is sent at once
-
-
-class Carry(NamedTuple):
-    """What a step changes: its number t (), and of R runs what :class:`Runs` says."""
-
-    t: Tensor
-    theta: Tensor
-    best: Tensor
-    best_loss: Tensor
-    state: Any
-    status: Tensor
-    stopped_at: Tensor
 
 
 @dataclass
@@ -61,6 +53,7 @@ class Runs:
         target: (R,) log loss at which a run has converged; -inf for never.
         steps: the last step.
         order: of the training points, for mini-batches; None where every step sees all.
+        graphs: take a step on all points as one CUDA graph, where one can be made of it.
         compiled: use a compiled kernel, or :mod:`robust_erm.training.stacked`, where there is one for the recipe; else
             everything is mapped.
     """
@@ -74,6 +67,7 @@ class Runs:
     steps: int
     numbers: dict[str, Tensor] = field(default_factory=dict)
     compiled: bool = True
+    graphs: bool = False
     order: Order | None = None
     t: int = 0
     bound: Tensor = field(init=False)
@@ -87,6 +81,7 @@ class Runs:
     draws: bool = field(init=False)
     kernel: Any = field(init=False)
     net: Any = field(init=False)
+    graph: tuple[list[int], Graph] | None = field(init=False, default=None)  # of which runs
 
     def __post_init__(self) -> None:
         def init(theta: Tensor, numbers: dict[str, Tensor]) -> dict[str, Any]:
@@ -148,12 +143,6 @@ class Runs:
             for at, attack in needed
         ]
 
-    def _loss_and_grad(self, theta: Tensor, groups: list[Group], noise: Tensor) -> tuple[Tensor, Tensor]:
-        if self.net is not None:
-            found: tuple[Tensor, Tensor] = self.net.loss_and_grad(theta, groups[0].batch)
-            return found
-        return loss_and_grad_of(theta, groups, noise)
-
     def noise(self, attack: Attack, rows: list[int], n: int, generators: list[torch.Generator]) -> Tensor:
         """(len(rows), k, n, d): drawn on the CPU from every run's own generator."""
         return self._drawn(attack, rows, n, generators).to(self.theta)
@@ -206,34 +195,20 @@ class Runs:
 
     def _advance(self, rows: Tensor, n: int) -> Callable[[], None]:
         """Take n steps of some runs; what is given back writes where they came to."""
-        index = rows.tolist()
-        recipe, points_at = self.recipe, self._points(rows)
-        batch = self._batch(rows, points_at(self.t))
-        groups = self._groups(rows, batch)
-
-        now = Carry(
-            torch.full((), self.t, dtype=torch.int64, device=self.theta.device),
-            self.theta[rows],
-            self.best_theta[rows],
-            self.best_log_loss[rows],
-            pytree.tree_map(lambda a: a[rows], self.state),
-            self.status[rows],
-            self.stopped_at[rows],
-        )
-        target = self.target[rows]
-        if self.order is not None:
-            target = torch.full_like(target, -math.inf)  # of the whole set's loss, not of a batch's
-        end, moved = self.t + n, _moved_by(recipe)
-        steps = range(self.t, end + (end == self.steps and self.order is None))
-        noises = self._noises(index, [batch.x.shape[-2] if self.order is None else self.order.many(t) for t in steps])
-        for t in range(self.t, end):
-            if self.order is not None:
-                groups = [group.on(*points_at(t)) for group in groups]
-            now = self._step(now, groups, batch, next(noises), target, moved, self._of_all(t))
+        points_at = self._points(rows)
+        now, stepper = self.begun(rows, points_at(self.t))
+        end, order = self.t + n, self.order
+        steps = range(self.t, end + (end == self.steps and order is None))
+        index, whole = rows.tolist(), self.train.x.shape[-2]
+        noises = self._noises(index, [whole if order is None else order.many(t) for t in steps])
+        if order is None:
+            now = self._whole(stepper, index, now, islice(noises, n))
+        for t in range(self.t, end if order is not None else self.t):
+            now = stepper.on(*points_at(t)).step(now, next(noises), self._of_all(t))
         theta, status, stopped_at = now.theta, now.status, now.stopped_at
-        if end == self.steps and self.order is None:
-            log_loss, grad = self._loss_and_grad(theta, groups, next(noises))
-            status, stopped_at = judge(log_loss, grad, target, now.t, status, stopped_at)
+        if end == self.steps and order is None:
+            log_loss, grad = stepper.loss_and_grad(theta, next(noises))
+            status, stopped_at = judge(log_loss, grad, stepper.target, now.t, status, stopped_at)
             stopped_at = torch.where(status == RUNNING, end, stopped_at)
             status = torch.where(status == RUNNING, MAX_STEPS, status)
         theta = torch.where((status == DIVERGED).unsqueeze(-1), now.best, theta)
@@ -245,37 +220,41 @@ class Runs:
 
         return commit
 
-    def _step(
-        self,
-        now: Carry,
-        groups: list[Group],
-        batch: Batch,
-        noise: Tensor,
-        target: Tensor,
-        moved: Moved,
-        more: float | None,
-    ) -> Carry:
-        """One step of some runs, as a pure function of tensors; on a CPU, work that changes nothing is left out.
+    def begun(self, rows: Tensor, points: tuple[Tensor, Tensor]) -> tuple[Carry, Stepper]:
+        """Where steps of some runs on these points start from, and what takes them."""
+        batch, target = self._batch(rows, points), self.target[rows]
+        if self.order is not None:
+            target = torch.full_like(target, -math.inf)  # of the whole set's loss, not of a batch's
+        now = Carry(
+            torch.full((), self.t, dtype=torch.int64, device=self.theta.device),
+            self.theta[rows],
+            self.best_theta[rows],
+            self.best_log_loss[rows],
+            pytree.tree_map(lambda a: a[rows], self.state),
+            self.status[rows],
+            self.stopped_at[rows],
+        )
+        return now, Stepper(self.recipe, self.net, batch, self._groups(rows, batch), target)
 
-        ``more``: of a batch, see :meth:`_of_all`; None where the loss is that of all points.
-        """
-        found = Point(now.theta, *self._loss_and_grad(now.theta, groups, noise))
-        if more is not None:
-            found = found._replace(log_loss=found.log_loss + more)
-        point, after, state = moved(now.t.to(now.theta.dtype), found, now.state, batch)
-        status, stopped_at = judge(point.log_loss, point.grad, target, now.t, now.status, now.stopped_at)
-        best, best_loss = now.best, now.best_loss
-        if more is None:
-            better = (point.log_loss < best_loss) & (now.status == RUNNING)
-            best, best_loss = _chosen(better, (point.theta, point.log_loss), (best, best_loss))
-        # a step is undone only to a point that had not converged: theta is point.theta where a run ends
-        (theta,) = _chosen(status == RUNNING, (after,), (now.theta,))
-        return Carry(now.t + 1, theta, best, best_loss, state, status, stopped_at)
+    def _whole(self, stepper: Stepper, index: list[int], now: Carry, noises: Iterator[Tensor]) -> Carry:
+        """Steps on all points, one for each noise; by a graph where that is asked for and can be made."""
+        if self.graphs and (self.graph is None or self.graph[0] != index):
+            first = next(noises)
+            try:
+                self.graph = index, Graph(stepper.step, now, first)
+            except RuntimeError as error:
+                self.graphs = False
+                log.warning("a step of this pack cannot be a CUDA graph, and is taken eagerly: %s", first_line(error))
+            noises = chain([first], noises)
+        if self.graphs and self.graph is not None:
+            return self.graph[1].run(now, noises)
+        for noise in noises:
+            now = stepper.step(now, noise)
+        return now
 
-    def _of_all(self, t: int) -> float | None:
+    def _of_all(self, t: int) -> float:
         """Log of what makes the loss of the batch of step t an estimate of that of all points: for a sum, n / b."""
-        if self.order is None:
-            return None
+        assert self.order is not None
         return math.log(self.order.n / self.order.many(t)) if self._summed else 0.0
 
     @property
@@ -410,37 +389,3 @@ class Runs:
             pytree.tree_map(lambda whole, part: whole[i].copy_(part), self.state, kept["state"])
         else:
             self.stopped_at[i] = kept["t"]
-
-
-Moved = Callable[[Tensor, Point, Any, Batch], tuple[Point, Tensor, Any]]
-
-
-def _moved_by(recipe: Recipe) -> Moved:
-    """:func:`robust_erm.training.step.move` of R runs; of one without vmap, which takes longer than its sums."""
-    if native(recipe.optimizer):
-        return partial(move, recipe)
-
-    def moved(t: Tensor, found: Point, state: Any, batch: Batch) -> tuple[Point, Tensor, Any]:
-        if len(found.theta) > 1:
-            mapped: tuple[Point, Tensor, Any] = vmap(lambda *rest: move(recipe, t, *rest))(found, state, batch)
-            return mapped
-        numbers = {path: value[0] for path, value in batch.numbers.items()}
-        only = Batch(batch.x, batch.y, batch.eps[0], batch.bound[0], numbers)
-        point, after, state = move(recipe, t, Point(*(a[0] for a in found)), _each(state, lambda a: a[0]), only)
-        return Point(*(a.unsqueeze(0) for a in point)), after.unsqueeze(0), _each(state, lambda a: a.unsqueeze(0))
-
-    return moved
-
-
-def _each(state: Any, of: Callable[[Tensor], Tensor]) -> Any:
-    """``of`` every tensor of a state: a tensor, or a dict of states."""
-    return {name: _each(part, of) for name, part in state.items()} if isinstance(state, dict) else of(state)
-
-
-def _chosen(rows: Tensor, new: tuple[Tensor, ...], old: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """``new`` (R, ...) in the rows that are true, else ``old``; on a CPU without a copy where all agree."""
-    if readable(rows):
-        count = int(rows.sum())
-        if count in (0, len(rows)):
-            return new if count else old
-    return tuple(torch.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(new, old, strict=True))

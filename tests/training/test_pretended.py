@@ -1,6 +1,6 @@
 """Training on a pretended accelerator: the CPU's numbers, nothing that waits, and no more launches than today.
 
-Each part is a process of its own (:mod:`tests.on_pretended`): the device must be there before anything is differentiated.
+Each part is a process of its own (:mod:`tests.on_pretended`): the device must come before derivatives.
 """
 
 from __future__ import annotations
@@ -80,10 +80,13 @@ def run(*arguments: str) -> Any:
 def test_every_recipe_is_the_cpus_and_waits_for_nothing(part: int) -> None:
     """A step copies nothing between host and device and asks nothing of the device; its launches are counted.
 
+    It is also one graph, without a break, of the same bits.
+
     Where a step needs random numbers or a batch's order, which a CPU draws, those of many steps are sent at once.
     """
     for name, found in run(f"{part}/{PARTS}").items():
         assert found["trained"] < 1e-14, name
         assert found["measured"] < 1e-12, name
+        assert found["compiled"] == 0, name
         assert (found["to_device"], found["to_host"]) == (0, 0), name
         assert 0 < found["launches"] <= SLACK * LAUNCHES[name], name
