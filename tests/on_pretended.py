@@ -27,7 +27,9 @@ from robust_erm.training.runs import Runs
 from robust_erm.training.stepper import Carry
 
 SMALL = ["data.m=12", "eps=0.1", "stop.steps=1000000", "stop.loss=null"]
-NET, TEN = ["model=mlp", "model.width=6", "model.init_scale=1"], ["data.classes=[0,1,2,3,4,5,6,7,8,9]"]
+FEW = ["attack.steps=3"]
+MLP, TEN = ["model=mlp", "model.width=6", "model.init_scale=1"], ["data.classes=[0,1,2,3,4,5,6,7,8,9]"]
+NET = [*MLP, *FEW]
 LINEAR = ["model=linear", "attack=exact"]
 MODELS = {
     "linear": [],
@@ -60,12 +62,12 @@ MADE = {  # of several parts
 
 def recipes() -> dict[str, list[str]]:
     """Every component of conf/ at least once, and what is made of several."""
-    found = {f"model={name}": [f"model={name}", *own] for name, own in MODELS.items()}
+    found = {f"model={name}": [f"model={name}", *own, *FEW] for name, own in MODELS.items()}
     found |= {f"optimizer={name}": [*NET, f"optimizer={name}"] for name in names("optimizer", "oracle")}
     found |= {
         f"schedule={name}": [*NET, f"optimizer/schedule={name}"] for name in names("optimizer/schedule", "smooth")
     }
-    found |= {f"attack={name}": [*NET, f"attack={name}"] for name in names("attack", "exact", *STRONG)}
+    found |= {f"attack={name}": [*MLP, f"attack={name}"] for name in names("attack", "exact", *STRONG)}
     return found | MADE
 
 
@@ -74,7 +76,7 @@ def names(group: str, *but: str) -> list[str]:
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml") if path.stem not in but)
 
 
-def resolved(name: str, folder: str, count: int = 3) -> list[Run]:
+def resolved(name: str, folder: str, count: int = 2) -> list[Run]:
     """``count`` runs of a recipe: seeds, and what else differs within its pack."""
     fixed = [f"output_dir={folder}", "logger=none", "trainer.progress=false", "trainer.threads=1", "trainer.device=cpu"]
     own = {
