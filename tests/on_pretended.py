@@ -9,6 +9,7 @@ import json
 import sys
 import tempfile
 import warnings
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,10 +19,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch.utils import _pytree as pytree
 
+from robust_erm.evaluation import folders
+from robust_erm.evaluation.options import parsed
 from robust_erm.store.config import Run, resolve
 from robust_erm.store.source import conf_dir
 from robust_erm.sweeps.lines import prepare
 from robust_erm.training.measure import Evaluation, measure
+from robust_erm.training.pack import train_pack
 from robust_erm.training.problem import build
 from robust_erm.training.runs import Runs
 from robust_erm.training.stepper import Carry
@@ -58,6 +62,9 @@ MADE = {  # of several parts
     "net, learning rates": [*NET, "optimizer/schedule=constant"],  # see resolved
     "net, half of the runs clean": [*NET],
 }
+
+
+EVALUATED = {"model=mlp": [], "net, ten classes": ["attack=apgd_dlr", "certify=false", "checks=false"]}  # by options
 
 
 def recipes() -> dict[str, list[str]]:
@@ -116,7 +123,7 @@ def steps(name: str, folder: str) -> dict[str, Any]:
     """Of one recipe: what a step asks of the device, and how far training and a measurement are from the CPU's."""
     there, evaluated_there, here, evaluated_here = packs(name, folder)
     there.advance(1)
-    few, many = (pretended.counted(partial(there.advance, n)).totals() for n in (1, 3))
+    few, many = (pretended.counted(partial(there.advance, n))[1].totals() for n in (1, 3))
     here.advance(5)
     launches, to_device, to_host = ((b - a) / 2 for a, b in zip(few, many, strict=True))
     trained = difference(state(there), state(here))
@@ -138,11 +145,33 @@ def one_graph(pack: Runs) -> tuple[Carry, Carry]:
     return known, whole(now, noise)
 
 
+def evaluated(name: str, folder: str) -> dict[str, Any]:
+    """Of the runs of a recipe: an evaluation on the CPU, there, and there of fewer points; and what each asks."""
+    few = ["square.queries=3", "apgd.steps=2", "apgd.restarts=1", "fab.steps=1", "fresh=true", "measure=per_attack"]
+    few += EVALUATED[name]
+    train_pack([replace(run, stop=replace(run.stop, steps=3)) for run in resolved(name, folder)])
+    rows, costs, failed = [], [], []
+    for device, points in (("cpu", 6), (pretended.NAME, 6), (pretended.NAME, 3)):
+        folders.device_of = partial(_device, device)
+        given, options = parsed([folder, f"points={points}", *few])
+        (found, wrong), counts = pretended.counted(partial(folders.evaluate, given, options))
+        rows.append([[v for k, v in row.items() if isinstance(v, float) and k != "seconds"] for row in found])
+        costs, failed = [*costs, counts.totals()], [*failed, *wrong]
+    return {"numbers": len(rows[0][0]), "difference": difference(*rows[:2]), "failed": failed, "costs": costs}
+
+
+def _device(name: str, options: Any) -> torch.device:
+    return torch.device(name)
+
+
 def main(part: str) -> None:
-    """Print what is found of the recipes k, k + of, k + 2 of, ..."""
-    k, of = map(int, part.split("/"))
+    """Print what is found of the recipes k, k + of, k + 2 of, ...; or ``evaluated``: of evaluations."""
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps({name: steps(name, folder) for name in list(recipes())[k::of]}))
+        if part == "evaluated":
+            print(json.dumps({name: evaluated(name, f"{folder}/{k}") for k, name in enumerate(EVALUATED)}))
+        else:
+            k, of = map(int, part.split("/"))
+            print(json.dumps({name: steps(name, folder) for name in list(recipes())[k::of]}))
 
 
 if __name__ == "__main__":

@@ -13,11 +13,13 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils import _pytree as pytree
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+T = TypeVar("T")
 
 NAME = "pretended"
 _setup_privateuseone_for_python_backend(NAME)
@@ -46,13 +48,13 @@ class Counts:
 COUNTS = Counts()
 
 
-def counted(work: Callable[[], Any]) -> Counts:
-    """What ``work`` asks of the device."""
+def counted(work: Callable[[], T]) -> tuple[T, Counts]:
+    """What ``work`` gives, and what it asks of the device."""
     global COUNTS
-    COUNTS = found = Counts()
-    work()
+    COUNTS = asked = Counts()
+    found = work()
     COUNTS = Counts()
-    return found
+    return found, asked
 
 
 def _place() -> str:

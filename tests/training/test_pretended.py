@@ -90,3 +90,12 @@ def test_every_recipe_is_the_cpus_and_waits_for_nothing(part: int) -> None:
         assert found["compiled"] == 0, name
         assert (found["to_device"], found["to_host"]) == (0, 0), name
         assert 0 < found["launches"] <= SLACK * LAUNCHES[name], name
+
+
+def test_evaluations_are_the_cpus_and_ask_no_more_of_more_points() -> None:
+    """Attacks, certificates, signs of masking: to the last bit; copies and reads are those of half the points."""
+    for name, found in run("evaluated").items():
+        assert (found["failed"], found["difference"]) == ([], 0), name
+        assert found["numbers"] > 20, name
+        _, (_, *many), (_, *few) = found["costs"]
+        assert all(0 < b <= 1.5 * a for a, b in zip(few, many, strict=True)), name
