@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from recipes import in_the_form_of_a_device
 
 from robust_erm.store.config import Run
 from robust_erm.training import graphs
@@ -26,9 +27,7 @@ CASES = {
 
 
 def pack(runs: list[Run], with_graphs: bool) -> Runs:
-    made, *_ = build(runs, torch.device("cpu"))
-    made.kernel = made.net = None
-    made.state.pop("kernel", None)
+    made, _ = in_the_form_of_a_device(runs, "cpu")
     made.graphs = with_graphs
     return made
 

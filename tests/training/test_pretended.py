@@ -1,6 +1,6 @@
 """Training on a pretended accelerator: the CPU's numbers, nothing that waits, and no more launches than today.
 
-Each part is a process of its own (:mod:`tests.on_pretended`): the device must come before derivatives.
+Each part is a process of its own (``on_pretended.py``): the device must come before derivatives.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
+TESTS = Path(__file__).resolve().parents[1]
 PARTS = 2
 LAUNCHES = {  # of one step: a ratchet. Lower them where you can
     "attack=pgd": 304,
@@ -69,9 +69,9 @@ pytestmark = pytest.mark.skipif(
 
 
 def run(*arguments: str) -> Any:
-    """What :mod:`tests.on_pretended` prints."""
-    command = [sys.executable, "-m", "tests.on_pretended", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    """What ``on_pretended.py`` prints."""
+    command = [sys.executable, str(TESTS / "on_pretended.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
