@@ -80,7 +80,7 @@ def difference(one: Any, other: Any) -> float:
     """The largest between two trees of numbers; inf where one is finite alone."""
     largest = 0.0
     for a, b in zip(pytree.tree_leaves(one), pytree.tree_leaves(other), strict=True):
-        apart = torch.as_tensor(a).cpu().double() - torch.as_tensor(b).double()
+        apart = torch.as_tensor(a).cpu().double() - torch.as_tensor(b).cpu().double()
         largest = max(largest, float(apart.nan_to_num(0, torch.inf).abs().max())) if apart.numel() else largest
     return largest
 
