@@ -99,9 +99,13 @@ class Trainer(Section):
     threads: int | None = MISSING
     progress: bool = MISSING
     graphs: bool = MISSING
+    points: int | None = MISSING
 
     def __post_init__(self) -> None:
         at_most("inner_steps", self.inner_steps, 10**9)
+        require(
+            self.points is None or self.points >= 1, "points", self.points, "must be 1 or more, or null: all at once"
+        )
         require(self.checkpoint_seconds >= 0, "checkpoint_seconds", self.checkpoint_seconds, "must be 0 or more")
         ok = self.threads is None or 1 <= self.threads <= 1024
         require(ok, "threads", self.threads, "must be between 1 and 1,024, or null")

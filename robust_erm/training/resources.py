@@ -92,7 +92,7 @@ def of_run(run: Run) -> int:
     points 6 times (x', its gradient, their temporaries) and activations 3 times (forward, backward).
     """
     parameters, made = _sizes(run.model, run.data.dimension, run.outputs)
-    points = max(batch(run), CHUNK)
+    points = max(min(batch(run), run.trainer.points or batch(run)), CHUNK)
     d: int = run.data.dimension
     return _itemsize(run) * (12 * parameters + points * (6 * d + 3 * made)) + 2**16
 

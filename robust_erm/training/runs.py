@@ -27,7 +27,7 @@ from robust_erm.training import kernels, stacked
 from robust_erm.training.attacked import attacked_outputs, chunks
 from robust_erm.training.graphs import Graph
 from robust_erm.training.kernels import plan as kernel_plan
-from robust_erm.training.mapped import Group, loss_and_grad_of, parts
+from robust_erm.training.mapped import Group, loss_and_grad_of, parts, pooled, summed
 from robust_erm.training.order import Order
 from robust_erm.training.points import Batches, Points
 from robust_erm.training.status import DIVERGED, MAX_STEPS, RUNNING, judge
@@ -54,6 +54,7 @@ class Runs:
         steps: the last step.
         order: of the training points, for mini-batches; None where every step sees all.
         graphs: take a step on all points as one CUDA graph, where one can be made of it.
+        most: points at once in a step, where all need too much memory; rounding differs, nothing else.
         compiled: use a compiled kernel, or :mod:`robust_erm.training.stacked`, where there is one for the recipe; else
             everything is mapped.
     """
@@ -68,6 +69,7 @@ class Runs:
     numbers: dict[str, Tensor] = field(default_factory=dict)
     compiled: bool = True
     graphs: bool = False
+    most: int | None = None
     order: Order | None = None
     t: int = 0
     bound: Tensor = field(init=False)
@@ -234,7 +236,7 @@ class Runs:
             self.status[rows],
             self.stopped_at[rows],
         )
-        return now, Stepper(self.recipe, self.net, batch, self._groups(rows, batch), target)
+        return now, Stepper(self.recipe, self.net, batch, self._groups(rows, batch), target, self.most)
 
     def _whole(self, stepper: Stepper, index: list[int], now: Carry, noises: Iterator[Tensor]) -> Carry:
         """Steps on all points, one for each noise; by a graph where that is asked for and can be made."""
@@ -255,11 +257,7 @@ class Runs:
     def _of_all(self, t: int) -> float:
         """Log of what makes the loss of the batch of step t an estimate of that of all points: for a sum, n / b."""
         assert self.order is not None
-        return math.log(self.order.n / self.order.many(t)) if self._summed else 0.0
-
-    @property
-    def _summed(self) -> bool:
-        return getattr(self.recipe.objective, "reduction", "mean") == "sum"
+        return math.log(self.order.n / self.order.many(t)) if summed(self.recipe) else 0.0
 
     @property
     def looks(self) -> int | None:
@@ -317,18 +315,15 @@ class Runs:
         """The same and their (sub)gradients (len(rows), P)."""
         index, generators, theta = rows.tolist(), self.generators_of("eval"), self.theta[rows]
         x, y = self.train.of(rows)
-        some = [(x, y)] if self.order is None else chunks(x, y)
-        groups, losses, grads = self._groups(rows, self._batch(rows, some[0])), [], []
+        whole = self.order is None or self.recipe.attack.closed_form  # whose subgradient adds up from no pieces
+        some = [(x, y)] if whole else chunks(x, y)
+        groups, pieces = self._groups(rows, self._batch(rows, some[0])), []
         for piece in some:
             noise = self.noise(self.recipe.attack, index, piece[0].shape[-2], generators)
-            log_loss, grad = loss_and_grad_of(theta, [group.on(*piece) for group in groups], noise)
-            losses.append(log_loss if self._summed else log_loss + math.log(piece[0].shape[-2] / x.shape[-2]))
-            grads.append(grad)
-        if len(some) == 1:
-            return losses[0], grads[0]
-        each = torch.stack(losses)
-        total = each.logsumexp(0)
-        return total, (torch.stack(grads) * (each - total).exp().unsqueeze(-1)).sum(0)
+            log_loss, grad = loss_and_grad_of(theta, [group.on(*piece) for group in groups], noise, self.most)
+            share = 0.0 if summed(self.recipe) else math.log(piece[0].shape[-2] / x.shape[-2])
+            pieces.append((log_loss + share, grad))
+        return pooled(pieces)
 
     def undecided(self) -> Tensor:
         """How many parameters (R,) a step from here moves along a sign that rounding decides.

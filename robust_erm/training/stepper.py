@@ -40,6 +40,7 @@ class Stepper:
         batch: the points of all runs.
         groups: the runs by the attack that they need.
         target: (R,) log loss at which a run has converged.
+        most: points at once.
     """
 
     recipe: Recipe
@@ -47,6 +48,7 @@ class Stepper:
     batch: Batch
     groups: list[Group]
     target: Tensor
+    most: int | None = None
 
     def on(self, x: Tensor, y: Tensor) -> Stepper:
         """The same on other points, x (R, n, d) and y (R, n)."""
@@ -57,7 +59,7 @@ class Stepper:
         if self.net is not None:
             found: tuple[Tensor, Tensor] = self.net.loss_and_grad(theta, self.groups[0].batch)
             return found
-        return loss_and_grad_of(theta, self.groups, noise)
+        return loss_and_grad_of(theta, self.groups, noise, self.most)
 
     def step(self, now: Carry, noise: Tensor, more: float | None = None) -> Carry:
         """One step; on a CPU, work that changes nothing is left out.

@@ -27,6 +27,7 @@ from robust_erm.store.config import Batches, Run
 from robust_erm.store.run_folder import RunFolder, folder_of
 from robust_erm.training import resources
 from robust_erm.training.callbacks import Interrupted
+from robust_erm.training.mapped import loss_and_grad_of
 from robust_erm.training.order import Order, order_of
 from robust_erm.training.pack import train_pack
 from robust_erm.training.runs import Runs
@@ -126,7 +127,7 @@ def test_the_sum_is_estimated_without_bias() -> None:
     noise = runs.noise(runs.recipe.attack, [0], 11, runs.generators)
     parts = []
     for t in range(2):
-        log_loss, _ = runs._loss_and_grad(runs.theta, runs._groups(rows, runs._batch(rows, points(t))), noise)
+        log_loss, _ = loss_and_grad_of(runs.theta, runs._groups(rows, runs._batch(rows, points(t))), noise)
         parts.append(float(log_loss.exp()) * math.exp(runs._of_all(t)))
     assert np.mean(parts) == pytest.approx(float(runs.log_losses(rows).exp()), rel=1e-12)
 

@@ -30,6 +30,7 @@ from robust_erm.schedules.relative import Relative
 from robust_erm.schedules.schedule import Point
 from robust_erm.store.config import Run
 from robust_erm.store.run_folder import folder_of
+from robust_erm.training.mapped import loss_and_grad_of
 from robust_erm.training.pack import train_pack
 from robust_erm.training.problem import build
 
@@ -79,7 +80,7 @@ def test_a_step_is_as_long_as_it_says(optimizer: Any) -> None:
         runs.theta *= scale
         runs.__post_init__()
         before = runs.theta.clone()
-        _, grad = runs._loss_and_grad(before, runs._groups(torch.tensor([0])), torch.zeros(1, 0, 12, 6))
+        _, grad = loss_and_grad_of(before, runs._groups(torch.tensor([0])), torch.zeros(1, 0, 12, 6))
         runs.advance(1)
         moved = runs.theta - before
         relative = float(moved.norm() / before.norm())
