@@ -66,7 +66,7 @@ def _layers(model: Any, params: Params) -> list[nn.Module] | None:
 
 def _convolutional(params: Params) -> list[nn.Module]:
     side = 4 * math.isqrt(params["W3"].shape[1] // params["W2"].shape[0])  # two poolings by 2
-    found: list[nn.Module] = [nn.Unflatten(1, (1, side, side))]
+    found: list[nn.Module] = [nn.Unflatten(1, (params["W1"].shape[1], side, side))]
     for k in (1, 2):
         weight, bias = params[f"W{k}"], params.get(f"b{k}")
         layer = nn.Conv2d(weight.shape[1], weight.shape[0], 5, padding=2, bias=bias is not None)

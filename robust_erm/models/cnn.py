@@ -1,4 +1,4 @@
-"""The MNIST network of Madry et al. 2018."""
+"""The MNIST network of Madry et al. 2018, for images of one channel or three."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from robust_erm.models.model import squeeze_logit, uniform
 class CNN:
     """conv 5x5 (32) - pool 2 - conv 5x5 (64) - pool 2 - fc 1024 - fc C, ReLU, same padding.
 
-    Takes square one-channel images, flattened to (n, side^2); side must be a multiple of 4.
+    Takes square images of one channel (n, side^2) or of three, channel first, (n, 3 side^2); side a multiple of 4.
 
     Args:
         channels: of the two convolutions.
@@ -49,13 +49,12 @@ class CNN:
 
     def init(self, d: int, outputs: int, generator: torch.Generator) -> Params:
         """W1, W2 convolutions; W3, W4 fully connected; b1..b4 where ``bias``."""
-        side = math.isqrt(d)
-        if side * side != d or side % 4:
-            raise ConfigError(
-                "channels", self.channels, f"model=cnn needs square images, side a multiple of 4; d = {d}"
-            )
+        colours, side = _image(d)
+        if colours * side * side != d or side % 4:
+            says = f"model=cnn needs square images of one channel or three, side a multiple of 4; d = {d}"
+            raise ConfigError("channels", self.channels, says)
         one, two = self.channels
-        shapes = [(one, 1, 5, 5), (two, one, 5, 5), (self.hidden, two * (side // 4) ** 2), (outputs, self.hidden)]
+        shapes = [(one, colours, 5, 5), (two, one, 5, 5), (self.hidden, two * (side // 4) ** 2), (outputs, self.hidden)]
         params: Params = {}
         for k, shape in enumerate(shapes, start=1):
             fan_in = math.prod(shape[1:])
@@ -65,10 +64,16 @@ class CNN:
         return params
 
     def apply(self, params: Params, x: Tensor) -> Tensor:
-        """X (n, side^2) -> (n,) or (n, C)."""
-        side = math.isqrt(x.shape[-1])
-        h = x.reshape(-1, 1, side, side)
+        """X (n, side^2) or (n, 3 side^2) -> (n,) or (n, C)."""
+        colours, side = _image(x.shape[-1])
+        h = x.reshape(-1, colours, side, side)
         for k in (1, 2):
             h = F.max_pool2d(F.conv2d(h, params[f"W{k}"], params.get(f"b{k}"), padding=2).relu(), 2)
         h = (linear(h.flatten(1), params["W3"]) + params.get("b3", 0)).relu()
         return squeeze_logit(linear(h, params["W4"]) + params.get("b4", 0))
+
+
+def _image(d: int) -> tuple[int, int]:
+    """Channels and side of a square image of d numbers; no d is both a square and three of one."""
+    colours = 1 if math.isqrt(d) ** 2 == d else 3
+    return colours, math.isqrt(d // colours)

@@ -18,6 +18,7 @@ from robust_erm.data import cifar10
 from robust_erm.data.cifar10 import CIFAR10, CLASSES
 from robust_erm.store.config import Run
 from robust_erm.store.identity import as_data
+from robust_erm.training.pack import train_pack
 
 NAMES = [*(f"data_batch_{k}.bin" for k in range(1, 6)), "test_batch.bin"]
 
@@ -221,8 +222,9 @@ def test_identity_ignores_where_the_files_lie(resolved: Callable[..., Run], cifa
     assert set(data) == {"_target_", "classes", "m", "sample", "m_test", "validation"}
 
 
-def test_the_convolutional_net_says_that_it_takes_one_channel(resolved: Callable[..., Run], cifar: Path) -> None:
-    from robust_erm.training.resources import parameters
-
-    with pytest.raises(ConfigError, match="needs square images, side a multiple of 4; d = 3072"):
-        parameters(resolved("data=cifar10", "data.m=5", f"data.folder={cifar}", "model=cnn"))
+def test_the_convolutional_net_takes_its_three_channels(resolved: Callable[..., Run], cifar: Path) -> None:
+    line = ("data=cifar10", "data.m=5", "data.m_test=4", f"data.folder={cifar}", "model=cnn", "model.channels=[2,3]")
+    run = resolved(*line, "model.hidden=4", "data.classes=[0,1]", "stop.steps=2", "attack.steps=2", "eps=0.01")
+    (summary,) = train_pack([run])
+    assert summary["step"] == 2
+    assert 0 <= summary["test_robust_acc"] <= 1

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from robust_erm.evaluation.as_module import Applied, as_module
@@ -27,6 +30,7 @@ MODELS = {
     "leaky of slope 0": (MLP(width=5, activation="leaky", slope=0.0), 2, 6),
     "fixed second layer": (MLP(width=4, trained="first", bias="first"), 1, 6),
     "cnn": (CNN(channels=(2, 3), hidden=5), 10, 64),
+    "cnn, three channels": (CNN(channels=(2, 3), hidden=5), 10, 192),
     "cnn without biases": (CNN(channels=(2, 3), hidden=5, bias=False), 1, 64),
     "power": (MLP(width=4, activation="power"), 1, 6),
     "diagonal": (Diagonal(alpha=1.0), 1, 6),
@@ -64,6 +68,19 @@ def test_outputs_are_those_of_the_model(name: str) -> None:
         fresh[2].load_state_dict(module[2].state_dict())  # type: ignore[index, arg-type]
     fresh.load_state_dict(torch.load(buffer, weights_only=True))
     torch.testing.assert_close(fresh(x), right, rtol=0, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's exporter, about itself
+@pytest.mark.parametrize("name", ["mlp", "cnn, three channels"])
+def test_it_is_exported_to_onnx(name: str, tmp_path: Path) -> None:
+    """With the same outputs by ONNX's own evaluator."""
+    model, outputs, d = MODELS[name]
+    params, x = model.init(d, outputs, torch.Generator().manual_seed(0)), torch.rand(1, d, dtype=torch.float64)
+    module = as_module(model, params).eval()
+    torch.onnx.export(module, (x,), tmp_path / "net.onnx", verbose=False)
+    read = ReferenceEvaluator(str(tmp_path / "net.onnx"))
+    (found,) = read.run(None, {read.input_names[0]: x.numpy()})
+    assert np.allclose(found, module(x).detach().numpy(), rtol=1e-9, atol=1e-12)
 
 
 def test_what_inherits_is_applied_as_it_is() -> None:
