@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -18,18 +19,35 @@ def no_tf32() -> None:
     """Products and convolutions of float32 are those of float32, whatever the environment says."""
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
+    for switch in _switches():  # which overrule those, where somebody has set them
+        switch.fp32_precision = "ieee"
 
 
 @contextmanager
 def without_tf32() -> Iterator[None]:
     """The same for a while, in a process that is somebody else's."""
-    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    products: str | None = None
+    convolutions: bool | None = None
+    with suppress(RuntimeError):  # of torch, where one of the newer switches says otherwise
+        convolutions = torch.backends.cudnn.allow_tf32
+        products = torch.get_float32_matmul_precision()
+    newer = [switch.fp32_precision for switch in _switches()]
     no_tf32()
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before[0]
-        torch.set_float32_matmul_precision(before[1])
+        if convolutions is not None:
+            torch.backends.cudnn.allow_tf32 = convolutions
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
+        for switch, value in zip(_switches(), newer, strict=True):
+            switch.fp32_precision = value
+
+
+def _switches() -> list[Any]:
+    """Those of torch since 2.9, one for each kind of operation."""
+    kinds = (torch.backends.cuda.matmul, *(getattr(torch.backends.cudnn, kind, None) for kind in ("conv", "rnn")))
+    return [kind for kind in kinds if hasattr(kind, "fp32_precision")]
 
 
 @cache

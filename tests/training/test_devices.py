@@ -22,7 +22,7 @@ from robust_erm.training import pack as pack_
 from robust_erm.training.faults import DEVICE, MEMORY, fault_of
 from robust_erm.training.module import RobustERM
 from robust_erm.training.pack import train_pack
-from robust_erm.training.precision import warn_of_slow_float64, without_tf32
+from robust_erm.training.precision import warn_of_slow_float64
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["data=gaussian", "data.d=20", "data.m=10", "model=linear", "attack=exact", "stop.steps=3", "stop.loss=null"]
@@ -112,17 +112,52 @@ def test_tf32_is_off_whatever_the_environment_says(then: str) -> None:
     assert done.stdout.splitlines() == ["True True", "False False"], done.stderr
 
 
-def test_whose_process_it_is_has_its_switches_back() -> None:
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    try:
-        torch.set_float32_matmul_precision("medium")
-        torch.backends.cudnn.allow_tf32 = True
-        with without_tf32():
-            assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("highest", False)
-        assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("medium", True)
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+SETTINGS = {
+    "nothing": "",
+    "convolutions off": "b.cudnn.allow_tf32 = False",
+    "products on": "torch.set_float32_matmul_precision('medium')",
+    "all on, newer": "b.fp32_precision = 'tf32'",
+    "products on, newer": "b.cuda.matmul.fp32_precision = 'tf32'",
+    "convolutions off, newer": "b.cudnn.conv.fp32_precision = 'ieee'",
+}
+SHOWN = """
+import sys, torch
+sys.path[:0] = [{root!r}]
+from robust_erm.training.precision import no_tf32, without_tf32
+b = torch.backends
+def show():
+    said = []
+    for read in (torch.get_float32_matmul_precision, lambda: b.cudnn.allow_tf32, lambda: b.cuda.matmul.allow_tf32,
+                 lambda: b.cuda.matmul.fp32_precision, lambda: b.cudnn.conv.fp32_precision):
+        try:
+            said.append(read())
+        except (RuntimeError, AttributeError) as error:  # switches of two kinds, and none of the newer kind
+            said.append(type(error).__name__)
+    print(*said)
+{setting}
+show()
+with without_tf32():
+    show()
+show()
+no_tf32()
+show()
+"""
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_whose_process_it_is_has_its_switches_back(setting: str) -> None:
+    """However they were set: torch has older and newer switches, and each may overrule the other."""
+    newer = hasattr(torch.backends.cuda.matmul, "fp32_precision")
+    if setting.endswith("newer") and not newer:
+        pytest.skip("this torch has no newer switches")
+    script = SHOWN.format(root=str(ROOT), setting=SETTINGS[setting])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    before, within, after, ours = done.stdout.splitlines()
+    off = "highest False False " + ("ieee ieee" if newer else "AttributeError AttributeError")
+    assert before != off
+    assert within == off
+    assert after == before
+    assert ours == off
 
 
 @pytest.fixture
