@@ -46,6 +46,7 @@ def test_auto_is_resolved_without_the_cuda_runtime(
         raise AssertionError("asks the runtime where the environment does not say otherwise")
 
     monkeypatch.setattr(torch.cuda, "is_available", opened)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     run = resolved("trainer.device=auto")
     assert run.trainer.torch_device == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
