@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robust_erm.core.devices import readable
 from robust_erm.core.errors import ConfigError, one_of
 from robust_erm.core.linalg import own_class
 from robust_erm.core.margins import require_outputs
@@ -41,7 +42,7 @@ def log_softplus(s: Tensor) -> Tensor:
 
 def _log_softplus_and_slope(s: Tensor) -> tuple[Tensor, Tensor]:
     """The same, and its derivative ``sigmoid(s) / log(1 + exp(s))``."""
-    if s.device.type == "cpu" and bool((s.abs() < -_LOW).all()):  # no tails: the same bits in fewer steps
+    if readable(s) and bool((s.abs() < -_LOW).all()):  # no tails: the same bits in fewer steps
         e = s.exp()
         softplus = e.log1p()
         return softplus.log(), e / ((1 + e) * softplus)
@@ -49,7 +50,7 @@ def _log_softplus_and_slope(s: Tensor) -> tuple[Tensor, Tensor]:
     e = body.clamp_max(_HIGH).exp()
     softplus = torch.where(body > _HIGH, body, e.log1p())
     value, slope = softplus.log(), e / ((1 + e) * softplus)
-    if s.device.type == "cpu" and not bool(low.any()):
+    if readable(s) and not bool(low.any()):
         return value, slope
     value = torch.where(low, s + torch.log1p(-t / 2 + t * t / 3), value)
     # the derivative of s + log(1 - t/2 + t^2/3), t = exp(s)

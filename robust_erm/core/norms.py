@@ -127,7 +127,7 @@ class Norm:
         Returns:
             (..., d).
         """
-        r = torch.as_tensor(radius, dtype=x.dtype, device=x.device)
+        r = radius.to(x) if isinstance(radius, Tensor) else x.new_full((), radius)
         if self.p == math.inf:
             return torch.maximum(torch.minimum(x, r), -r)
         size = self.value(x).unsqueeze(-1)

@@ -136,7 +136,7 @@ def attack_named(name: str, p: float, of_attacks: Mapping[str, Mapping[str, Any]
 
 def device_of(options: Options) -> torch.device:
     """Where to compute; raises ConfigError where this machine lacks it."""
-    trainer = Trainer(options.device, inner_steps=1, checkpoint_seconds=0, threads=None, progress=False)
+    trainer = Trainer(options.device, inner_steps=1, checkpoint_seconds=0, threads=None, progress=False, graphs=False)
     trainer.check()
     return trainer.torch_device
 

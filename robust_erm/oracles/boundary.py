@@ -93,7 +93,7 @@ def _projected(victim: Victim, norm: Norm, step: Tensor) -> Tensor:
 def to_boundary(victim: Victim, ends: Tensor) -> Tensor:
     """The steps (n, d) from ``victim.x`` to a boundary on the way to ``ends`` (n, d), by bisection; inf without one."""
     way = ends - victim.x
-    inside, outside = (value(len(way), 1).to(way) for value in (torch.zeros, torch.ones))
+    inside, outside = torch.zeros_like(way[:, :1]), torch.ones_like(way[:, :1])
     for _ in range(_HALVINGS):
         middle = (inside + outside) / 2
         beyond = (victim.margin(victim.x + middle * way) <= 0).unsqueeze(-1)

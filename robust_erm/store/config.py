@@ -98,6 +98,7 @@ class Trainer(Section):
     checkpoint_seconds: float = MISSING
     threads: int | None = MISSING
     progress: bool = MISSING
+    graphs: bool = MISSING
 
     def __post_init__(self) -> None:
         at_most("inner_steps", self.inner_steps, 10**9)

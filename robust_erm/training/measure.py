@@ -212,7 +212,7 @@ class _Looks:
         w, radii = self.predictor.double().cpu(), self.eps.double().cpu()
         lost = {k: radii * Norm(a.p).dual.value(w) if a.closed_form else 0 * radii for k, a in self._attacks.items()}
         lost |= {CLEAN: 0 * radii, WORST: torch.stack(list(lost.values())).amax(0).clamp_min(0)}
-        found, of_run = torch.empty_like(radii), points.of_run[self.rows].cpu()
+        found, of_run = torch.empty_like(radii), points.of_run[self.rows.cpu()]
         for k, (x, y) in enumerate(points.sets):
             members = (of_run == k).nonzero().squeeze(-1)
             if len(members):

@@ -30,13 +30,12 @@ class Order:
     steps: int
     _orders: dict[int, tuple[int, Index]] = field(default_factory=dict, repr=False)
 
-    def at(self, t: int, seed: int) -> Index:
-        """The points (b,) of step t."""
-        epoch, k = divmod(t, self.steps)
+    def of(self, epoch: int, seed: int) -> Index:
+        """All points (n,) in the order of an epoch; step k of it sees ``size`` of them from k ``size`` on."""
         known = self._orders.get(seed)
         if known is None or known[0] != epoch:
             known = self._orders[seed] = epoch, numpy_stream(seed, f"order {epoch}").permutation(self.n)
-        return known[1][k * self.size : (k + 1) * self.size]
+        return known[1]
 
     def many(self, t: int) -> int:
         """How many points step t sees."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robust_erm.training.order import Index
+from robust_erm.training.order import Order
 
 
 @dataclass
@@ -27,13 +27,27 @@ class Points:
             return x.expand(len(rows), *x.shape), y.expand(len(rows), *y.shape)
         return self.x[which], self.y[which]
 
-    def some(self, sets: Tensor, index: list[Index]) -> tuple[Tensor, Tensor]:
-        """X (R, b, d) and y (R, b): of the sets (R,) the points ``index`` (b,) of each."""
-        at = torch.from_numpy(np.stack(index)).to(self.x.device)
-        which = sets.unsqueeze(-1)
-        return self.x[which, at], self.y[which, at]
-
     @property
     def bound(self) -> Tensor:
         """B (R,): the largest l_inf norm of a point of each run's set."""
         return self.x.abs().amax((-2, -1))[self.of_run]
+
+
+@dataclass
+class Batches:
+    """Mini-batches of R runs: the set of each, (R,), and its seed; an epoch's order is sent to a device once."""
+
+    points: Points
+    order: Order
+    sets: Tensor
+    seeds: list[int]
+    _sent: tuple[int, Tensor] | None = None
+
+    def at(self, t: int) -> tuple[Tensor, Tensor]:
+        """X (R, b, d) and y (R, b) of step t."""
+        epoch, k = divmod(t, self.order.steps)
+        if self._sent is None or self._sent[0] != epoch:
+            orders = np.stack([self.order.of(epoch, seed) for seed in self.seeds])
+            self._sent = epoch, torch.from_numpy(orders).to(self.points.x.device)
+        which, at = self.sets.unsqueeze(-1), self._sent[1][:, k * self.order.size : (k + 1) * self.order.size]
+        return self.points.x[which, at], self.points.y[which, at]

@@ -163,6 +163,7 @@ def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list
         steps=first.steps_on(n),
         order=order_of(first.batch, n),
         numbers=differing([run.optimizer for run in runs], options),
+        graphs=first.trainer.graphs and device.type == "cuda",
     )
     exact = hasattr(first.model, "weight") and all(dataset.law is not None for dataset in datasets)
     laws = [dataset.law if exact else None for dataset in datasets]

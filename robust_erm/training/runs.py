@@ -7,10 +7,11 @@ a run that has ended is frozen at once and leaves the computation at the next ca
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -19,17 +20,23 @@ from torch.func import vmap
 from torch.utils import _pytree as pytree
 
 from robust_erm.attacks.attack import Attack, without_rounding
+from robust_erm.core.errors import first_line
 from robust_erm.core.fields import substituted
 from robust_erm.core.streams import torch_stream
-from robust_erm.schedules.schedule import Point
 from robust_erm.training import kernels, stacked
 from robust_erm.training.attacked import attacked_outputs, chunks
+from robust_erm.training.graphs import Graph
 from robust_erm.training.kernels import plan as kernel_plan
 from robust_erm.training.mapped import Group, loss_and_grad_of, parts
 from robust_erm.training.order import Order
-from robust_erm.training.points import Points
+from robust_erm.training.points import Batches, Points
 from robust_erm.training.status import DIVERGED, MAX_STEPS, RUNNING, judge
-from robust_erm.training.step import Batch, Recipe, move, native, predictor
+from robust_erm.training.step import Batch, Recipe, predictor
+from robust_erm.training.stepper import Carry, Stepper
+
+log = logging.getLogger("robust_erm")
+
+AHEAD = 2**26  # bytes of random numbers that a device is sent at once
 
 
 @dataclass
@@ -46,6 +53,7 @@ class Runs:
         target: (R,) log loss at which a run has converged; -inf for never.
         steps: the last step.
         order: of the training points, for mini-batches; None where every step sees all.
+        graphs: take a step on all points as one CUDA graph, where one can be made of it.
         compiled: use a compiled kernel, or :mod:`robust_erm.training.stacked`, where there is one for the recipe; else
             everything is mapped.
     """
@@ -59,6 +67,7 @@ class Runs:
     steps: int
     numbers: dict[str, Tensor] = field(default_factory=dict)
     compiled: bool = True
+    graphs: bool = False
     order: Order | None = None
     t: int = 0
     bound: Tensor = field(init=False)
@@ -72,6 +81,7 @@ class Runs:
     draws: bool = field(init=False)
     kernel: Any = field(init=False)
     net: Any = field(init=False)
+    graph: tuple[list[int], Graph] | None = field(init=False, default=None)  # of which runs
 
     def __post_init__(self) -> None:
         def init(theta: Tensor, numbers: dict[str, Tensor]) -> dict[str, Any]:
@@ -113,14 +123,15 @@ class Runs:
             whole = self.train.of(rows)
             return lambda _: whole
         sets, seeds = self.train.of_run[rows], [self.seeds[i] for i in rows.tolist()]
-        if len(set(zip(sets.tolist(), seeds, strict=True))) == 1:  # a view, not a copy, where they share all
+        if len(set(zip(sets.tolist(), seeds, strict=True))) > 1:
+            return Batches(self.train, order, sets, seeds).at
+        one = Batches(self.train, order, sets[:1], seeds[:1])  # a view, not a copy, where they share all
 
-            def shared(t: int) -> tuple[Tensor, Tensor]:
-                x, y = self.train.some(sets[:1], [order.at(t, seeds[0])])
-                return x.expand(len(sets), *x.shape[1:]), y.expand(len(sets), *y.shape[1:])
+        def shared(t: int) -> tuple[Tensor, Tensor]:
+            x, y = one.at(t)
+            return x.expand(len(sets), *x.shape[1:]), y.expand(len(sets), *y.shape[1:])
 
-            return shared
-        return lambda t: self.train.some(sets, [order.at(t, seed) for seed in seeds])
+        return shared
 
     def _groups(self, rows: Tensor, batch: Batch | None = None) -> list[Group]:
         """The rows by the attack that they need, on ``batch`` or the whole set; one for all where that is one."""
@@ -132,16 +143,28 @@ class Runs:
             for at, attack in needed
         ]
 
-    def _loss_and_grad(self, theta: Tensor, groups: list[Group], noise: Tensor) -> tuple[Tensor, Tensor]:
-        if self.net is not None:
-            found: tuple[Tensor, Tensor] = self.net.loss_and_grad(theta, groups[0].batch)
-            return found
-        return loss_and_grad_of(theta, groups, noise)
-
     def noise(self, attack: Attack, rows: list[int], n: int, generators: list[torch.Generator]) -> Tensor:
         """(len(rows), k, n, d): drawn on the CPU from every run's own generator."""
+        return self._drawn(attack, rows, n, generators).to(self.theta)
+
+    def _drawn(self, attack: Attack, rows: list[int], n: int, generators: list[torch.Generator]) -> Tensor:
         d = self.train.x.shape[-1]
-        return torch.stack([attack.draw(n, d, generators[i]) for i in rows]).to(self.theta)
+        return torch.stack([attack.draw(n, d, generators[i]) for i in rows])
+
+    def _noises(self, rows: list[int], sizes: list[int]) -> Iterator[Tensor]:
+        """:meth:`noise` of step after step, of batches of these sizes; a device is sent that of many at once."""
+        attack, given = self.recipe.attack, self.generators
+        if not self.draws or self.theta.device.type == "cpu":
+            none = None if self.draws else {n: self.noise(attack, rows, n, given) for n in set(sizes)}
+            yield from (self.noise(attack, rows, n, given) if none is None else none[n] for n in sizes)
+            return
+        ahead = max(1, AHEAD // (len(rows) * self._drawn(attack, [0], max(sizes), [torch.Generator()]).nbytes))
+        for k in range(0, len(sizes), ahead):
+            some = [self._drawn(attack, rows, n, given).to(self.theta.dtype) for n in sizes[k : k + ahead]]
+            flat = torch.cat([noise.flatten() for noise in some])
+            flat = flat.pin_memory() if self.theta.is_cuda else flat
+            there = torch.split(flat.to(self.theta.device, non_blocking=True), [noise.numel() for noise in some])
+            yield from (part.view(noise.shape) for part, noise in zip(there, some, strict=True))
 
     def advance(self, n: int) -> None:
         """Take n steps, or fewer where ``steps`` comes first; runs that end are frozen on the way.
@@ -172,51 +195,62 @@ class Runs:
 
     def _advance(self, rows: Tensor, n: int) -> Callable[[], None]:
         """Take n steps of some runs; what is given back writes where they came to."""
-        index = rows.tolist()
-        recipe, points_at = self.recipe, self._points(rows)
-        batch = self._batch(rows, points_at(self.t))
-        groups = self._groups(rows, batch)
-
-        theta, best, best_loss = self.theta[rows], self.best_theta[rows], self.best_log_loss[rows]
-        state = pytree.tree_map(lambda a: a[rows], self.state)
-        status, stopped_at, target = self.status[rows], self.stopped_at[rows], self.target[rows]
-        all_run = True  # as far as is known without waiting for a device
-        if self.order is not None:
-            target = torch.full_like(target, -math.inf)  # of the whole set's loss, not of a batch's
-        noise, moved = None, _moved_by(recipe)
-        for t in range(self.t, self.t + n):
-            if self.order is not None:
-                groups, noise = [group.on(*points_at(t)) for group in groups], None
-            if noise is None or noise.numel():  # an attack that draws nothing once draws nothing again
-                noise = self.noise(recipe.attack, index, groups[0].batch.x.shape[-2], self.generators)
-            found = Point(theta, *self._loss_and_grad(theta, groups, noise))
-            if self.order is not None:
-                found = found._replace(log_loss=found.log_loss + self._of_all(t))
-            point, after, state = moved(theta.new_tensor(t), found, state, batch)
-            alive = status
-            status, stopped_at = judge(point.log_loss, point.grad, target, t, status, stopped_at)
-            if self.order is None:
-                better = point.log_loss < best_loss
-                better = better if all_run else better & (alive == RUNNING)
-                best, best_loss = _chosen(better, (point.theta, point.log_loss), (best, best_loss))
-            all_run = all_run and status is alive  # which is what judge gives where nobody ends
-            # a step is undone only to a point that had not converged: theta is point.theta where a run ends
-            theta = after if all_run else _chosen(status == RUNNING, (after,), (theta,))[0]
-        end = self.t + n
-        if end == self.steps and self.order is None:
-            noise = self.noise(recipe.attack, index, batch.x.shape[-2], self.generators)
-            log_loss, grad = self._loss_and_grad(theta, groups, noise)
-            status, stopped_at = judge(log_loss, grad, target, end, status, stopped_at)
+        points_at = self._points(rows)
+        now, stepper = self.begun(rows, points_at(self.t))
+        end, order = self.t + n, self.order
+        steps = range(self.t, end + (end == self.steps and order is None))
+        index, whole = rows.tolist(), self.train.x.shape[-2]
+        noises = self._noises(index, [whole if order is None else order.many(t) for t in steps])
+        if order is None:
+            now = self._whole(stepper, index, now, islice(noises, n))
+        for t in range(self.t, end if order is not None else self.t):
+            now = stepper.on(*points_at(t)).step(now, next(noises), self._of_all(t))
+        theta, status, stopped_at = now.theta, now.status, now.stopped_at
+        if end == self.steps and order is None:
+            log_loss, grad = stepper.loss_and_grad(theta, next(noises))
+            status, stopped_at = judge(log_loss, grad, stepper.target, now.t, status, stopped_at)
             stopped_at = torch.where(status == RUNNING, end, stopped_at)
             status = torch.where(status == RUNNING, MAX_STEPS, status)
-        theta = torch.where((status == DIVERGED).unsqueeze(-1), best, theta)
+        theta = torch.where((status == DIVERGED).unsqueeze(-1), now.best, theta)
 
         def commit() -> None:
-            self.theta[rows], self.best_theta[rows], self.best_log_loss[rows] = theta, best, best_loss.double()
+            self.theta[rows], self.best_theta[rows], self.best_log_loss[rows] = theta, now.best, now.best_loss.double()
             self.status[rows], self.stopped_at[rows] = status.to(torch.int8), stopped_at
-            pytree.tree_map(lambda whole, part: whole.index_copy_(0, rows, part), self.state, state)
+            pytree.tree_map(lambda whole, part: whole.index_copy_(0, rows, part), self.state, now.state)
 
         return commit
+
+    def begun(self, rows: Tensor, points: tuple[Tensor, Tensor]) -> tuple[Carry, Stepper]:
+        """Where steps of some runs on these points start from, and what takes them."""
+        batch, target = self._batch(rows, points), self.target[rows]
+        if self.order is not None:
+            target = torch.full_like(target, -math.inf)  # of the whole set's loss, not of a batch's
+        now = Carry(
+            torch.full((), self.t, dtype=torch.int64, device=self.theta.device),
+            self.theta[rows],
+            self.best_theta[rows],
+            self.best_log_loss[rows],
+            pytree.tree_map(lambda a: a[rows], self.state),
+            self.status[rows],
+            self.stopped_at[rows],
+        )
+        return now, Stepper(self.recipe, self.net, batch, self._groups(rows, batch), target)
+
+    def _whole(self, stepper: Stepper, index: list[int], now: Carry, noises: Iterator[Tensor]) -> Carry:
+        """Steps on all points, one for each noise; by a graph where that is asked for and can be made."""
+        if self.graphs and (self.graph is None or self.graph[0] != index):
+            first = next(noises)
+            try:
+                self.graph = index, Graph(stepper.step, now, first)
+            except RuntimeError as error:
+                self.graphs = False
+                log.warning("a step of this pack cannot be a CUDA graph, and is taken eagerly: %s", first_line(error))
+            noises = chain([first], noises)
+        if self.graphs and self.graph is not None:
+            return self.graph[1].run(now, noises)
+        for noise in noises:
+            now = stepper.step(now, noise)
+        return now
 
     def _of_all(self, t: int) -> float:
         """Log of what makes the loss of the batch of step t an estimate of that of all points: for a sum, n / b."""
@@ -364,37 +398,3 @@ class Runs:
         row = slice(i, i + 1)
         anew = self.kernel.init(self.theta[row], self.train.of_run[row].tolist())
         return own | {"kernel": kept.get("kernel", {name: part[0] for name, part in anew.items()})}
-
-
-Moved = Callable[[Tensor, Point, Any, Batch], tuple[Point, Tensor, Any]]
-
-
-def _moved_by(recipe: Recipe) -> Moved:
-    """:func:`robust_erm.training.step.move` of R runs; of one without vmap, which takes longer than its sums."""
-    if native(recipe.optimizer):
-        return partial(move, recipe)
-
-    def moved(t: Tensor, found: Point, state: Any, batch: Batch) -> tuple[Point, Tensor, Any]:
-        if len(found.theta) > 1:
-            mapped: tuple[Point, Tensor, Any] = vmap(lambda *rest: move(recipe, t, *rest))(found, state, batch)
-            return mapped
-        numbers = {path: value[0] for path, value in batch.numbers.items()}
-        only = Batch(batch.x, batch.y, batch.eps[0], batch.bound[0], numbers)
-        point, after, state = move(recipe, t, Point(*(a[0] for a in found)), _each(state, lambda a: a[0]), only)
-        return Point(*(a.unsqueeze(0) for a in point)), after.unsqueeze(0), _each(state, lambda a: a.unsqueeze(0))
-
-    return moved
-
-
-def _each(state: Any, of: Callable[[Tensor], Tensor]) -> Any:
-    """``of`` every tensor of a state: a tensor, or a dict of states."""
-    return {name: _each(part, of) for name, part in state.items()} if isinstance(state, dict) else of(state)
-
-
-def _chosen(rows: Tensor, new: tuple[Tensor, ...], old: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """``new`` (R, ...) in the rows that are true, else ``old``; on a CPU without a copy where all agree."""
-    if rows.device.type == "cpu":
-        count = int(rows.sum())
-        if count in (0, len(rows)):
-            return new if count else old
-    return tuple(torch.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(new, old, strict=True))

@@ -43,6 +43,12 @@ def batched(size: int, *, drop_last: bool = False, **options: Any) -> Runs:
     return runs
 
 
+def seen_at(order: Order, t: int, seed: int) -> Any:
+    """The points (b,) of step t."""
+    epoch, k = divmod(t, order.steps)
+    return order.of(epoch, seed)[k * order.size : (k + 1) * order.size]
+
+
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize("size", [1, 5, 11, 21])
 def test_every_point_comes_once_an_epoch(size: int, drop_last: bool) -> None:
@@ -52,7 +58,7 @@ def test_every_point_comes_once_an_epoch(size: int, drop_last: bool) -> None:
     assert order.steps == (N // size if drop_last else math.ceil(N / size))
     for epoch in range(3):
         steps = range(epoch * order.steps, (epoch + 1) * order.steps)
-        seen = [order.at(t, 7) for t in steps]
+        seen = [seen_at(order, t, 7) for t in steps]
         assert [len(some) for some in seen] == [order.many(t) for t in steps]
         every = np.sort(np.concatenate(seen))
         assert len(every) == (N // size * size if drop_last else N)
@@ -64,9 +70,10 @@ def test_an_order_is_named_by_seed_and_epoch_alone() -> None:
         return Order(N, 5, 5)
 
     late, other = order(), order()
-    other.at(3, 1), other.at(90, 2)
-    assert np.array_equal(late.at(11, 1), other.at(11, 1))
-    orders = {tuple(np.concatenate([order().at(5 * e + k, seed) for k in range(5)])) for e in (0, 1) for seed in (1, 2)}
+    seen_at(other, 3, 1), seen_at(other, 90, 2)
+    assert np.array_equal(seen_at(late, 11, 1), seen_at(other, 11, 1))
+    whole = [order().of(epoch, seed) for epoch in (0, 1) for seed in (1, 2)]
+    orders = {tuple(one.tolist()) for one in whole}
     assert len(orders) == 4
 
 
@@ -103,7 +110,7 @@ def test_the_trajectory_is_that_of_a_plain_torch_loop(name: str, reduction: str)
     }[name](list(params.values()))
     x, y = torch.as_tensor(X), torch.as_tensor(Y)
     for t in range(33):
-        at = torch.from_numpy(order.at(t, 3))
+        at = torch.from_numpy(seen_at(order, t, 3))
         each = torch.nn.functional.softplus(-y[at] * model.apply(params, x[at]))
         theirs.zero_grad()
         (each.mean() * (N if reduction == "sum" else 1)).backward()  # of a sum, the estimate over all points

@@ -1,0 +1,62 @@
+"""A step as one CUDA graph: a host launches it at once, and not kernel by kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from robust_erm.training.stepper import Carry
+
+Step = Callable[[Carry, Tensor], Carry]
+
+_WARM = 3  # steps before the graph is made: handles and constants are made by the first ones
+
+
+class Graph:
+    """``step`` from ``now`` on, over buffers of its own; what else the step looks at must stay where it is.
+
+    Raises:
+        RuntimeError: something in the step cannot be part of a graph: it asks the device, or copies to it.
+    """
+
+    def __init__(self, step: Step, now: Carry, noise: Tensor) -> None:
+        self.step = step  # kept: what it looks at is read where it lies, whatever else lies there by then
+        self.now: Carry = pytree.tree_map(torch.clone, now)
+        self.noise = noise.clone()
+        self._replay = recorded(lambda: self.step(self.now, self.noise), self._keep)
+
+    def run(self, now: Carry, noises: Iterable[Tensor]) -> Carry:
+        """A step for each of the noises."""
+        self._keep(now)
+        for noise in noises:
+            if noise.numel():
+                self.noise.copy_(noise)
+            self._replay()
+        after: Carry = pytree.tree_map(torch.clone, self.now)
+        return after
+
+    def _keep(self, after: Carry) -> None:
+        own = {a.untyped_storage().data_ptr() for a in pytree.tree_leaves(self.now)}
+
+        def apart(new: Tensor) -> Tensor:  # a schedule may keep theta itself, which is written before what it keeps
+            return new.clone() if new.untyped_storage().data_ptr() in own else new
+
+        after = pytree.tree_map(apart, after)
+        pytree.tree_map(lambda own, new: own.copy_(new), self.now, after)
+
+
+def recorded(work: Callable[[], Carry], keep: Callable[[Carry], None]) -> Callable[[], None]:
+    """What runs ``keep(work())`` as a graph; it has been recorded, and not run."""
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(_WARM):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        keep(work())
+    return graph.replay

@@ -1,0 +1,305 @@
+"""The parts of ``gpu_check.py``, each in a process of its own: ``python tests/gpu_parts.py <part> <device> [quick]``.
+
+A line of JSON for each thing that was tried: ``what``, ``ok`` (true, false, or null where nothing is to hold), numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from recipes import difference, in_the_form_of_a_device, recipes, resolved, state
+from torch.utils.flop_counter import FlopCounterMode
+
+from robust_erm.store.config import Run, resolve
+from robust_erm.store.source import conf_dir
+from robust_erm.sweeps.lines import prepare
+from robust_erm.training import resources
+from robust_erm.training.runs import Runs
+
+Row = dict[str, Any]
+HERE = Path(__file__).resolve().parent
+CLOSE = 1e-9  # float64, after one step, relative to the largest number
+
+CLEAN = ["attack=none", "eps=0"]
+# the papers' sizes, as lines; and how many runs
+SIZES = {
+    "linear, d = 512, m = 1024, exact": (
+        ["data=gaussian", "data.d=512", "data.m=1024", "model=linear", "attack=exact", "optimizer=gd", "eps=0.01"],
+        64,
+    ),
+    "784-784-1, m = 100, PGD-10": (
+        ["data=gaussian", "data.d=784", "data.m=100", "model=mlp", "model.width=784", "optimizer=gd"],
+        18,
+    ),
+    "vardi2022: d = width = 1000, m = 31,623, no attack": (
+        ["data=sphere", "data.d=1000", "data.m=31623", "model=mlp", "model.width=1000", "model.bias=first", *CLEAN],
+        1,
+    ),
+    "Madry CNN, m = 1,000, PGD-10": (
+        ["data=gaussian", "data.d=784", "data.m=1000", "model=cnn", "optimizer/schedule=constant"],
+        6,
+    ),
+}
+QUICK = {"small net": (["model=mlp", "model.width=16", "data.m=20"], 2)}
+
+
+def synchronize(device: str) -> None:
+    """Wait until the device has done all that it was asked."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def seconds(work: Callable[[], Any], device: str, least: float = 0.5) -> float:
+    """Of one call, after a warm one."""
+    work()
+    synchronize(device)
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < least:
+        work()
+        synchronize(device)
+        count += 1
+    return (time.perf_counter() - began) / count
+
+
+def environment(device: str, quick: bool) -> Iterator[Row]:
+    """What the machine is, and what it can do at most."""
+    row: Row = {"what": "machine", "ok": True, "torch": torch.__version__, "cuda": torch.version.cuda}
+    if device.startswith("cuda"):
+        properties = torch.cuda.get_device_properties(device)
+        row |= {"name": properties.name, "capability": f"{properties.major}.{properties.minor}"}
+        row |= {"memory_gib": properties.total_memory / 2**30}
+    yield row
+    for dtype in (torch.float64, torch.float32):
+        yield {
+            "what": f"product, {dtype}".replace("torch.", ""),
+            "ok": None,
+            "tflops": rate(device, dtype, quick) / 1e12,
+        }
+    one = torch.zeros(1, device=device)
+    yield {"what": "launch of an empty kernel", "ok": None, "us": 1e6 * seconds(lambda: one.add_(1), device)}
+    wide = torch.zeros(2**22 if quick else 2**28, device=device)
+    yield {"what": "copy", "ok": None, "tb_per_s": 2 * wide.nbytes / seconds(lambda: wide.clone(), device) / 1e12}
+
+
+def rate(device: str, dtype: torch.dtype, quick: bool) -> float:
+    """Operations a second of a large square product."""
+    n = 256 if quick else 4096
+    a = torch.rand(n, n, dtype=dtype, device=device)
+    return 2 * n**3 / seconds(lambda: a @ a, device)
+
+
+def correct(device: str, quick: bool) -> Iterator[Row]:
+    """Every recipe beside the CPU's, after a step and after fifty: what signs of rounding decide may part by then."""
+    for name, folder in each(quick):
+        runs = resolved(name, folder)
+        (there, _), (here, _) = (in_the_form_of_a_device(runs, where) for where in (device, "cpu"))
+        found: Row = {"what": name}
+        for steps in (1, 50):
+            for pack in (there, here):
+                pack.advance(steps - pack.t)
+            largest = float(here.theta.abs().max())
+            found[f"apart_after_{steps}"] = difference(there.theta, here.theta) / max(largest, 1e-300)
+        yield found | {"ok": found["apart_after_1"] <= CLOSE}
+    if device.startswith("cuda"):
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", str(HERE / "training" / "test_cuda.py")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        yield {"what": "tests/training/test_cuda.py", "ok": done.returncode == 0, "says": done.stdout[-2000:]}
+
+
+def waiting(device: str, quick: bool) -> Iterator[Row]:
+    """A step asks nothing of the device: it raises where it would wait."""
+    for name, folder in each(quick):
+        pack, _ = in_the_form_of_a_device(resolved(name, folder), device)
+        pack.advance(2)
+        now, stepper, noise = begun(pack)
+        stepper.step(now, noise)
+        if not device.startswith("cuda"):
+            yield {"what": name, "ok": None, "says": "only CUDA says where it waits"}
+            continue
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            stepper.step(now, noise)
+            row: Row = {"what": name, "ok": True}
+        except RuntimeError:
+            row = {"what": name, "ok": False, "says": traceback.format_exc()[-1500:]}
+        torch.cuda.set_sync_debug_mode("default")
+        yield row
+
+
+def graphs(device: str, quick: bool) -> Iterator[Row]:
+    """A step as one graph: the same bits, and how much less time."""
+    if not device.startswith("cuda"):
+        yield {"what": "graphs", "ok": None, "says": "are CUDA's"}
+        return
+    for name, folder in each(quick):
+        runs = resolved(name, folder)
+        eager, graph = (in_the_form_of_a_device(runs, device)[0] for _ in range(2))
+        graph.graphs = graph.order is None
+        row: Row = {"what": name}
+        for kind, pack in (("eager", eager), ("graph", graph)):
+            pack.advance(5)
+            row[f"us_{kind}"] = 1e6 * per_step(pack, device, 20)
+        steps = min(eager.t, graph.t)
+        again = [in_the_form_of_a_device(runs, device)[0] for _ in range(2)]
+        again[1].graphs = graph.graphs
+        for pack in again:
+            pack.advance(steps)
+        row["apart"] = difference(state(again[0]), state(again[1]))
+        yield row | {"ok": row["apart"] == 0, "captured": again[1].graphs}
+
+
+def speed(device: str, quick: bool) -> Iterator[Row]:
+    """Steps a second at the papers' sizes, and the share of the rate of products that they reach."""
+    for dtype in ("float32", "float64"):
+        most = rate(device, getattr(torch, dtype), quick)
+        for name, (line, count) in (QUICK if quick else SIZES).items():
+            yield at_size(name, line, count, dtype, device, most)
+
+
+def at_size(name: str, line: list[str], count: int, dtype: str, device: str, most: float) -> Row:
+    """One row of :func:`speed`."""
+    row: Row = {"what": f"{name}; {count} runs, {dtype}", "ok": None}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            runs = composed([*line, f"dtype={dtype}"], folder, count)
+            pack, _ = in_the_form_of_a_device(runs, device)
+            pack.advance(1)
+            with FlopCounterMode(display=False) as counter:
+                pack.advance(1)
+            floor = counter.get_total_flops() / most
+            eager = per_step(pack, device, 2)
+            row |= {"steps_per_s": 1 / eager, "flop": counter.get_total_flops(), "share_of_products": floor / eager}
+            if device.startswith("cuda"):
+                pack.graphs = True
+                pack.advance(2)
+                row |= {"steps_per_s_graph": 1 / per_step(pack, device, 2), "captured": pack.graphs}
+                row["gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+        except RuntimeError as error:
+            row |= {"ok": False, "says": str(error)[:500]}
+    return row
+
+
+def memory(device: str, quick: bool) -> Iterator[Row]:
+    """What packs were said to need, and what they took."""
+    if not device.startswith("cuda"):
+        yield {"what": "memory", "ok": None, "says": "of a device is CUDA's"}
+        return
+    for name, (line, count) in SIZES.items():
+        for many in sorted({1, 2, count}):
+            with tempfile.TemporaryDirectory() as folder:
+                runs = composed([*line, "dtype=float32"], folder, many)
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats(device)
+                before = torch.cuda.memory_allocated(device)
+                pack, _ = in_the_form_of_a_device(runs, device)
+                pack.advance(2)
+                took = torch.cuda.max_memory_allocated(device) - before
+                said = many * resources.of_run(runs[0]) + many * resources.of_data(runs[0])
+                yield {
+                    "what": f"{name}; {many} runs",
+                    "ok": took <= said,
+                    "said_gib": said / 2**30,
+                    "took_gib": took / 2**30,
+                }
+                del pack
+
+
+def bits(device: str, quick: bool) -> Iterator[Row]:
+    """The same pack twice, in halves, and resumed half-way; on a GPU only the first is promised."""
+    for name, folder in each(quick):
+        runs = resolved(name, folder)
+        whole, again, resumed = (in_the_form_of_a_device(runs, device)[0] for _ in range(3))
+        whole.advance(20)
+        again.advance(20)
+        halves = [in_the_form_of_a_device([run], device)[0] for run in runs]
+        for half in halves:
+            half.advance(20)
+        first = in_the_form_of_a_device(runs, device)[0]
+        first.advance(10)
+        for i in range(len(runs)):
+            resumed.load(i, first.export(i))
+        resumed.t = 10
+        resumed.advance(10)
+        theta = whole.theta.cpu()
+        row: Row = {
+            "what": name,
+            "twice": difference(again.theta, theta),
+            "halves": difference(torch.cat([half.theta for half in halves]), theta),
+            "resumed": difference(resumed.theta, theta),
+        }
+        yield row | {"ok": row["twice"] == 0 and row["resumed"] == 0}
+
+
+def commands(device: str, quick: bool) -> Iterator[Row]:
+    """Whole commands on the device: a sweep with two workers, the same line again, an evaluation."""
+    with tempfile.TemporaryDirectory() as folder:
+        train = [
+            "train",
+            "-m",
+            "optimizer=gd,sd",
+            "eps=0,0.2",
+            "model.width=16",
+            "stop.steps=20",
+            f"trainer.device={device}",
+        ]
+        train += [f"trainer.device={device}", "logger=none", "hydra.launcher.workers=2", "trainer.progress=false"]
+        train += [f"output_dir={folder}"]
+        evaluate = ["evaluate", folder, "points=10", "square.queries=20", f"device={device}"]
+        for line in (train, train, evaluate):
+            command = [sys.executable, "-m", f"robust_erm.{line[0]}", *line[1:]]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            yield {"what": " ".join(line[:3]), "ok": done.returncode == 0, "says": (done.stdout + done.stderr)[-1500:]}
+
+
+PARTS = {f.__name__: f for f in (environment, correct, waiting, graphs, bits, memory, commands, speed)}
+
+
+def each(quick: bool) -> Iterator[tuple[str, str]]:
+    """Recipes, each with a folder; quick: every tenth."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in list(recipes())[:: 10 if quick else 1]:
+            yield name, folder
+
+
+def composed(line: list[str], folder: str, count: int) -> list[Run]:
+    """Runs of a line that never end, of one data set."""
+    fixed = [f"output_dir={folder}", "logger=none", "trainer.device=cpu", "stop.loss=null", "stop.steps=1000000"]
+    schedule = [] if any("schedule" in word for word in line) else ["optimizer/schedule=constant"]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        lines = ([*fixed, *schedule, *line, f"optimizer.schedule.lr={1e-6 * (k + 1)}"] for k in range(count))
+        return [resolve(compose("train", one)) for one in lines]
+
+
+def begun(pack: Runs) -> tuple[Any, Any, Any]:
+    """Where all runs stand, what takes a step of them, and its noise."""
+    rows = pack.running
+    x, y = pack.train.of(rows)
+    return *pack.begun(rows, (x, y)), pack.noise(pack.recipe.attack, rows.tolist(), x.shape[-2], pack.generators)
+
+
+def per_step(pack: Runs, device: str, steps: int) -> float:
+    """Seconds of a step."""
+    return seconds(lambda: pack.advance(steps), device) / steps
+
+
+def main(part: str, device: str, quick: bool) -> None:
+    """Print the rows of a part as they come."""
+    warnings.filterwarnings("ignore", category=UserWarning)
+    prepare()
+    for row in PARTS[part](device, quick):
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], "quick" in sys.argv[3:])

@@ -1,0 +1,97 @@
+"""What recipes do on the pretended accelerator, beside the CPU: ``python tests/on_pretended.py 0/4`` prints JSON.
+
+Every fourth recipe, from the first: what a step asks of the device, and how far its numbers are from the CPU's.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import warnings
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pretended  # isort: skip  (before all that differentiates)
+
+import torch
+from recipes import difference, in_the_form_of_a_device, recipes, resolved, state
+
+from robust_erm.evaluation import folders
+from robust_erm.evaluation.options import parsed
+from robust_erm.sweeps.lines import prepare
+from robust_erm.training.measure import Evaluation, measure
+from robust_erm.training.pack import train_pack
+from robust_erm.training.runs import Runs
+from robust_erm.training.stepper import Carry
+
+EVALUATED = {"model=mlp": [], "net, ten classes": ["attack=apgd_dlr", "certify=false", "checks=false"]}  # by options
+
+
+def packs(name: str, folder: str) -> tuple[Runs, Evaluation, Runs, Evaluation]:
+    """The same runs on the device and on the CPU."""
+    runs = resolved(name, folder)
+    return *in_the_form_of_a_device(runs, pretended.NAME), *in_the_form_of_a_device(runs, "cpu")
+
+
+def steps(name: str, folder: str) -> dict[str, Any]:
+    """Of one recipe: what a step asks of the device, and how far training and a measurement are from the CPU's."""
+    there, evaluated_there, here, evaluated_here = packs(name, folder)
+    there.advance(1)
+    few, many = (pretended.counted(partial(there.advance, n))[1].totals() for n in (1, 3))
+    here.advance(5)
+    launches, to_device, to_host = ((b - a) / 2 for a, b in zip(few, many, strict=True))
+    trained = difference(state(there), state(here))
+    rows = [measure(there, evaluated_there, there.running), measure(here, evaluated_here, here.running)]
+    compiled = difference(*one_graph(here))
+    costs = {"launches": launches, "to_device": to_device, "to_host": to_host}
+    return {**costs, "trained": trained, "measured": difference(*rows), "compiled": compiled}
+
+
+def one_graph(pack: Runs) -> tuple[Carry, Carry]:
+    """A step of all runs: as it is, and as one graph without a break."""
+    rows = pack.running
+    x, y = pack.train.of(rows)
+    now, stepper = pack.begun(rows, (x, y))
+    noise = pack.noise(pack.recipe.attack, rows.tolist(), x.shape[-2], pack.generators)
+    known = stepper.step(now, noise)  # first: a cached property is found once, under a lock
+    torch._dynamo.reset()
+    whole = torch.compile(stepper.step, fullgraph=True, backend="aot_eager", dynamic=False)
+    return known, whole(now, noise)
+
+
+def evaluated(name: str, folder: str) -> dict[str, Any]:
+    """Of the runs of a recipe: an evaluation on the CPU, there, and there of fewer points; and what each asks."""
+    few = ["square.queries=3", "apgd.steps=2", "apgd.restarts=1", "fab.steps=1", "fresh=true", "measure=per_attack"]
+    few += EVALUATED[name]
+    train_pack([replace(run, stop=replace(run.stop, steps=3)) for run in resolved(name, folder)])
+    rows, costs, failed = [], [], []
+    for device, points in (("cpu", 6), (pretended.NAME, 6), (pretended.NAME, 3)):
+        folders.device_of = partial(_device, device)
+        given, options = parsed([folder, f"points={points}", *few])
+        (found, wrong), counts = pretended.counted(partial(folders.evaluate, given, options))
+        rows.append([[v for k, v in row.items() if isinstance(v, float) and k != "seconds"] for row in found])
+        costs, failed = [*costs, counts.totals()], [*failed, *wrong]
+    return {"numbers": len(rows[0][0]), "difference": difference(*rows[:2]), "failed": failed, "costs": costs}
+
+
+def _device(name: str, options: Any) -> torch.device:
+    return torch.device(name)
+
+
+def main(part: str) -> None:
+    """Print what is found of the recipes k, k + of, k + 2 of, ...; or ``evaluated``: of evaluations."""
+    with tempfile.TemporaryDirectory() as folder:
+        if part == "evaluated":
+            print(json.dumps({name: evaluated(name, f"{folder}/{k}") for k, name in enumerate(EVALUATED)}))
+        else:
+            k, of = map(int, part.split("/"))
+            print(json.dumps({name: steps(name, folder) for name in list(recipes())[k::of]}))
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore", category=UserWarning)
+    torch.set_num_threads(1)
+    prepare()
+    main(sys.argv[1])

@@ -1,0 +1,101 @@
+"""Training on a pretended accelerator: the CPU's numbers, nothing that waits, and no more launches than today.
+
+Each part is a process of its own (``on_pretended.py``): the device must come before derivatives.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+TESTS = Path(__file__).resolve().parents[1]
+PARTS = 2
+LAUNCHES = {  # of one step: a ratchet. Lower them where you can
+    "attack=pgd": 304,
+    "attack=fgm": 109,
+    "attack=pgd_published": 321,
+    "attack=fgsm": 109,
+    "attack=none": 93,
+    "model=linear": 140,
+    "model=cnn": 238,
+    "model=diagonal": 177,
+    "model=deep_linear": 166,
+    "model=mlp": 157,
+    "optimizer=momentum": 125,
+    "optimizer=adam": 152,
+    "optimizer=sd": 117,
+    "optimizer=cd": 129,
+    "optimizer=spectral": 160,
+    "optimizer=gd": 157,
+    "optimizer=steepest": 147,
+    "schedule=bounded_loss": 120,
+    "schedule=log_constant": 126,
+    "schedule=stable": 157,
+    "schedule=constant": 115,
+    "schedule=power": 119,
+    "schedule=growing": 118,
+    "schedule=relative": 155,
+    "schedule=inverse_loss": 166,
+    "schedule=short": 115,
+    "linear, l_1 threat": 188,
+    "deep linear exact": 258,
+    "net, l_2 threat": 229,
+    "net, learning rates": 116,
+    "linear, l_2 threat": 155,
+    "sparse Gaussian": 92,
+    "net, random start": 164,
+    "net, half of the runs clean": 188,
+    "linear sd exact": 80,
+    "linear, ten classes": 169,
+    "net, ten classes": 241,
+    "net, mini-batches": 113,
+    "linear cd exact": 92,
+    "diagonal exact": 134,
+    "net, biases, three layers": 226,
+    "linear, mini-batches": 76,
+}
+SLACK = 1.1  # another version of torch
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"),
+    reason=f"torch {torch.__version__} cannot pretend an accelerator in Python: the device path is not tested here",
+)
+
+
+def run(*arguments: str) -> Any:
+    """What ``on_pretended.py`` prints."""
+    command = [sys.executable, str(TESTS / "on_pretended.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_recipe_is_the_cpus_and_waits_for_nothing(part: int) -> None:
+    """A step copies nothing between host and device and asks nothing of the device; its launches are counted.
+
+    It is also one graph, without a break, of the same bits.
+
+    Where a step needs random numbers or a batch's order, which a CPU draws, those of many steps are sent at once.
+    """
+    for name, found in run(f"{part}/{PARTS}").items():
+        assert found["trained"] < 1e-14, name
+        assert found["measured"] < 1e-12, name
+        assert found["compiled"] == 0, name
+        assert (found["to_device"], found["to_host"]) == (0, 0), name
+        assert 0 < found["launches"] <= SLACK * LAUNCHES[name], name
+
+
+def test_evaluations_are_the_cpus_and_ask_no_more_of_more_points() -> None:
+    """Attacks, certificates, signs of masking: to the last bit; copies and reads are those of half the points."""
+    for name, found in run("evaluated").items():
+        assert (found["failed"], found["difference"]) == ([], 0), name
+        assert found["numbers"] > 20, name
+        _, (_, *many), (_, *few) = found["costs"]
+        assert all(0 < b <= 1.5 * a for a, b in zip(few, many, strict=True)), name
