@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CHUNK = 1024  # points evaluated at once; fixed, so that noise does not depend on the number of runs
 FEW = 256  # the same for strong attacks, some of which need many random numbers for each point
+FILLED = 2**33  # bytes of attacked points and what is made of them that a device is given at once
+_MADE = 32  # numbers made for each of a point's own: of a convolutional net; fully connected ones make fewer
 
 
 def clean(runs: Runs, points: Points, rows: Tensor) -> Tensor:
@@ -79,23 +81,40 @@ def attacked_points(runs: Runs, attack: Attack, points: Points, eps: Tensor, row
 def attacked_among(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows: Tensor, among: Tensor) -> Tensor:
     """The same for the points that ``among`` (len(rows), n) marks; the others keep inf.
 
-    Every run's noise depends on its own marks only, not on its neighbours.
+    Every run's noise depends on its own marks only, not on its neighbours, and is drawn for FEW points after another,
+    however many of these blocks are attacked at once.
     """
-    kernel, theta, radii = _net_for(runs, attack), runs.theta[rows], eps[rows]
+    kernel, theta, radii, index = _net_for(runs, attack), runs.theta[rows], eps[rows], rows.tolist()
     x, y = points.of(rows)
     found = torch.full_like(y, torch.inf)
-    for k in range(0, x.shape[1], FEW):
-        marked = among[:, k : k + FEW]
-        counts = marked.sum(-1).tolist()
-        if not max(counts):
-            continue
-        order = (~marked).to(torch.int8).argsort(dim=-1, stable=True)[:, : max(counts)] + k
+    starts = range(0, x.shape[1], FEW)
+    counts = torch.stack([among[:, k : k + FEW].sum(-1) for k in starts]).tolist()
+    blocks = [(k, count) for k, count in zip(starts, counts, strict=True) if max(count)]
+    step = _blocks_at_once(attack, x)
+    for some in (blocks[k : k + step] for k in range(0, len(blocks), step)):
+        orders = [
+            (~among[:, k : k + FEW]).to(torch.int8).argsort(dim=-1, stable=True)[:, : max(count)] + k
+            for k, count in some
+        ]
+        order = torch.cat(orders, dim=1)
         some_x = x.gather(1, order.unsqueeze(-1).expand(*order.shape, x.shape[-1]))
-        noise = None if kernel else _noise_of_some(runs, attack, rows.tolist(), counts, k)
+        noise = None
+        if not kernel:
+            noise = torch.cat([_noise_of_some(runs, attack, index, count, k) for k, count in some], dim=2)
         some_y = y.gather(1, order)
         moved = _attacked(runs, attack, kernel, theta, radii, some_x, some_y, noise)
         found.scatter_(1, order, margins_of(moved, some_y))
     return torch.where(among, found, torch.inf)
+
+
+def _blocks_at_once(attack: Attack, x: Tensor) -> int:
+    """Blocks of FEW points of x (R, n, d) that are attacked together: one on a CPU, as many as fill a device."""
+    if x.device.type == "cpu":
+        return 1
+    drawn = attack.draw(1, x.shape[2], torch.Generator()).nbytes
+    each = x.shape[0] * FEW * (x.shape[2] * x.element_size() * _MADE + drawn)
+    room = torch.cuda.mem_get_info(x.device)[0] / 4 if x.is_cuda else FILLED
+    return max(1, int(min(room, FILLED) / each))
 
 
 def _net_for(runs: Runs, attack: Attack) -> Any:

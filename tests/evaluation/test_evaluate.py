@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,9 @@ from omegaconf import DictConfig
 
 from robust_erm import evaluate
 from robust_erm.api import load_run
+from robust_erm.attacks.apgd import APGD
+from robust_erm.attacks.fab import FAB
+from robust_erm.attacks.square import Square
 from robust_erm.core.errors import ConfigError
 from robust_erm.evaluation import certificates, modules, packs, strong
 from robust_erm.evaluation.options import Options, attacks_of, check, parsed
@@ -23,6 +27,7 @@ from robust_erm.oracles.certified import Region
 from robust_erm.reports.tables import load
 from robust_erm.store.config import Run, resolve
 from robust_erm.store.run_folder import folder_of
+from robust_erm.training import attacked as training_attacked
 from robust_erm.training.attacked import attacked_among
 from robust_erm.training.pack import train_pack
 from robust_erm.training.points import Points
@@ -234,8 +239,6 @@ def test_other_nets_have_no_certificates(
 
 
 def test_a_strong_attack_depends_on_its_own_points_only(trained: Callable[..., list[Run]]) -> None:
-    from robust_erm.attacks.square import Square
-
     runs = trained("model.width=8", "stop.steps=30")
     pack, _, _ = build(runs, torch.device("cpu"))
     data = [draw(run.data, run.seed) for run in runs]
@@ -248,6 +251,30 @@ def test_a_strong_attack_depends_on_its_own_points_only(trained: Callable[..., l
     other[1] = True
     again = attacked_among(pack, Square(queries=20), Points(x, y, rows), eps, rows, other)
     assert torch.allclose(again[0], both[0], rtol=1e-12, atol=0), "the same noise"
+
+
+@pytest.mark.parametrize("attack", [Square(queries=20), APGD(steps=5, restarts=2), FAB(steps=3, targets=1)])
+def test_blocks_attacked_together_are_those_attacked_alone(
+    attack: Any, trained: Callable[..., list[Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device is given several blocks of points at once, of which some have nothing left to attack."""
+    runs = trained("model.width=8", "stop.steps=30")
+    pack, _, _ = build(runs, torch.device("cpu"))
+    data = [draw(run.data, run.seed) for run in runs]
+    x, y = (torch.from_numpy(np.stack([getattr(d, f"{k}_test") for d in data])) for k in "xy")
+    rows, eps = torch.arange(2), torch.full((2,), 0.1).double()
+    among = torch.rand(y.shape, generator=torch.Generator().manual_seed(0)) < 0.3
+    among[:, 32:48] = False
+    monkeypatch.setattr(training_attacked, "FEW", 16)
+    seen, plain = [], training_attacked._attacked
+    monkeypatch.setattr(training_attacked, "_attacked", lambda *a: seen.append(a[5].shape[1]) or plain(*a))
+    alone = attacked_among(pack, attack, Points(x, y, rows), eps, rows, among)
+    count = len(seen)
+    monkeypatch.setattr(training_attacked, "_blocks_at_once", lambda *_: 4)
+    together = attacked_among(pack, attack, Points(x, y, rows), eps, rows, among)
+    assert count == -(-y.shape[1] // 16) - 1
+    assert len(seen) - count == -(-count // 4)
+    assert torch.allclose(together, alone, rtol=1e-12, atol=0)
 
 
 def test_region_without_a_box_is_the_closed_form() -> None:
