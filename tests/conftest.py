@@ -39,6 +39,10 @@ from robust_erm.training.points import Points
 from robust_erm.training.runs import Runs
 from robust_erm.training.step import Recipe
 
+# on a machine with a GPU every test is one of the CPU, but for test_cuda.py: here, and in all that the tests start
+GPUS = os.environ.get("CUDA_VISIBLE_DEVICES")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # torch asks the environment each time, not the driver once
 torch.set_num_threads(1)
 prepare()
 
@@ -52,7 +56,8 @@ def composed(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
     def of(*overrides: str) -> DictConfig:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            fixed = [f"output_dir={tmp_path}/outputs", "logger=none", "trainer.progress=false", "trainer.threads=1"]
+            fixed = [f"output_dir={tmp_path}/outputs", "logger=none", "trainer.progress=false"]
+            fixed += ["trainer.threads=1", "trainer.device=cpu"]
             return compose("train", [*fixed, *overrides])
 
     yield of

@@ -15,6 +15,7 @@ from importlib import import_module
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
+import torch
 from hydra.core.global_hydra import GlobalHydra
 
 import robust_erm.evaluate
@@ -98,6 +99,7 @@ def _child(command: str, arguments: Sequence[str], cwd: Path, env: Mapping[str, 
             os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(k, mode) for k, mode in ((0, "r"), (1, "w"), (2, "w")))
+        torch.cuda.device_count = lambda: 0  # whatever this process had opened for test_cuda.py
         sys.argv = [f"robust_erm.{command}", *arguments]
         GlobalHydra.instance().clear()
         try:

@@ -59,7 +59,7 @@ def evaluate(folders: Sequence[str | Path], options: Options) -> tuple[list[dict
         say(f"{count} evaluations to make ...", console)
     with console.status("") as status:
         for name, members in jobs.items():
-            for pack in plan.packs([run for _, run, _ in members], AT_ONCE, 1):
+            for pack in plan.shares([run for _, run, _ in members], AT_ONCE, 1):
                 began, title = time.monotonic(), f"{done} of {count} evaluated; {members[pack[0]][1].name}"
                 tick = ticker(status, title)
                 some = [members[i] for i in pack]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import math
 import re
 import shutil
 import signal
@@ -33,7 +32,7 @@ _WORTH = 8  # runs that train together about as fast as one, and are not worth s
 
 def shares(runs: Sequence[Run], chosen: Settings) -> list[list[int]]:
     """Indices of the runs of each task."""
-    packs = plan.shares(runs, chosen.pack_size, chosen.array_parallelism, math.inf, _WORTH)
+    packs = plan.shares(runs, chosen.pack_size, chosen.array_parallelism, plan.BOUNDLESS, _WORTH)
     most = chosen.tasks or 4 * chosen.array_parallelism
     return plan.tasks(runs, packs, min(most, _max_array_size()))
 

@@ -151,7 +151,7 @@ class Work:
         import torch
 
         given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        if given and run.trainer.device == "auto" and not torch.cuda.is_available():
+        if given and run.trainer.device == "auto" and not torch.cuda.device_count():
             note = f"GPU {given} was given, but torch {torch.__version__} finds none: trained on the CPU"
             if note not in self.word["notes"]:
                 self.word["notes"] = [*self.word["notes"], note]

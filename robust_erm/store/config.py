@@ -125,9 +125,9 @@ class Trainer(Section):
 
     @property
     def torch_device(self) -> torch.device:
-        """The device, with ``auto`` resolved to CUDA where there is one."""
+        """The device, with ``auto`` resolved to CUDA where there is one; asked without opening it."""
         if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            return torch.device("cuda" if torch.cuda.device_count() else "cpu")
         return torch.device(self.device)
 
 

@@ -1,23 +1,42 @@
-"""Which runs of a sweep are trained together, and by how many workers."""
+"""Which runs of a sweep are trained together, where, and by how many workers."""
 
 from __future__ import annotations
 
 import heapq
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from robust_erm.store.config import Run
 from robust_erm.store.identity import as_data
-from robust_erm.training import resources
+from robust_erm.training import devices, resources
 from robust_erm.training.resources import cores
 
 _BATCHED = ("seed", "eps", "eps_unit", "eval_eps")
 _MOST = 512  # runs in a pack: more gain nothing, and results come later
 _WORKER = 700 * 2**20  # bytes of a worker before it has any runs
+_CONTEXT = 600 * 2**20  # bytes that a process takes of a GPU before it has any runs
+
+
+class Pack(NamedTuple):
+    """Runs to be trained together, by their indices, and where."""
+
+    device: torch.device
+    members: list[int]
+
+
+class Room(NamedTuple):
+    """Bytes that one worker's pack may take: where it is trained, and beside that of the machine's memory."""
+
+    own: float
+    beside: float
+
+
+BOUNDLESS = Room(math.inf, math.inf)
 
 
 def pack_key(run: Run) -> str:
@@ -32,56 +51,109 @@ def pack_key(run: Run) -> str:
 
 
 def workers_for(packs: int, asked: int | None, device: torch.device) -> int:
-    """Processes to train ``packs`` packs with: as asked, or one a core, or one a GPU."""
-    own = torch.cuda.device_count() if device.type == "cuda" else cores()
+    """Processes to train ``packs`` packs with: as asked, or one a core, or one a GPU, of which ``cuda:1`` is one."""
+    own = _gpus(device) if device.type == "cuda" else cores()
     return min(packs, asked if asked is not None else own)
 
 
-def packs(runs: Sequence[Run], size: int | None, workers: int | None) -> list[list[int]]:
-    """Indices of the runs of each pack, runs that share a data set beside each other.
+def processes_for(places: Sequence[torch.device], asked: int | None) -> int:
+    """Processes to train packs with, each at its place: as asked, or as many as GPUs and cores have work for."""
+    if asked is not None:
+        return min(len(places), asked)
+    each = {place: workers_for(count, None, place) for place, count in Counter(places).items()}
+    on_gpus = sum(count for place, count in each.items() if place.type == "cuda")
+    return max(on_gpus, min(sum(each.values()), cores()))
+
+
+def _gpus(device: torch.device) -> int:
+    return torch.cuda.device_count() if device.index is None else 1
+
+
+def packs(runs: Sequence[Run], size: int | None, workers: int | None) -> list[Pack]:
+    """The packs, those on GPUs first; runs that share a data set are beside each other.
 
     A pack holds at most ``size`` runs or, where that is None, at most what keeps all workers busy
-    and what memory allows.
+    and what memory allows. Where :func:`robust_erm.training.devices.chosen` says so of a pack as it would be cut for
+    the CPU, it is trained there.
     """
-    if not runs:
-        return []
-    device = runs[0].trainer.torch_device
-    many = workers_for(len(runs), workers, device)
-    room = (0.6 * resources.available(device)) / max(1, many) - (0 if device.type == "cuda" else _WORKER)
-    return shares(runs, size, many, room if size is None else math.inf)
+    known: dict[torch.device, tuple[int, Room]] = {}
+
+    def cut(group: list[int], device: torch.device) -> list[Pack]:
+        if device not in known:
+            many = workers_for(len(runs), workers, device)
+            known[device] = many, BOUNDLESS if size is not None else room_of(device, many)
+        return [Pack(device, members) for members in _shared(runs, group, size, *known[device])]
+
+    found = []
+    for group in _groups(runs):
+        trainer = runs[group[0]].trainer
+        device = trainer.torch_device
+        if device.type == "cuda" and trainer.device == "auto":
+            tried = cut(group, devices.CPU)
+            here = [pack for pack in tried if devices.chosen([runs[i] for i in pack.members]) == devices.CPU]
+            taken = {i for pack in here for i in pack.members}
+            group = [i for i in group if i not in taken]
+            found += here
+        found += cut(group, device)
+    return sorted(found, key=lambda pack: pack.device.type == "cpu")
 
 
-def shares(runs: Sequence[Run], size: int | None, many: int, room: float, least: int = 1) -> list[list[int]]:
-    """The same for ``many`` workers that have ``room`` bytes each; ``least`` runs are not worth a cut."""
+def room_of(device: torch.device, many: int) -> Room:
+    """What a pack may take where ``many`` workers train at once; those that share a GPU pay a context each."""
+    many = max(1, many)
+    host = 0.6 * resources.available() / many - _WORKER
+    if device.type != "cuda":
+        return Room(host, math.inf)
+    free = devices.free_memory()
+    used = free[:many] if device.index is None else [free[device.index]]
+    sharing = -(-many // len(used))
+    return Room(0.6 * (min(used) - sharing * _CONTEXT) / sharing, host)
+
+
+def shares(runs: Sequence[Run], size: int | None, many: int, room: Room = BOUNDLESS, least: int = 1) -> list[list[int]]:
+    """Indices of the runs of each pack, for ``many`` workers that have ``room``; ``least`` are not worth a cut."""
+    return [members for group in _groups(runs) for members in _shared(runs, group, size, many, room, least)]
+
+
+def _groups(runs: Sequence[Run]) -> list[list[int]]:
+    """Runs that could be one pack."""
     groups: dict[str, list[int]] = {}
     for i, run in enumerate(runs):
         groups.setdefault(pack_key(run), []).append(i)
-    found = []
     for group in groups.values():
         group.sort(key=lambda i: (repr(runs[i].data), runs[i].seed))  # stable: else in the order given
-        # models linear in their input cost what their data sets cost, in one pack or in several; a step of
-        # others costs about the same for few runs as for many, and is better not taken twice in turn
-        shared = len(group) if hasattr(runs[group[0]].model, "weight") else len(runs)
-        most = size or min(max(-(-shared // max(1, many)), least), _MOST)
-        found += _cut(runs, group, most, room)
-    return found
+    return list(groups.values())
 
 
-def _cut(runs: Sequence[Run], group: list[int], most: int, room: float) -> list[list[int]]:
+def _shared(
+    runs: Sequence[Run], group: list[int], size: int | None, many: int, room: Room, least: int = 1
+) -> list[list[int]]:
+    if not group:
+        return []
+    # models linear in their input cost what their data sets cost, in one pack or in several; a step of
+    # others costs about the same for few runs as for many, and is better not taken twice in turn
+    shared = len(group) if hasattr(runs[group[0]].model, "weight") else len(runs)
+    most = size or min(max(-(-shared // max(1, many)), least), _MOST)
+    return _cut(runs, group, most, room)
+
+
+def _cut(runs: Sequence[Run], group: list[int], most: int, room: Room) -> list[list[int]]:
     cut: list[list[int]] = []
-    used = 0
+    own = beside = 0
     known: set[tuple[Any, int]] = set()
     for i in group:
         run = runs[i]
         key = (run.data, run.seed)
-        needs = resources.of_run(run) + (0 if key in known else resources.of_data(run))
-        if not cut or len(cut[-1]) == most or used + needs > room:
+        data = 0 if key in known else resources.of_data(run)
+        needs = resources.of_run(run) + data
+        if not cut or len(cut[-1]) == most or own + needs > room.own or beside + data > room.beside:
             cut.append([])
-            used, known = 0, set()
-            needs = resources.of_run(run) + resources.of_data(run)
+            own, beside, known = 0, 0, set()
+            data = resources.of_data(run)
+            needs = resources.of_run(run) + data
         cut[-1].append(i)
         known.add(key)
-        used += needs
+        own, beside = own + needs, beside + data
     return cut
 
 

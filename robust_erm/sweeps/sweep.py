@@ -25,6 +25,7 @@ from robust_erm.store.locks import Held
 from robust_erm.store.run_folder import RunFolder, folder_of
 from robust_erm.sweeps import plan
 from robust_erm.sweeps.workers import Event, Pool, described
+from robust_erm.training.faults import DEVICE, MEMORY, release
 from robust_erm.training.problem import MARGINS
 from robust_erm.training.resources import cores
 
@@ -35,10 +36,14 @@ _AGAIN = 2.0  # seconds between two looks at runs that another process trains
 
 @dataclass(frozen=True)
 class Job:
-    """A pack on its way: number, runs, how often a worker has died of it, exact margins known."""
+    """A pack on its way: number, runs, where, how often a worker has died of it, exact margins known.
+
+    A job that a worker has died of, or had too little of a device's memory for, gets a process of its own.
+    """
 
     number: int
     runs: list[Run]
+    device: torch.device
     deaths: int = 0
     margins: dict[Any, float | str] = field(default_factory=dict)
 
@@ -70,7 +75,7 @@ def work(job: Job, report: Callable[[Any], None], stop: Callable[[], bool], work
 
     _tell_controller(report)
     MARGINS.update(job.margins)
-    device = job.runs[0].trainer.torch_device
+    device = job.device
     if device == torch.device("cuda"):
         device = torch.device("cuda", worker % torch.cuda.device_count())
     return train_pack(job.runs, report, stop, device, cores)
@@ -105,15 +110,34 @@ class Sweep:
         self.size, self.asked, self.todo = size, workers, todo
         self.jobs: deque[Job] = deque()
         self.count = 0
+        self.said: set[str] = set()
+        self.pool: Pool | None = None
+        self.seats: dict[torch.device, int] = {}  # how many workers may train there
 
     def _plan(self, runs: list[Run]) -> None:
-        for members in plan.packs(runs, self.size, self.asked):
-            self._put([runs[i] for i in members])
+        for device, members in plan.packs(runs, self.size, self.asked):
+            self._put([runs[i] for i in members], device)
 
-    def _put(self, runs: list[Run], deaths: int = 0) -> None:
+    def _put(self, runs: list[Run], device: torch.device, deaths: int = 0) -> None:
         self.count += 1
         known = {(run.data, run.seed, run.attack.p) for run in runs} & MARGINS.keys()
-        self.jobs.append(Job(self.count, runs, deaths, {key: MARGINS[key] for key in known}))
+        self.jobs.append(Job(self.count, runs, device, deaths, {key: MARGINS[key] for key in known}))
+
+    def _hire(self, count: int) -> None:
+        """Have workers, unless there are some."""
+        if self.pool is None:
+            self.pool = Pool(partial(work, cores=max(1, cores() // count)), count)
+
+    def _next(self, number: int) -> Job | None:
+        """The next job for worker ``number``, if any: GPUs are for the first workers, as many as may train there."""
+        assert self.pool is not None
+        for job in self.jobs:
+            if job.device not in self.seats:
+                self.seats[job.device] = plan.workers_for(self.pool.count, self.asked or None, job.device)
+            if number < self.seats[job.device]:
+                self.jobs.remove(job)
+                return job
+        return None
 
     def train(self, viewed: Callable[[int, int, bool], View] = View, wait: bool = True) -> dict[str, Result]:
         """Train what is left to train; the results by run id.
@@ -125,39 +149,39 @@ class Sweep:
         if not self.todo:
             return self.results
         self._plan(self.todo)
-        first = self.todo[0]
-        count = plan.workers_for(len(self.jobs), self.asked, first.trainer.torch_device)
         steps = sum(run.steps for run in self.todo)
-        with viewed(len(self.todo), steps, not first.trainer.progress) as self.view:
-            pool = Pool(partial(work, cores=max(1, cores() // count)), count) if count else None
+        with viewed(len(self.todo), steps, not self.todo[0].trainer.progress) as self.view:
+            if count := plan.processes_for([job.device for job in self.jobs], self.asked):
+                self._hire(count)
             try:
-                self._drain(pool)
+                self._drain()
                 while self.held and wait:
-                    self._wait(pool)
+                    self._wait()
             except KeyboardInterrupt:
-                self._interrupted(pool)
+                self._interrupted()
             finally:
-                if pool:
-                    pool.close()
+                if self.pool:
+                    self.pool.close()
         return self.results
 
-    def _drain(self, pool: Pool | None) -> None:
+    def _drain(self) -> None:
         """Until every job has ended."""
         self.view.packs = self.view.packs_done + len(self.jobs)
-        while self.jobs or (pool and pool.jobs):
+        while self.jobs or (self.pool and self.pool.jobs):
             if self.full:
                 for job in self.jobs:
                     self._fail(job.runs, Failure(f"not started: {self.full}"))
                 self.jobs.clear()
-            if pool is None:
+            if self.pool is None:
                 self._here(self.jobs.popleft()) if self.jobs else None
                 continue
-            for number in pool.idle:
-                if self.jobs:
-                    job = self.jobs.popleft()
-                    self._announce(job)
-                    pool.give(number, job)
-            for event in pool.events(0.25):
+            for number in self.pool.idle:
+                if (given := self._next(number)) is not None:
+                    self._announce(given)
+                    if given.deaths:
+                        self.pool.renew(number)
+                    self.pool.give(number, given)
+            for event in self.pool.events(0.25):
                 self._handle(event)
             self.view.tick()
 
@@ -176,20 +200,26 @@ class Sweep:
             self.view.tick()
 
         try:
-            outcome: tuple[str, Any] = ("done", train_pack(job.runs, told))
+            outcome: tuple[str, Any] = ("done", train_pack(job.runs, told, device=job.device))
         except SystemExit:  # Lightning turns Ctrl-C into an exit
             raise KeyboardInterrupt from None
         except Exception as error:
-            outcome = ("failed", described(error))
+            fault = described(error)
+            outcome = ("broken" if fault["fault"] == DEVICE else "failed", fault)
         self._handle(Event(0, outcome[0], job, outcome[1]))
+        if self.jobs:
+            release()  # what this pack held, before the next one
+        if outcome[0] == "broken" or any(one.deaths for one in self.jobs):
+            self._hire(1)  # this process could not do it, or should not
 
     def _handle(self, event: Event) -> None:
         job: Job = event.job
         if event.kind == "progress":
-            if "said" in event.value:
-                log.log(*event.value["said"])
-            else:
+            if "said" not in event.value:
                 self.view.progress(job.number, event.value)
+            elif event.value["said"][1] not in self.said:  # several workers may say the same
+                self.said.add(event.value["said"][1])
+                log.log(*event.value["said"])
             return
         outcomes: Counter[str] = Counter()
         if event.kind == "done":
@@ -202,6 +232,8 @@ class Sweep:
                     outcomes[str(result["status"])] += 1
         elif event.kind == "failed":
             outcomes = self._failed(job, event.value)
+        elif event.kind == "broken":
+            outcomes = self._lost(job, "the device failed", event.value)
         elif event.kind == "died":
             outcomes = self._died(job, event.value)
         self.view.stop(job.number, outcomes)
@@ -220,6 +252,11 @@ class Sweep:
         if said["errno"] in _FULL or "No space left" in said["cause"]:
             self.full = said["cause"]
             return self._fail(job.runs, Failure(said["cause"]))
+        if len(job.runs) == 1 and said["fault"] == MEMORY and not job.deaths:
+            what = "%s: too little of a device's memory (%s); once more, in a process of its own"
+            log.warning(what, job.runs[0].name, said["cause"])
+            self._put(job.runs, job.device, job.deaths + 1)
+            return Counter()
         if len(job.runs) == 1:
             log.error("%s failed: %s", job.runs[0].name, said["cause"])
             return self._fail(job.runs, Failure(said["cause"], said["traceback"]))
@@ -228,22 +265,26 @@ class Sweep:
         return Counter()
 
     def _died(self, job: Job, code: int | None) -> Counter[str]:
-        """A worker that is gone: its pack in halves, each from its checkpoints; a single run once more."""
+        """A worker that is gone."""
         name = signal.Signals(-code).name if code is not None and code < 0 else f"exit status {code}"
-        cause = f"the worker died ({name})" + (": out of memory?" if name == "SIGKILL" else "")
+        return self._lost(job, f"the worker died ({name})" + (": out of memory?" if name == "SIGKILL" else ""))
+
+    def _lost(self, job: Job, cause: str, said: dict[str, Any] | None = None) -> Counter[str]:
+        """A process that can do no more: its pack in halves, each from its checkpoints; a single run once more."""
+        cause, traceback = (f"{cause} ({said['cause']})", said["traceback"]) if said else (cause, "")
         if len(job.runs) == 1 and job.deaths:
-            return self._fail(job.runs, Failure(cause))
+            return self._fail(job.runs, Failure(cause, traceback))
         log.warning("%s while training %d runs; they go on from their checkpoints", cause, len(job.runs))
         if len(job.runs) == 1:
-            self._put(job.runs, job.deaths + 1)
+            self._put(job.runs, job.device, job.deaths + 1)
         else:
             self._halve(job)
         return Counter()
 
     def _halve(self, job: Job) -> None:
         half = len(job.runs) // 2
-        self._put(job.runs[:half])
-        self._put(job.runs[half:])
+        self._put(job.runs[:half], job.device)
+        self._put(job.runs[half:], job.device)
 
     def _fail(self, runs: list[Run], failure: Failure) -> Counter[str]:
         self.results |= {run.id: failure for run in runs}
@@ -252,20 +293,20 @@ class Sweep:
                 RunFolder(run).log(failure.traceback)
         return Counter(failed=len(runs))
 
-    def _wait(self, pool: Pool | None) -> None:
+    def _wait(self) -> None:
         """Runs that another process trains: look again until it has ended them, or has ended itself."""
         time.sleep(_AGAIN)
         held, self.held = self.held, []
         self.view.waiting = len(held)
         self.view.tick()
         self._plan(held)
-        self._drain(pool)
+        self._drain()
         self.view.waiting = len(self.held)
 
-    def _interrupted(self, pool: Pool | None) -> None:
+    def _interrupted(self) -> None:
         console.print("interrupted: leaving checkpoints ...")
-        if pool:
-            for event in pool.stop():
+        if self.pool:
+            for event in self.pool.stop():
                 if event.kind == "done":
                     self._handle(event)
         ended = len(self.results) - sum(self.found.values())

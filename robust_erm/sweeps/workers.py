@@ -1,13 +1,15 @@
 """Processes that train packs, and survive one another.
 
 A worker takes one job at a time over its pipe and says how it goes. Whatever ends a worker (a
-signal, the system out of memory) ends its job only. When the controlling process is gone, or asks
-for it, a worker leaves checkpoints and ends.
+signal, the system out of memory) ends its job only. A worker whose device has failed ends too: no
+further call of its process would do. When the controlling process is gone, or asks for it, a worker
+leaves checkpoints and ends.
 """
 
 from __future__ import annotations
 
 import atexit
+import gc
 import multiprocessing
 import os
 import shutil
@@ -30,7 +32,7 @@ _PATIENCE = 60.0  # seconds that a worker has to leave checkpoints
 
 @dataclass(frozen=True)
 class Event:
-    """What worker ``number`` says of its job: progress, done, failed, stopped, or died."""
+    """What worker ``number`` says of its job: progress, done, failed, broken (by its device), stopped, or died."""
 
     number: int
     kind: str
@@ -84,7 +86,14 @@ class Pool:
                 process.join()
                 yield Event(number, "died", self.jobs.pop(number), process.exitcode)
                 continue
+            if kind == "broken":
+                self.renew(number)
             yield Event(number, kind, self.jobs[number] if kind == "progress" else self.jobs.pop(number), value)
+
+    def renew(self, number: int) -> None:
+        """End the process of worker ``number``, if it has one: its next job gets another."""
+        if number in self.workers:
+            _end(*self.workers.pop(number), 5)
 
     def stop(self) -> Iterator[Event]:
         """Ask all to end, and say how their jobs ended; who does not is killed."""
@@ -99,12 +108,17 @@ class Pool:
     def close(self) -> None:
         """End all workers; those that have no job end at once."""
         for process, connection in self.workers.values():
-            connection.close()
-            process.join(5 if not self.jobs else 0)
-            if process.is_alive():
-                process.kill()
-                process.join()
+            _end(process, connection, 5 if not self.jobs else 0)
         self.workers.clear()
+
+
+def _end(process: Any, connection: Connection, seconds: float) -> None:
+    """End a worker, which has so many seconds to do so by itself."""
+    connection.close()
+    process.join(seconds)
+    if process.is_alive():
+        process.kill()
+        process.join()
 
 
 _UNHEARD = {signal.SIGINT, signal.SIGTERM}  # by workers: they go to whole groups, and the controller decides
@@ -166,6 +180,9 @@ class _plain_main:
 
 def _work(connection: Connection, task: Callable[..., Any], number: int) -> None:
     """The life of a worker."""
+    from robust_erm.training.faults import DEVICE, release
+
+    gc.freeze()  # what is there now stays: collecting what a job leaves need not look at it
     signal.pthread_sigmask(signal.SIG_BLOCK, _UNHEARD)  # where there is no server; Lightning puts handlers of its own
     jobs: SimpleQueue[Any] = SimpleQueue()
     stop = threading.Event()
@@ -186,7 +203,9 @@ def _work(connection: Connection, task: Callable[..., Any], number: int) -> None
         try:
             said = ("done", task(job, lambda value: connection.send(("progress", value)), stop.is_set, number))
         except BaseException as error:
-            said = ("stopped", None) if stop.is_set() else ("failed", described(error))
+            kind = "broken" if (fault := described(error))["fault"] == DEVICE else "failed"
+            said = ("stopped", None) if stop.is_set() else (kind, fault)
+        release()  # before anybody is told: what is next may need the memory, here or beside
         try:
             connection.send(said)
         except OSError:
@@ -194,10 +213,13 @@ def _work(connection: Connection, task: Callable[..., Any], number: int) -> None
 
 
 def described(error: BaseException) -> dict[str, Any]:
-    """An error as plain text, whatever it holds: its kind, first line, errno and traceback."""
+    """An error as plain text, whatever it holds: its kind, first line, errno, fault of a device, and traceback."""
+    from robust_erm.training.faults import fault_of
+
     message = (str(error) or "no message").strip().splitlines()[0]
     return {
         "cause": f"{type(error).__name__}: {message}",
         "errno": getattr(error, "errno", None),
+        "fault": fault_of(error),
         "traceback": "".join(traceback.format_exception(error)),
     }

@@ -68,6 +68,8 @@ class RobustERM(L.LightningModule):
         runs.advance(n)
         if runs.t in self.schedule or (self.looks is not None and runs.t % self.looks == 0):
             runs.look()
+        if runs.theta.device.type == "cuda":
+            torch.cuda.synchronize(runs.theta.device)  # the clock is of steps taken, not of steps asked for
         pace = (time.monotonic() - now) / n
         self.chunk = max(1, min(self.inner_steps, 2 * self.chunk, int(_SECONDS / max(pace, 1e-9))))
         ended = before[runs.status[before] != RUNNING]

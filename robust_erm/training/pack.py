@@ -21,8 +21,11 @@ from robust_erm.store.fingerprint import continued, differing
 from robust_erm.store.locks import Held
 from robust_erm.store.run_folder import RunFolder
 from robust_erm.training.callbacks import Progress, Recorder
+from robust_erm.training.devices import chosen
+from robust_erm.training.faults import release
 from robust_erm.training.measure import Row, log_spaced, measure
 from robust_erm.training.module import RobustERM
+from robust_erm.training.precision import warn_of_slow_float64
 from robust_erm.training.problem import build, radii, warn_if_not_separable
 from robust_erm.training.provenance import provenance
 from robust_erm.training.resources import batch, parameters
@@ -51,7 +54,7 @@ def train_pack(
         runs: the pack.
         report: told how it goes, see :class:`robust_erm.training.callbacks.Progress`.
         stop: asked now and then whether to leave checkpoints and raise :class:`Interrupted`.
-        device: overrules the one in the config.
+        device: overrules :func:`robust_erm.training.devices.chosen`.
         cores: that this process may use; all of them where None.
 
     Returns:
@@ -75,10 +78,13 @@ def train_pack(
         # who stands where: the step, and whether training had ended there
         places = {i: (kept["run"]["t"], kept["run"]["status"]) if kept else (0, RUNNING) for i, kept in resumed.items()}
         with locks.beating([folders[i].path for i in resumed]):
-            for place in sorted(set(places.values())):
+            for k, place in enumerate(sorted(set(places.values()))):
                 members = [i for i in resumed if places[i] == place]
-                fit = _Fit([folders[i] for i in members], [resumed[i] for i in members], place[0], device, cores)
-                results |= dict(zip(members, fit.run(report, stop), strict=True))
+                stored = [folders[i] for i in members], [resumed[i] for i in members]
+                if k:
+                    release()  # what the fit before held
+                summaries = _Fit(*stored, place[0], device or chosen(runs), cores).run(report, stop)
+                results |= dict(zip(members, summaries, strict=True))
     finally:
         for i in mine:
             locks.release(folders[i].path)
@@ -111,14 +117,14 @@ class _Fit:
         folders: list[RunFolder],
         resumed: list[dict[str, Any] | None],
         t: int,
-        device: torch.device | None,
+        device: torch.device,
         cores: int | None,
     ) -> None:
         self.folders, self.t, self.began = folders, t, time.monotonic()
         self.runs = [folder.run for folder in folders]
         first = self.runs[0]
         torch.set_num_threads(threads_for(first, cores or own_cores()))
-        self.device = device or first.trainer.torch_device
+        self.device = device
         self.pack, self.evaluation, self.sizes = build(self.runs, self.device)
         for folder in folders:
             assert folder.fingerprint is not None  # looked at now: sources may be edited while it trains
@@ -151,6 +157,7 @@ class _Fit:
                 log.info("%s at step %d, on %s, with %d others", verb, t, self.device, beside, extra=tag)
                 warn_if_not_separable(folder.run)
             self._warn_of_ties()
+            warn_of_slow_float64(first.torch_dtype, self.device)
             # ended, but killed before the summary was written
             self.module.just_ended = (self.pack.status != RUNNING).nonzero().squeeze(-1).tolist()
             if len(self.pack.running):
@@ -263,6 +270,7 @@ def _lightning(device: torch.device, callbacks: list[L.Callback]) -> L.Trainer:
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
     warnings.filterwarnings("ignore", message=".*`LightningModule.configure_optimizers` returned `None`.*")
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # a login node: that is what we mean
+    warnings.filterwarnings("ignore", message=".*GPU available but not used.*")  # by trainer.device, or devices.chosen
     return L.Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=[device.index or 0] if device.type == "cuda" else 1,

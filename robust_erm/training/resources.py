@@ -1,4 +1,4 @@
-"""How much memory a run needs, and how much memory and how many cores there are."""
+"""How much memory a run needs, and how much memory and how many cores this machine has."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Bounded(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.left = available(torch.device("cpu")) / 2
+        self.left = available() / 2
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _FACTORIES and args:
@@ -63,7 +63,7 @@ def require_room(data: Any) -> None:
     points = sum(getattr(data, key, None) or 0 for key in ("m", "m_test"))
     sparse = getattr(data, "linear_test_bytes", None) is not None and getattr(data, "k_x", 0) < data.dimension
     needs = 8.0 * data.dimension * (getattr(data, "m", 0) if sparse else points)
-    has = available(torch.device("cpu"))
+    has = available()
     says = f"needs {needs / 2**30:,.1f} GiB for its points, this machine has {has / 2**30:,.1f} to spare"
     require(needs < has, "data", word(data), f"{says}: fewer or smaller points")
 
@@ -122,10 +122,8 @@ def _itemsize(run: Run) -> int:
     return 8 if run.dtype == "float64" else 4
 
 
-def available(device: torch.device) -> int:
-    """Bytes that can still be had on ``device``: of the machine, and of the control group we run in."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+def available() -> int:
+    """Bytes of memory that can still be had: of the machine, and of the control group we run in."""
     found = [math.inf]
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():

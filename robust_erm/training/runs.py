@@ -97,7 +97,7 @@ class Runs:
         self.kernel = kernels.whole_steps(self.recipe, self.train.x, self.train.y) if whole else None
         self.net = kernels.for_net(self.recipe, self.recipe.attack, self.theta.dtype) if compiled else None
         if self.kernel is not None:
-            self.state["kernel"] = self.kernel.init(len(self.eps))
+            self.state["kernel"] = self.kernel.init(self.theta, self.train.of_run.tolist())
         self.bound = self.train.bound
         self.best_theta = self.theta.clone()
         self.best_log_loss = torch.full_like(self.eps, torch.inf, dtype=torch.float64)
@@ -373,7 +373,7 @@ class Runs:
         return kept
 
     def load(self, i: int, kept: dict[str, Any]) -> None:
-        """Put run i back to where :meth:`export` found it."""
+        """Put run i back to where :meth:`export` found it, on this device or another."""
         self.theta[i] = kept["theta"].to(self.theta)
         self.best_log_loss[i] = kept["best_log_loss"]
         self.status[i] = kept["status"]
@@ -381,6 +381,15 @@ class Runs:
             self.best_theta[i] = kept["best_theta"].to(self.theta)
             self.generators[i].set_state(kept["generator"])
             self.drawn[i] = self.generators[i].get_state()
-            pytree.tree_map(lambda whole, part: whole[i].copy_(part), self.state, kept["state"])
+            pytree.tree_map(lambda whole, part: whole[i].copy_(part), self.state, self._state_of(i, kept["state"]))
         else:
             self.stopped_at[i] = kept["t"]
+
+    def _state_of(self, i: int, kept: dict[str, Any]) -> dict[str, Any]:
+        """The state that run i has left, with the compiled step's own where that takes it from here, else without."""
+        own = {name: part for name, part in kept.items() if name != "kernel"}
+        if self.kernel is None:
+            return own
+        row = slice(i, i + 1)
+        anew = self.kernel.init(self.theta[row], self.train.of_run[row].tolist())
+        return own | {"kernel": kept.get("kernel", {name: part[0] for name, part in anew.items()})}

@@ -485,10 +485,10 @@ def test_packs_share_what_they_can(resolved: Callable[..., Run]) -> None:
         resolved(*base, "stop.steps=7"),
     ]
     found = plan.packs(runs, None, 1)
-    assert sorted(map(sorted, found)) == [[0, 1, 2, 3, 4, 5, 6, 7], [8], [9], [10]]
-    assert [len(pack) for pack in plan.packs(runs[:4], 3, 1)] == [3, 1]
-    assert [len(pack) for pack in plan.packs(runs[:4], None, 2)] == [2, 2]
-    seeds = [runs[i].seed for pack in plan.packs(runs[:4], None, 2) for i in pack]
+    assert sorted(sorted(pack.members) for pack in found) == [[0, 1, 2, 3, 4, 5, 6, 7], [8], [9], [10]]
+    assert [len(pack.members) for pack in plan.packs(runs[:4], 3, 1)] == [3, 1]
+    assert [len(pack.members) for pack in plan.packs(runs[:4], None, 2)] == [2, 2]
+    seeds = [runs[i].seed for pack in plan.packs(runs[:4], None, 2) for i in pack.members]
     assert seeds == [0, 0, 1, 1], "runs of one data set beside each other"
 
 
@@ -496,8 +496,8 @@ def test_packs_are_bounded_by_memory(resolved: Callable[..., Run], monkeypatch: 
     runs = [resolved(f"seed={s}", "model.width=300") for s in range(12)]
     each, data = resources.of_run(runs[0]), resources.of_data(runs[0])
     room = 3.5 * (each + data)
-    monkeypatch.setattr(resources, "available", lambda device: (room + plan._WORKER) / 0.6)
-    assert [len(pack) for pack in plan.packs(runs, None, 1)] == [3, 3, 3, 3]
+    monkeypatch.setattr(resources, "available", lambda: (room + plan._WORKER) / 0.6)
+    assert [len(pack.members) for pack in plan.packs(runs, None, 1)] == [3, 3, 3, 3]
 
 
 MEASURED = """

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from conftest import GPUS
 
 from robust_erm.core.linalg import polar
 from robust_erm.store.config import Run
 from robust_erm.training.pack import train_pack
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: the GPU path is not tested here")
+
+@pytest.fixture(scope="module", autouse=True)
+def gpus() -> Iterator[None]:
+    """Those of the machine, which are hidden from all other tests."""
+    hidden = os.environ.pop("CUDA_VISIBLE_DEVICES")
+    if GPUS is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = GPUS
+    try:
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device: the GPU path is not tested here")
+        yield
+    finally:
+        os.environ["CUDA_VISIBLE_DEVICES"] = hidden
+
 
 CASES = {
     "net": ["model.width=16", "stop.steps=50"],

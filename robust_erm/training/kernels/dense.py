@@ -42,9 +42,16 @@ class Dense:
         self.zt = self.z.mT.contiguous()
         self.incremental = plan.r == 1
 
-    def init(self, runs: int) -> dict[str, Tensor]:
-        """State before step 0: the margins, for coordinate descent."""
-        return {"margins": self.z.new_zeros(runs, self.m)} if self.incremental else {}
+    def init(self, theta: Tensor, of_run: list[int]) -> dict[str, Tensor]:
+        """State of runs at theta (R, P), of these sets: the margins (R, m), for coordinate descent."""
+        if not self.incremental:
+            return {}
+        w = theta.new_zeros(len(theta), self.z.shape[-1])
+        w[:, : self.d] = theta[:, : self.d]  # of the linear model; the next lines do nothing to it
+        for k in range(len(theta)):
+            c.product_weight(theta[k].numpy(), w[k].numpy(), self.d, self.plan.depth)
+        products = [self.zt[which].mT @ w[k] for k, which in enumerate(of_run)]
+        return {"margins": torch.stack(products)[:, : self.m]}
 
     def run(self, given: Rows, t: int, n: int, last: bool) -> None:
         """Take n steps from step t, and where ``last`` judge what is reached then; all in place."""
@@ -99,4 +106,5 @@ def tiny_run(kernel: Any, dtype: torch.dtype) -> None:
     plan = Plan(0, 1, 1, False, None, 0, True, False, False)
     made = kernel(plan, torch.eye(2, dtype=dtype).unsqueeze(0), torch.ones(1, 2, dtype=dtype))
     theta, zero = torch.zeros(1, 2, dtype=dtype), torch.zeros(1)
-    made.run(Rows.of(theta, theta.clone(), (zero, zero, torch.zeros(1, 2), zero), made.init(1), [0]), 0, 1, True)
+    scalars = (zero, zero, torch.zeros(1, 2), zero)
+    made.run(Rows.of(theta, theta.clone(), scalars, made.init(theta, [0]), [0]), 0, 1, True)

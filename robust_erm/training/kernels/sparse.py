@@ -33,10 +33,10 @@ class Sparse:
         self.m, self.d = x.shape[-2:]
         self.sets = [_parts(z) for z in x * y.unsqueeze(-1)]
 
-    def init(self, runs: int) -> dict[str, Tensor]:
-        """State before step 0; always float64."""
+    def init(self, theta: Tensor, of_run: list[int]) -> dict[str, Tensor]:
+        """State of runs at theta (R, P); always float64. A total of 0 has the first step compute it anew."""
         sizes = {"margins": self.m, "weights": self.m, "sums": self.d, "scale": 2}
-        return {name: torch.zeros(runs, size, dtype=torch.float64) for name, size in sizes.items()}
+        return {name: torch.zeros(len(theta), size, dtype=torch.float64) for name, size in sizes.items()}
 
     def run(self, given: Rows, t: int, n: int, last: bool) -> None:
         """See :meth:`robust_erm.training.kernels.dense.Dense.run`."""

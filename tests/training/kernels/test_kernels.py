@@ -24,6 +24,7 @@ from robust_erm.optimizers.steepest import Steepest
 from robust_erm.schedules.bounded_loss import BoundedLoss
 from robust_erm.schedules.constant import Constant
 from robust_erm.schedules.growing import Growing
+from robust_erm.training import kernels
 from robust_erm.training.kernels import compiled
 from robust_erm.training.kernels.dense import Dense
 from robust_erm.training.kernels.sparse import Sparse
@@ -187,6 +188,36 @@ def test_resuming_sparse_is_bit_for_bit() -> None:
     assert torch.equal(whole.theta, second.theta)
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_checkpoints_cross_between_the_forms(case: str, sparse: bool) -> None:
+    """A device has the mapped form alone, and so has a CPU where numba is missing; after 37 steps, within a refresh."""
+    for start in (0, 1):
+        whole = train(both(sparse, EPS, **CASES[case])[0])
+        first, second = both(sparse, EPS, **CASES[case])[start], both(sparse, EPS, **CASES[case])[1 - start]
+        first.advance(37)
+        second.t = first.t
+        for k in range(3):
+            second.load(k, first.export(k))
+        train(second, 29)
+        assert torch.equal(whole.stopped_at, second.stopped_at)
+        assert torch.allclose(whole.theta, second.theta, rtol=0, atol=1e-11 * float(whole.theta.abs().max()))
+
+
+def test_a_checkpoint_of_the_compiled_form_where_numba_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, whole = both(False, EPS, **CASES["cd"])[0], train(both(False, EPS, **CASES["cd"])[0])
+    first.advance(37)
+    monkeypatch.setattr(kernels, "_loaded", lambda *_: None)
+    second, _ = both(False, EPS, **CASES["cd"])
+    assert second.compiled
+    assert second.kernel is None
+    second.t = first.t
+    for k in range(3):
+        second.load(k, first.export(k))
+    train(second)
+    assert torch.allclose(whole.theta, second.theta, rtol=0, atol=1e-11 * float(whole.theta.abs().max()))
+
+
 def test_step_sizes_differ_within_a_pack() -> None:
     """numbers stands for the optimizer's fields, compiled and mapped."""
     lrs = [1e-4, 3e-4, 1e-3]
@@ -209,6 +240,7 @@ sys.path[:0] = [{root!r}, {tests!r}]
 from conftest import make_runs, train
 from robust_erm.attacks.exact import Exact
 from robust_erm.data.gaussian import Gaussian
+from robust_erm.training import kernels
 from robust_erm.training.kernels import compiled
 from robust_erm.optimizers.steepest import Steepest
 from robust_erm.schedules.bounded_loss import BoundedLoss
