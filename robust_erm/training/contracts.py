@@ -213,6 +213,9 @@ def _optimizer(optimizer: Any, model: Any, d: int, outputs: int, dtype: torch.dt
     p, schedule = tuple(theta.shape), optimizer.schedule
     slope = torch.randn(p, generator=torch.Generator().manual_seed(2), dtype=torch.float64).to(dtype)
     loss, eps, bound = (theta.new_tensor(v) for v in (-1.0, 0.1, 1.0))
+    geometry = getattr(optimizer, "geometry", None)
+    if geometry is not None and not ours(geometry):
+        _geometry(geometry, slope, layout)
     with in_one_line("optimizer", target_of(optimizer), "update"):
         state = optimizer.init(theta)
         direction, scale, after = optimizer.update(slope, loss, state, layout)
@@ -231,6 +234,24 @@ def _optimizer(optimizer: Any, model: Any, d: int, outputs: int, dtype: torch.dt
         _shape("optimizer.schedule", schedule, "log_step", step, (), dtype)
         if takes_runs(schedule):
             _native_schedule(schedule, Point(theta, loss, slope), eps, bound)
+
+
+def _geometry(geometry: Any, slope: Tensor, layout: Layout) -> None:
+    """Hold a geometry of a user's own to what a norm, its dual and its steepest direction are of one another."""
+    key, p, dtype = "optimizer.geometry", tuple(slope.shape), slope.dtype
+    with in_one_line(key, target_of(geometry), "one of its methods"):
+        name = geometry.name
+        require(isinstance(name, str) and name.isidentifier(), key, name, "name must give a word, for columns")
+        u, sharp = geometry.steepest(slope, layout), geometry.sharp(slope, layout)
+        size, dual = geometry.value(u, layout), geometry.dual_value(slope, layout)
+        _shape(key, geometry, "steepest", u, p, dtype)
+        _shape(key, geometry, "sharp", sharp, p, dtype)
+        _shape(key, geometry, "value", size, (), dtype)
+        _shape(key, geometry, "dual_value", dual, (), dtype)
+        _equal(key, geometry, size, torch.ones_like(size), "value of steepest(g) must be 1, differs by {far}", dtype)
+        _equal(key, geometry, u @ slope, dual, "dual_value(g) must be <g, steepest(g)>, differs by {far} of it", dtype)
+        says = "sharp(g) must be dual_value(g) steepest(g), differs by {far} of it"
+        _equal(key, geometry, sharp, dual * u, says, dtype)
 
 
 def _native(optimizer: Any, theta: Tensor, slope: Tensor, loss: Tensor, state: Any, layout: Layout) -> None:

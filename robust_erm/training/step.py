@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.attacks.attack import Attack, Victim
-from robust_erm.core.fields import substituted, takes_runs, unchanged
+from robust_erm.core.fields import parts, substituted, takes_runs, unchanged
 from robust_erm.core.linalg import matvec
 from robust_erm.core.norms import Norm
 from robust_erm.core.params import Layout
@@ -177,5 +177,5 @@ def move(
 
 
 def native(optimizer: Optimizer) -> bool:
-    """Whether optimizer and schedule take R runs at once: a class says so of itself, not of what inherits."""
-    return takes_runs(optimizer) and takes_runs(optimizer.schedule)
+    """Whether optimizer, schedule and other parts take R runs at once: each class says so of itself alone."""
+    return takes_runs(optimizer) and all(map(takes_runs, parts(optimizer)))
