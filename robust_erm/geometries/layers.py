@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -67,6 +67,11 @@ class Layers:
         if (self.kind, self.r, self.across) == ("schatten", math.inf, math.inf):
             return f"spectral{other}"
         return f"{self.kind[0] if self.kind == 'schatten' else 'l'}{name_of(self.r)[1:]}_{name_of(self.across)}{other}"
+
+    @property
+    def exact(self) -> Layers:
+        """The norm with the directions that are steepest in it."""
+        return replace(self, polar="exact")
 
     @property
     def nickname(self) -> str:

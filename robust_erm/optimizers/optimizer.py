@@ -60,7 +60,8 @@ class Composed:
     @property
     def norm(self) -> Any:
         """The geometry whose margin is known to be maximised; that of the steps, but for Adam."""
-        return self.accumulator.norm(self.geometry)
+        norm = self.accumulator.norm(self.geometry)
+        return getattr(norm, "exact", norm)
 
     @property
     def scales_with_loss(self) -> bool:
