@@ -38,7 +38,7 @@ class Accumulator(Protocol):
         """The geometry whose margin descent in ``geometry`` is known to maximise: mostly that itself."""
         ...
 
-    def init(self, theta: Tensor) -> State:
+    def init(self, theta: Tensor, layout: Layout) -> State:
         """The state before the first step: tensors only, so that a checkpoint holds it."""
         ...
 

@@ -43,7 +43,7 @@ class TwoMeans(InItsGeometry):
         """False: it remembers larger losses."""
         return False
 
-    def init(self, theta: Tensor) -> State:
+    def init(self, theta: Tensor, layout: Layout) -> State:
         """m~ = 0, and no unit yet."""
         return {"mean": torch.zeros_like(theta), "unit": torch.full_like(theta[0], -torch.inf)}
 

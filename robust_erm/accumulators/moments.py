@@ -54,7 +54,7 @@ class Moments:
         """In l_2 that of l_inf for epsilon = 0 (Zhang, Zou & Cao 2024), of l_2 for more (Wang et al. 2021)."""
         return Lp(math.inf) if geometry == Lp(2.0) and self.epsilon == 0 else geometry
 
-    def init(self, theta: Tensor) -> State:
+    def init(self, theta: Tensor, layout: Layout) -> State:
         """Zero moments."""
         unit, count = torch.full_like(theta[0], -torch.inf), torch.zeros_like(theta[0])
         return {"m": torch.zeros_like(theta), "v": torch.zeros_like(theta), "unit": unit, "count": count}

@@ -45,7 +45,7 @@ class Velocity(InItsGeometry):
         """False: the velocity remembers larger losses, and a step like 1 / loss would blow it up."""
         return False
 
-    def init(self, theta: Tensor) -> State:
+    def init(self, theta: Tensor, layout: Layout) -> State:
         """v~ = 0, and no unit yet."""
         return {"velocity": torch.zeros_like(theta), "unit": torch.full_like(theta[0], -torch.inf)}
 

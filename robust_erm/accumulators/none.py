@@ -23,7 +23,7 @@ class NoMemory(InItsGeometry):
         """Yes."""
         return True
 
-    def init(self, theta: Tensor) -> State:
+    def init(self, theta: Tensor, layout: Layout) -> State:
         """No state."""
         return {}
 

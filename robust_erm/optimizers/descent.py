@@ -7,13 +7,14 @@ from typing import Any
 
 from robust_erm.optimizers.optimizer import Composed
 
-# what is published under a name: steps of one length, in this geometry, with this accumulator
+# what is published under a name: geometry, accumulator, whether normalized
 PUBLISHED = {
-    ("l2", "momentum"): "nmd",
-    ("linf", "momentum"): "signum",
-    ("linf", "lion"): "lion",
-    ("spectral", "nesterov"): "muon",
-    ("spectral_ns", "nesterov"): "muon_ns",
+    ("l2", "momentum", True): "nmd",
+    ("linf", "momentum", True): "signum",
+    ("linf", "lion", True): "lion",
+    ("spectral", "nesterov", True): "muon",
+    ("spectral_ns", "nesterov", True): "muon_ns",
+    ("l2", "shampoo", False): "shampoo",
 }
 
 
@@ -39,4 +40,4 @@ class Descent(Composed):
     def nickname(self) -> str:
         """The published name, or both factors: ``l3_nesterov``. For names of folders."""
         both = getattr(self.geometry, "nickname", self.geometry.name), self.accumulator.name
-        return PUBLISHED[both] if self.normalized and both in PUBLISHED else "_".join(both)
+        return PUBLISHED.get((*both, self.normalized), "_".join(both))

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from robust_erm.core.fields import unchanged
 from robust_erm.core.params import Layout
 
 State = dict[str, Tensor]
@@ -69,8 +70,12 @@ class Composed:
         return not self.normalized and bool(self.accumulator.scales_with_loss)
 
     def init(self, theta: Tensor) -> State:
+        """That of the accumulator, with all of theta as one layer; of more: :func:`first_state`."""
+        return self.init_layers(theta, Layout((("theta", tuple(theta.shape)),)))
+
+    def init_layers(self, theta: Tensor, layout: Layout) -> State:
         """That of the accumulator."""
-        state: State = self.accumulator.init(theta)
+        state: State = self.accumulator.init(theta, layout)
         return state
 
     def update(self, grad: Tensor, log_loss: Tensor, state: State, layout: Layout) -> tuple[Tensor, Tensor, State]:
@@ -79,3 +84,10 @@ class Composed:
         if self.normalized:
             return self.geometry.steepest(a, layout), torch.zeros_like(log_loss), state
         return self.geometry.sharp(a, layout), log_scale, state
+
+
+def first_state(optimizer: Optimizer, theta: Tensor, layout: Layout) -> State:
+    """The state before the first step; of each layer where a composed optimizer has no ``init`` of its own."""
+    if unchanged(optimizer, Composed, "norm", "scales_with_loss", "init_layers", "update"):
+        return optimizer.init_layers(theta, layout)
+    return optimizer.init(theta)

@@ -26,6 +26,10 @@ def refused(error: BaseException, conf: Path) -> str | None:
     text = str(error)
     given = [argument.partition("=") for argument in sys.argv[1:] if "=" in argument]
     if found := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']*)'", text):
+        if found[1] in ("optimizer/geometry", "optimizer/accumulator"):
+            chosen = [f"optimizer={value}" for key, _, value in given if key == "optimizer"]
+            named = chosen[-1] if chosen else "the default optimizer"
+            return f"{found[1]}: {named} has none to choose; optimizer=descent is put together of all three"
         return f"{found[1]}: unknown option{_instead(found[1], _options(conf, given), given)}"
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
         key, _, value = found[1].partition("=")

@@ -22,6 +22,7 @@ from robust_erm.core.norms import Norm
 from robust_erm.core.params import Layout, Params
 from robust_erm.core.stack import Stack
 from robust_erm.objectives import score_slopes
+from robust_erm.optimizers.optimizer import first_state
 from robust_erm.schedules.schedule import Point
 from robust_erm.store.config import METRIC, Run
 from robust_erm.store.fits import attacks_of
@@ -217,7 +218,7 @@ def _optimizer(optimizer: Any, model: Any, d: int, outputs: int, dtype: torch.dt
     if geometry is not None and not ours(geometry):
         _geometry(geometry, slope, layout)
     with in_one_line("optimizer", target_of(optimizer), "update"):
-        state = optimizer.init(theta)
+        state = first_state(optimizer, theta, layout)
         direction, scale, after = optimizer.update(slope, loss, state, layout)
         _shape("optimizer", optimizer, f"update, for {p[0]} parameters, a direction that", direction, p, dtype)
         _shape("optimizer", optimizer, "update a log_scale that", scale, (), dtype)

@@ -19,6 +19,7 @@ from robust_erm.accumulators.lion import TwoMeans
 from robust_erm.accumulators.moments import Moments
 from robust_erm.accumulators.momentum import Velocity
 from robust_erm.accumulators.none import NoMemory
+from robust_erm.accumulators.shampoo import Shampoo
 from robust_erm.attacks.none import NoAttack
 from robust_erm.core.errors import ConfigError
 from robust_erm.core.params import Layout
@@ -26,6 +27,7 @@ from robust_erm.geometries.layers import Layers
 from robust_erm.geometries.lp import Lp
 from robust_erm.models.mlp import MLP
 from robust_erm.optimizers.descent import Descent
+from robust_erm.optimizers.optimizer import first_state
 from robust_erm.optimizers.spectral import Spectral
 from robust_erm.optimizers.steepest import Steepest
 from robust_erm.schedules.constant import Constant
@@ -102,9 +104,35 @@ def test_named_optimizers_are_their_factors() -> None:
             assert named.norm == norm
 
 
+def test_shampoo_without_a_memory_is_spectral_descent() -> None:
+    """Bernstein & Newhouse 2024; up to the root of rounding, for it squares the singular values."""
+    layout = Layout((("W", (4, 3)), ("b", (4,))))
+    g, loss = torch.randn(16, generator=torch.Generator().manual_seed(0)).double(), torch.tensor(-2.0).double()
+    steps = []
+    for optimizer in (Descent(STEP, Lp(2.0), Shampoo(0.0), normalized=False), Spectral(STEP, normalized=True)):
+        direction, scale, _ = optimizer.update(g, loss, first_state(optimizer, g, layout), layout)
+        steps.append(scale.exp() * direction)
+    assert torch.allclose(*steps, rtol=1e-7)
+
+
+class Begun(Descent):
+    """Starts otherwise."""
+
+    def init(self, theta: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"velocity": torch.ones_like(theta), "unit": torch.zeros_like(theta[0])}
+
+
+def test_an_init_of_ones_own_is_asked() -> None:
+    theta, layout = torch.zeros(16).double(), Layout((("W", (4, 3)), ("b", (4,))))
+    ours, theirs = (kind(STEP, Lp(2.0), Velocity()) for kind in (Descent, Begun))
+    assert not first_state(ours, theta, layout)["velocity"].any()
+    assert first_state(theirs, theta, layout)["velocity"].all()
+
+
 def test_what_they_are_called() -> None:
     assert Descent(STEP, Layers(polar="newton_schulz"), Velocity(nesterov=True)).nickname == "muon_ns"
     assert Descent(STEP, Lp(2.0), Velocity()).nickname == "nmd"
+    assert Descent(STEP, Lp(2.0), Shampoo(), normalized=False).nickname == "shampoo"
     assert Descent(STEP, Lp(2.0), Velocity(), normalized=False).nickname == "l2_momentum"
     assert Descent(STEP, Layers(1.0, 1.0), Moments()).nickname == "s1_l1_adam"
 
@@ -121,7 +149,7 @@ def test_a_step_of_all_runs_is_that_of_each(geometry: Any, accumulator: Any) -> 
     optimizer = Descent(STEP, geometry, accumulator)
     assert native(optimizer)
     g = torch.Generator().manual_seed(1)
-    state = {k: torch.stack([v] * 3) for k, v in optimizer.init(torch.zeros(16).double()).items()}
+    state = {k: torch.stack([v] * 3) for k, v in first_state(optimizer, torch.zeros(16).double(), layout).items()}
     other = state
     for _ in range(4):
         grad, loss = (torch.randn(3, *s, generator=g, dtype=torch.float64) for s in ((16,), ()))
