@@ -60,8 +60,11 @@ def _members(run: Run) -> None:
     for name in ("geometry", "accumulator"):  # which a user's own optimizer may do without
         if hasattr(run.optimizer, name):
             inner[f"optimizer.{name}"] = getattr(run.optimizer, name)
+    for key, value in inner.items():
+        advice = f"is a component; write {key.replace('.', '/')}=<name>, with a slash"
+        require(dataclasses.is_dataclass(value), key, value, advice)
     parts = {"data": run.data, "model": run.model, "objective": run.objective, "optimizer": run.optimizer}
-    parts |= {key: part for key, part in inner.items() if dataclasses.is_dataclass(part)} | attacks_of(run)
+    parts |= inner | attacks_of(run)
     parts |= {f"measure.{name}": one for name, one in run.measure.items()}
     for key, part in parts.items():
         group = key if key in MEMBERS else key.partition(".")[0]
@@ -70,9 +73,6 @@ def _members(run: Run) -> None:
             missing = [name for name in needed if not hasattr(part, name)]
         says = f"has no {', '.join(missing)}; a component of this group states {', '.join(needed)}"
         require(not missing, key, target_of(part), says)
-    for key, value in inner.items():
-        advice = f"is a component; write {key.replace('.', '/')}=<name>, with a slash"
-        require(dataclasses.is_dataclass(value), key, value, advice)
     for name, least in (("dimension", 1), ("n_classes", 2)):
         value = getattr(run.data, name)
         whole = isinstance(value, int) and value >= least

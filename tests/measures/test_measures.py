@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -375,6 +376,13 @@ def test_the_gap_in_the_optimizers_own_norm_closes(resolved: Callable[..., Run])
         assert 0 <= late["kkt_gap_own"] < 0.1 < 0.5 < early["kkt_gap_own"]
         assert late[f"margin_clean_{norm}"] > early[f"margin_clean_{norm}"]
         assert late[f"margin_clean_{norm}"] == pytest.approx(late["margin_clean"] / late[f"norm_{norm}"] ** 2)
+
+
+def test_an_optimizer_that_says_no_norm_has_no_gap_in_it() -> None:
+    run = SimpleNamespace(model=MLP(width=2), optimizer=object(), outputs=1)
+    KKTResidual().check_fits(run)
+    with pytest.raises(ConfigError, match="own = true: needs an optimizer that says its norm"):
+        KKTResidual(own=True).check_fits(run)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 3, 4])

@@ -169,6 +169,8 @@ BAD = {
     "stop.loss=0": "stop.loss = 0.0: must be positive",
     "optimizer=steepest optimizer.r=0.9": "optimizer.r = 0.9: steepest descent needs a norm: 1 <= r <= inf",
     "optimizer=muon optimizer.geometry=lp": "optimizer.geometry = lp: is a component; write optimizer/geometry=<name>",
+    "optimizer=shampoo optimizer.accumulator=none": "optimizer.accumulator = none: is a component; write optimizer/acc",
+    "optimizer=muon optimizer.geometry._target_=robust_erm.attacks.pgd.PGD ~optimizer.geometry.r": "unknown option",
     "optimizer=muon optimizer.geometry.r=0.5": "optimizer.geometry.r = 0.5: needs a norm's exponent, 1 to inf",
     "optimizer=muon optimizer.geometry.across=nan": "optimizer.geometry.across = nan: needs a norm's exponent",
     "optimizer=muon_ns optimizer.geometry.r=2": "geometry.polar = newton_schulz: is a way to the polar factor",
