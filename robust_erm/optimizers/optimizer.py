@@ -22,6 +22,9 @@ class Optimizer(Protocol):
 
     Those of this package are :class:`Composed` of three factors: a geometry, an accumulator and a schedule.
 
+    One with a method ``moved(theta, step)`` says where the step ``eta * exp(log_scale) * direction`` leads from theta,
+    if not to theta - step; of R runs too.
+
     A class with ``run_axis = True`` has an ``update`` that also takes R runs at once, vectors (R, P) and numbers (R,).
     Unless it, its schedule and its other parts have, it is mapped. A class says so of itself, not of what inherits.
     """

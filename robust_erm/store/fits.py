@@ -124,6 +124,8 @@ def _schedule(run: Run) -> None:
     require(not (noisy and schedule.divides_by_loss), "optimizer/schedule", name, says)
     # what looks at the update sets the length of the step itself, whatever the update's
     along = hasattr(schedule, "log_step_along")
+    mirror = f"bounds the change of theta, of which optimizer={word(run.optimizer)} moves a function; use log_constant"
+    require(not (along and hasattr(run.optimizer, "moved")), "optimizer/schedule", name, mirror)
     suits = run.optimizer.scales_with_loss or not schedule.divides_by_loss or along
     advice = (
         f"its step grows like 1 / loss, but optimizer={word(run.optimizer)} here does not shrink with the loss; "

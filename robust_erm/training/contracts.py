@@ -224,6 +224,8 @@ def _optimizer(optimizer: Any, model: Any, d: int, outputs: int, dtype: torch.dt
         _shape("optimizer", optimizer, "update a log_scale that", scale, (), dtype)
         if native(optimizer):
             _native(optimizer, theta, slope, loss, state, layout)
+        if hasattr(optimizer, "moved"):
+            _shape("optimizer", optimizer, "moved", optimizer.moved(theta, 1e-3 * direction), p, dtype)
         same = {k: tuple(v.shape) for k, v in state.items()} == {k: tuple(v.shape) for k, v in after.items()}
         says = "update gives another state than init: other names or shapes"
         require(same, "optimizer", target_of(optimizer), says)

@@ -169,7 +169,11 @@ def move(
         log_eta = schedule.log_step_along(t, point, direction, log_scale, *given)
     else:
         log_eta = schedule.log_step(t, point, *given)
-    after = (direction * -(log_eta + log_scale).exp().unsqueeze(-1)).add_(point.theta)
+    size = (log_eta + log_scale).exp().unsqueeze(-1)
+    if hasattr(optimizer, "moved"):
+        after = optimizer.moved(point.theta, direction * size)
+    else:
+        after = (direction * -size).add_(point.theta)
     if recipe.kinked:
         crossed = (after * point.theta < 0) & (batch.eps > 0).unsqueeze(-1)
         after = torch.where(crossed, torch.zeros_like(after), after)

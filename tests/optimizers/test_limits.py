@@ -51,6 +51,7 @@ STEPS = {
     "muon": (2000, 0.012),  # 1 / t
     "muon_ns": (2000, 0.012),  # a column has one singular value: the same
     "shampoo": (2000, 0.02),  # 1 / t
+    "mirror": (1000, 0.012),  # t^-2
     "oracle": (0, 1e-9),
 }
 INSTEAD = {
@@ -69,6 +70,8 @@ INSTEAD = {
     "muon": "schedule.lr=0.02 schedule.a=0",
     "muon_ns": "schedule.lr=0.02 schedule.a=0",
     "shampoo": "schedule.lr=0.02 schedule.a=0",
+    # ||w|| grows like t^(1 / (r - 1)): t^(1/2) for the yaml's r = 3
+    "mirror": "r=1.5",
     # epsilon = 1e-8 makes GD of it once L is far below; and as v forgets, its root falls by beta2^(1/2) a step, which
     # L must not outrun: with 0.999 in 1,500 steps by no more than e^-0.75
     "adam": "epsilon=0 beta2=0.9 schedule.lr=0.01",

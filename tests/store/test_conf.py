@@ -177,6 +177,8 @@ BAD = {
     "optimizer=muon optimizer.geometry.kind=trace": "optimizer.geometry.kind = trace: must be one of schatten, entries",
     "optimizer=muon optimizer.accumulator.beta=1": "optimizer.accumulator.beta = 1.0: must be in [0, 1)",
     "optimizer=lion optimizer.accumulator.beta2=-0.1": "optimizer.accumulator.beta2 = -0.1: must be in [0, 1)",
+    "optimizer=mirror optimizer/schedule=relative": "bounds the change of theta, of which optimizer=mirror3 moves a",
+    "optimizer=mirror optimizer.r=1": "optimizer.r = 1.0: must be above 1 and finite: the potential is strictly convex",
     "optimizer=signum optimizer/schedule=inverse_loss": "its step grows like 1 / loss, but optimizer=signum here",
     "optimizer.schedule.lr=0": "optimizer.schedule.lr = 0.0: must be positive",
     "optimizer=oracle": "optimizer = oracle: knows the limit for model=linear and two classes only; this is model=mlp",
