@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import torch
@@ -58,10 +59,12 @@ class InItsGeometry:
 def faded(log_loss: Tensor, unit: Tensor, log_decay: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The next unit ``max(log L, unit + log_decay)``, and what turns the old unit and L into it.
 
-    It follows log L down at most as fast as what decays by ``exp(log_decay)`` a step can forget. All are ().
+    It follows log L down at most as fast as what decays by ``exp(log_decay)`` a step can forget. What forgets all at
+    once has no such bound: there the old unit's factor is kept below the root of the largest number. All are ().
     """
     new = torch.maximum(log_loss, unit + log_decay)
-    return new, (unit - new).exp(), (log_loss - new).exp()
+    most = math.log(torch.finfo(log_loss.dtype).max) / 2 - 1
+    return new, (unit - new).clamp_max(most).exp(), (log_loss - new).exp()
 
 
 def decay(key: str, value: Any) -> None:

@@ -93,13 +93,17 @@ def test_it_is_its_formula(accumulator: Any) -> None:
         assert torch.allclose(scale.exp() * given, expected, rtol=1e-10, atol=1e-14)
 
 
-@pytest.mark.parametrize("accumulator", ALL, ids=str)
-def test_nothing_leaves_the_range_of_numbers(accumulator: Any) -> None:
+FORGETFUL: list[Any] = [Velocity(0.0), TwoMeans(0.5, 0.0), Moments(0.0, 0.0, 0.0), Shampoo(0.0)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("accumulator", [*ALL, *FORGETFUL], ids=str)
+def test_nothing_leaves_the_range_of_numbers(accumulator: Any, dtype: torch.dtype) -> None:
     """Losses of e^-900 and e^800: infinity and nan nowhere, and a direction that is not lost."""
-    grads, _ = history(6)
+    grads = [g.to(dtype) for g in history(6)[0]]
     state = accumulator.init(grads[0], LAYOUT)
     for g, loss in zip(grads, (800.0, 0.0, -1.0, 900.0, 100.0, -900.0), strict=True):
-        given, scale, state = accumulator.update(g, number(loss), state, LAYOUT)
+        given, scale, state = accumulator.update(g, number(loss).to(dtype), state, LAYOUT)
         assert given.isfinite().all()
         assert scale.isfinite()
         assert all(value.isfinite().all() for value in state.values())
