@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import MISSING, field
+from dataclasses import MISSING, field, fields, is_dataclass
 from functools import lru_cache
 from typing import Any, TypeGuard, TypeVar
 
@@ -30,6 +30,12 @@ def beside(scalar: Any) -> Any:
 def takes_runs(component: object) -> bool:
     """Whether a component says ``run_axis = True``; its class says so of itself, not of what inherits."""
     return bool(vars(type(component)).get("run_axis", False))
+
+
+def parts(component: Any) -> list[Any]:
+    """The components in the fields of a component, such as the schedule of an optimizer."""
+    found = [getattr(component, f.name) for f in fields(component)]
+    return [part for part in found if is_dataclass(part)]
 
 
 def later(default: Any, per_run: bool = False) -> Any:

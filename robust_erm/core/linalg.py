@@ -39,6 +39,50 @@ def own_class(classes: int, y: Tensor) -> Tensor:
     return y.unsqueeze(-1) == torch.arange(classes, dtype=y.dtype, device=y.device)
 
 
+def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U (..., a, k), s (..., k), V' (..., k, b) of matrices (..., a, b), k = min(a, b); nan of what is not finite."""
+    finite = matrix.isfinite().all(-1).all(-1)[..., None, None]
+    u, s, vh = torch.linalg.svd(torch.where(finite, matrix, 0.0), full_matrices=False)
+    return u, torch.where(finite[..., 0], s, torch.nan), vh
+
+
+def singular_values(matrix: Tensor) -> Tensor:
+    """S (..., k) of matrices (..., a, b), from the largest down; nan of what is not finite."""
+    finite = matrix.isfinite().all(-1).all(-1)[..., None, None]
+    return torch.where(finite[..., 0], torch.linalg.svdvals(torch.where(finite, matrix, 0.0)), torch.nan)
+
+
+# of each step of Newton-Schulz, X <- a X + b (X X') X + c (X X')^2 X
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+
+
+def newton_schulz(matrix: Tensor, steps: int) -> Tensor:
+    """The polar factor (..., a, b) as Muon computes it: singular values near 1, some 0.7 to 1.2, not at it.
+
+    From ``X = G / ||G||_F``, ``X <- a X + b (X X') X + c (X X')^2 X``, which takes a singular value s to
+    ``a s + b s^3 + c s^5``. What is below some a^-steps of ``||G||_F`` stays small. Here in the type of the matrix;
+    published in bfloat16.
+
+    Args:
+        matrix: G (..., a, b).
+        steps: 5 are published.
+
+    Reference:
+        Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks".
+    """
+    a, b, c = NEWTON_SCHULZ
+    wide = matrix.shape[-2] <= matrix.shape[-1]
+    x = matrix if wide else matrix.mT
+    top = x.abs().amax((-2, -1), keepdim=True)
+    x = x / torch.where(top > 0, top, 1.0)
+    size = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
+    x = x / torch.where(size > 0, size, 1.0)
+    for _ in range(steps):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return x if wide else x.mT
+
+
 def polar(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """``U V'`` (a, b) over the non-zero singular values of ``U S V'`` (a, b), and the nuclear norm ().
 

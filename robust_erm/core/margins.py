@@ -8,15 +8,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.core.linalg import own_class
-from robust_erm.core.norms import Norm
 from robust_erm.core.params import Params
-
-DIVISORS: dict[str, Norm] = {"l1": Norm(1.0), "l2": Norm(2.0), "linf": Norm(math.inf)}
-
-
-def divisors(r: float | None) -> dict[str, Norm]:
-    """The norms l_1, l_2, l_inf, and l_r by the name that columns give it (``l1_5``)."""
-    return DIVISORS if r is None or Norm(r) in DIVISORS.values() else {**DIVISORS, name_of(r): Norm(r)}
 
 
 def name_of(r: float) -> str:
@@ -41,22 +33,19 @@ def margin(f: Tensor, y: Tensor) -> Tensor:
     return true - torch.where(own, torch.full_like(f, -math.inf), f).amax(-1)
 
 
-def normalised(
-    least: Tensor, vector: Tensor, degree: int, prefix: str, norms: dict[str, Norm] = DIVISORS
-) -> dict[str, Tensor]:
-    """``min_i margin_i / ||vector||^degree`` for each of ``norms``.
+def normalised(least: Tensor, sizes: dict[str, Tensor], degree: int, prefix: str) -> dict[str, Tensor]:
+    """``min_i margin_i / size^degree`` for each of ``sizes``.
 
     Args:
         least: () the smallest margin over the samples.
-        vector: (P,) parameters, or the predictor (d,).
+        sizes: (), norms of the parameters or of the predictor, by name.
         degree: L; 1 for the predictor.
         prefix: of the names.
-        norms: by name, see :func:`divisors`.
 
     Returns:
-        ``{prefix_l1, prefix_l2, prefix_linf}``; nan for the zero vector.
+        ``prefix_l2`` and so on; nan where the size is 0.
     """
-    return {f"{prefix}_{name}": over_power(least, norm.value(vector), degree) for name, norm in norms.items()}
+    return {f"{prefix}_{name}": over_power(least, size, degree) for name, size in sizes.items()}
 
 
 def over_power(least: Tensor, size: Tensor, degree: int) -> Tensor:
@@ -69,15 +58,6 @@ def over_power(least: Tensor, size: Tensor, degree: int) -> Tensor:
 def layer_norms(params: Params) -> dict[str, Tensor]:
     """Frobenius norm of every parameter tensor."""
     return {name: torch.linalg.vector_norm(p) for name, p in params.items()}
-
-
-def spectral(params: Params) -> Tensor:
-    """``max_l ||W_l||_spectral``, the norm of :class:`robust_erm.optimizers.spectral.Spectral`'s geometry.
-
-    Vectors count as one column, convolutions as (out, in * height * width).
-    """
-    matrices = [p.reshape(p.shape[0], -1) if p.ndim > 1 else p.unsqueeze(-1) for p in params.values()]
-    return torch.stack([torch.linalg.matrix_norm(m, 2) for m in matrices]).amax(0)
 
 
 def by_layers(least: Tensor, params: Params) -> Tensor:

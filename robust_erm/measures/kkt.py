@@ -12,19 +12,22 @@ from robust_erm.core.errors import one_of, require
 from robust_erm.core.fields import later
 from robust_erm.measures.measure import Look
 from robust_erm.oracles.kkt import fully_connected, in_span, kkt, one_hidden
+from robust_erm.oracles.linearised import margin_gap
 
 
 @dataclass(frozen=True)
 class KKTResidual:
-    """Residuals of ``min ||theta||_2^2 / 2  s.t.  margins >= 1`` at the direction of theta.
+    """Residuals of ``min ||theta||_2^2 / 2  s.t.  margins >= 1`` at the direction of theta, and in the optimizer's.
 
     ``kkt_stationarity``, ``kkt_complementarity``: of the best multipliers (:class:`robust_erm.oracles.kkt.KKT`). With
     ``kinks`` above 0 also ``kkt_stationarity_kinks``, where the slopes of ReLUs at their kinks are free in [0, 1], and
     ``kkt_kink_share``, of the pre-activations of the points within the slack. With ``span`` also ``kkt_off_span``, the
     share ``||W - P W|| / ||theta||`` of the first layer's weights off the span of the points, which no gradient ever
     moves from where it started, and ``kkt_stationarity_span``, the residual of what is left without it. With ``blocks``
-    also ``kkt_stationarity_W1``, ...: of each parameter of the model alone, relative to its own length. All are nan
-    where the least margin is not positive: nothing is feasible.
+    also ``kkt_stationarity_W1``, ...: of each parameter of the model alone, relative to its own length. With ``own``
+    also ``kkt_gap_own``, what theta misses, to first order, of the margin over the optimizer's own norm: 0 at a KKT
+    point in that norm (:func:`robust_erm.oracles.linearised.margin_gap`). All are nan where the least margin is not
+    positive: nothing is feasible.
 
     Args:
         when: ``end``, or ``along`` training: a least-squares problem in all training points.
@@ -34,6 +37,7 @@ class KKTResidual:
             length (with the 1 of a bias); 0: none is. One hidden layer of ReLUs only.
         span: the residual in the span of the points too. Fully connected nets only.
         blocks: the residual of each parameter too.
+        own: the gap in the optimizer's own norm too, from the gradients of all points, one by one.
     """
 
     when: str = "end"
@@ -42,6 +46,7 @@ class KKTResidual:
     kinks: float = 0.0
     span: bool = later(False)
     blocks: bool = later(False)
+    own: bool = later(False)
 
     def __post_init__(self) -> None:
         one_of("when", self.when, ("along", "end"))
@@ -54,6 +59,8 @@ class KKTResidual:
         require(run.model.degree is not None, "model", name, "is not homogeneous: it has no KKT problem")
         says = "are known of nets with one hidden layer of ReLUs and one logit, both layers trained; use kinks=0"
         require(not self.kinks or (one_hidden(run.model) and run.outputs == 1), "kinks", self.kinks, says)
+        says = "needs an optimizer that says its norm, as those made of a geometry do; this one does not"
+        require(not self.own or getattr(run.optimizer, "norm", None) is not None, "own", "true", says)
         says = "the span of the points is known of nets by matrix products alone: fully connected, no power activation"
         require(not self.span or fully_connected(run.model), "span", self.span, says)
 
@@ -63,6 +70,7 @@ class KKTResidual:
         names += ["kkt_stationarity_kinks", "kkt_kink_share"] if self.kinks else []
         names += ["kkt_off_span", "kkt_stationarity_span"] if self.span else []
         names += [f"kkt_stationarity_{name}" for name in look.params] if self.blocks else []
+        names += ["kkt_gap_own"] if self.own else []
         if not float(look.margins(self.attack).min()) > 0:
             return dict.fromkeys(names, math.nan)
         x, y = look.attacked(self.attack), look.points()[1]
@@ -73,4 +81,5 @@ class KKTResidual:
             inside, off = in_span(look.model, look.params, x)
             numbers += [off, kkt(look.model, inside, x, y, self.slack).stationarity]
         numbers += [found.blocks[name] for name in look.params] if self.blocks else []
+        numbers += [margin_gap(look.model, look.params, x, y, look.optimizer.norm)] if self.own else []
         return dict(zip(names, numbers, strict=True))

@@ -5,22 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from robust_erm.core.errors import require
-from robust_erm.core.fields import beside, per_run
-from robust_erm.core.params import Layout
-from robust_erm.optimizers.optimizer import State
-from robust_erm.schedules.schedule import log
+from robust_erm.accumulators.momentum import Velocity
+from robust_erm.core.fields import per_run
+from robust_erm.geometries.lp import Lp
+from robust_erm.optimizers.optimizer import Composed
 
 
 @dataclass(frozen=True)
-class Momentum:
+class Momentum(Composed):
     """``v <- beta v + grad L``, ``theta <- theta - eta v`` (torch.optim.SGD's form).
-
-    ``v = exp(unit) v~``, with a unit that follows log L down at most as fast as v can forget,
-    ``max(log L, unit + log beta)``: nothing over- or underflows.
 
     Args:
         beta: in [0, 1).
@@ -28,25 +21,16 @@ class Momentum:
     """
 
     run_axis = True
+    geometry = Lp(2.0)
+    normalized = False
 
     schedule: Any
     beta: float = per_run(0.9)
 
     def __post_init__(self) -> None:
-        require(0 <= self.beta < 1, "beta", self.beta, "must be in [0, 1)")
+        _ = self.accumulator
 
     @property
-    def scales_with_loss(self) -> bool:
-        """False: the velocity remembers larger losses, and a step like 1 / loss would blow it up."""
-        return False
-
-    def init(self, theta: Tensor) -> State:
-        """v~ = 0, and no unit yet."""
-        return {"velocity": torch.zeros_like(theta), "unit": torch.full_like(theta[0], -torch.inf)}
-
-    def update(self, grad: Tensor, log_loss: Tensor, state: State, layout: Layout) -> tuple[Tensor, Tensor, State]:
-        """See :class:`robust_erm.optimizers.optimizer.Optimizer`."""
-        unit = torch.maximum(log_loss, state["unit"] + log(self.beta, log_loss))
-        kept = beside(self.beta * (state["unit"] - unit).exp()) * state["velocity"]
-        velocity = kept + beside((log_loss - unit).exp()) * grad
-        return velocity, unit, {"velocity": velocity, "unit": unit}
+    def accumulator(self) -> Velocity:
+        """Of this decay."""
+        return Velocity(self.beta)

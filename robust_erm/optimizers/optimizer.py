@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
+from robust_erm.core.fields import unchanged
 from robust_erm.core.params import Layout
 
 State = dict[str, Tensor]
@@ -18,8 +20,13 @@ class Optimizer(Protocol):
     schedule. With ``grad L = L grad log L``, an update that is linear in the gradient has
     ``log_scale = log L``, one that does not depend on its length has ``log_scale = 0``.
 
-    A class with ``run_axis = True`` has an ``update`` that also takes R runs at once, vectors (R, P) and numbers (R,),
-    and so has its schedule; others are mapped. It says so of itself: what inherits from it is mapped until it does too.
+    Those of this package are :class:`Composed` of three factors: a geometry, an accumulator and a schedule.
+
+    One with a method ``moved(theta, step)`` says where the step ``eta * exp(log_scale) * direction`` leads from theta,
+    if not to theta - step; of R runs too.
+
+    A class with ``run_axis = True`` has an ``update`` that also takes R runs at once, vectors (R, P) and numbers (R,).
+    Unless it, its schedule and its other parts have, it is mapped. A class says so of itself, not of what inherits.
     """
 
     schedule: Any
@@ -39,20 +46,51 @@ class Optimizer(Protocol):
         ...
 
 
-class Stateless:
-    """What an optimizer without a memory shares."""
+class Composed:
+    """Steepest descent of what an accumulator makes of the gradients: ``u = argmax_{||u|| <= 1} <u, a>``.
 
-    def init(self, theta: Tensor) -> State:
-        """No state."""
-        return {}
+    The update is u where ``normalized``, else ``||a||_* u``.
 
+    Attributes:
+        geometry: the norm, a :class:`robust_erm.geometries.geometry.Geometry`.
+        accumulator: gives a, a :class:`robust_erm.accumulators.accumulator.Accumulator`.
+        normalized: leave out ``||a||_*``.
+    """
 
-class Normalizable(Stateless):
-    """What steepest descent in any norm shares: the factor of the dual norm, which ``normalized`` leaves out."""
-
+    geometry: Any
+    accumulator: Any
     normalized: bool
 
     @property
+    def norm(self) -> Any:
+        """The geometry whose margin is known to be maximised; that of the steps, but for Adam."""
+        norm = self.accumulator.norm(self.geometry)
+        return getattr(norm, "exact", norm)
+
+    @property
     def scales_with_loss(self) -> bool:
-        """Unless normalized."""
-        return not self.normalized
+        """Unless normalized, if what is accumulated does."""
+        return not self.normalized and bool(self.accumulator.scales_with_loss)
+
+    def init(self, theta: Tensor) -> State:
+        """That of the accumulator, with all of theta as one layer; of more: :func:`first_state`."""
+        return self.init_layers(theta, Layout((("theta", tuple(theta.shape)),)))
+
+    def init_layers(self, theta: Tensor, layout: Layout) -> State:
+        """That of the accumulator."""
+        state: State = self.accumulator.init(theta, layout)
+        return state
+
+    def update(self, grad: Tensor, log_loss: Tensor, state: State, layout: Layout) -> tuple[Tensor, Tensor, State]:
+        """See :class:`Optimizer`."""
+        a, log_scale, state = self.accumulator.update(grad, log_loss, state, layout)
+        if self.normalized:
+            return self.geometry.steepest(a, layout), torch.zeros_like(log_loss), state
+        return self.geometry.sharp(a, layout), log_scale, state
+
+
+def first_state(optimizer: Optimizer, theta: Tensor, layout: Layout) -> State:
+    """The state before the first step; of each layer where a composed optimizer has no ``init`` of its own."""
+    if unchanged(optimizer, Composed, "norm", "scales_with_loss", "init_layers", "update"):
+        return optimizer.init_layers(theta, layout)
+    return optimizer.init(theta)

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from robust_erm.core.errors import require
 from robust_erm.core.params import Layout
-from robust_erm.optimizers.optimizer import State, Stateless
+from robust_erm.geometries.lp import Lp
+from robust_erm.optimizers.optimizer import State
 
 
 @dataclass(frozen=True)
-class Oracle(Stateless):
+class Oracle:
     """What steepest descent with respect to l_r converges to in direction: the robust max-margin separator.
 
     Nothing is trained: the run begins and ends, at step 0, with the solution of
@@ -43,6 +44,11 @@ class Oracle(Stateless):
         return f"oracle{self.r:g}"
 
     @property
+    def norm(self) -> Lp:
+        """l_r."""
+        return Lp(self.r)
+
+    @property
     def limit(self) -> bool:
         """Whether the run is the limit itself."""
         return True
@@ -51,6 +57,10 @@ class Oracle(Stateless):
     def scales_with_loss(self) -> bool:
         """Of no meaning here; suits every schedule."""
         return True
+
+    def init(self, theta: Tensor) -> State:
+        """No state."""
+        return {}
 
     def update(self, grad: Tensor, log_loss: Tensor, state: State, layout: Layout) -> tuple[Tensor, Tensor, State]:
         """No move."""

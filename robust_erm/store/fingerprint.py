@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from robust_erm.core.fields import parts
 from robust_erm.store.config import Run
 from robust_erm.store.fits import attacks_of
 from robust_erm.store.source import PACKAGE
@@ -28,7 +29,10 @@ Fingerprint = dict[str, str]  # of every file, by its module's name or ``file <p
 _NAME = PACKAGE.name
 # what every run goes through, beside its components
 _ENGINE = ("runs", "measure", "problem", "kernels", "kernels.dense", "kernels.sparse", "kernels.net")
-_ROOMS = ("data", "models", "objectives", "optimizers", "schedules", "attacks", "measures", "oracles")
+_ROOMS = (
+    *("data", "models", "objectives", "attacks", "measures", "oracles"),
+    *("optimizers", "geometries", "accumulators", "schedules"),
+)
 _EXACT = ("margin", "robust_margin", "cones")
 _INSTALLED = tuple(
     str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")
@@ -37,12 +41,12 @@ _INSTALLED = tuple(
 
 def of_run(run: Run) -> Fingerprint:
     """The fingerprint of ``run`` as it would be trained now."""
-    parts = [run.data, run.model, run.objective, run.optimizer, run.optimizer.schedule, *attacks_of(run).values()]
-    parts += run.measure.values()
+    components = [run.data, run.model, run.objective, run.optimizer, *parts(run.optimizer), *attacks_of(run).values()]
+    components += run.measure.values()
     exact = _EXACT if run.eps_unit == "margin" or getattr(run.optimizer, "limit", False) else ()
     engine = [*(f"{_NAME}.training.{name}" for name in _ENGINE), f"{_NAME}.oracles.risk"]
     engine += [f"{_NAME}.oracles.{name}" for name in exact]
-    return _of_modules(tuple(engine)) | of_components(parts)
+    return _of_modules(tuple(engine)) | of_components(components)
 
 
 def of_components(parts: Iterable[Any]) -> Fingerprint:
@@ -123,7 +127,7 @@ def _followed(name: str, components: bool) -> bool:
     if root != _NAME:
         return True  # :func:`_path` knows what is not installed
     room = rest.partition(".")[0]
-    rooms = _ROOMS if components else ("training", "measures")
+    rooms = _ROOMS if components else ("training", "measures", "geometries")
     return room in ("core", *rooms) and rest != "core.errors"
 
 

@@ -20,6 +20,8 @@ MEMBERS = {
     "objective": ("check_outputs", "of_scores", "log_loss"),
     "optimizer": ("schedule", "scales_with_loss", "init", "update"),
     "optimizer.schedule": ("divides_by_loss", "init", "accept", "log_step"),
+    "optimizer.geometry": ("name", "value", "dual_value", "steepest", "sharp"),
+    "optimizer.accumulator": ("name", "scales_with_loss", "norm", "init", "update"),
     "measure": ("measure",),
     "attack": ("p", "closed_form", "check_fits", "draw", "perturb"),
 }
@@ -54,10 +56,15 @@ def attacks_of(run: Run) -> dict[str, Any]:
 
 
 def _members(run: Run) -> None:
-    schedule = getattr(run.optimizer, "schedule", None)
-    built = dataclasses.is_dataclass(schedule)
+    inner = {"optimizer.schedule": getattr(run.optimizer, "schedule", None)}
+    for name in ("geometry", "accumulator"):  # which a user's own optimizer may do without
+        if hasattr(run.optimizer, name):
+            inner[f"optimizer.{name}"] = getattr(run.optimizer, name)
+    for key, value in inner.items():
+        advice = f"is a component; write {key.replace('.', '/')}=<name>, with a slash"
+        require(dataclasses.is_dataclass(value), key, value, advice)
     parts = {"data": run.data, "model": run.model, "objective": run.objective, "optimizer": run.optimizer}
-    parts |= ({"optimizer.schedule": schedule} if built else {}) | attacks_of(run)
+    parts |= inner | attacks_of(run)
     parts |= {f"measure.{name}": one for name, one in run.measure.items()}
     for key, part in parts.items():
         group = key if key in MEMBERS else key.partition(".")[0]
@@ -66,7 +73,6 @@ def _members(run: Run) -> None:
             missing = [name for name in needed if not hasattr(part, name)]
         says = f"has no {', '.join(missing)}; a component of this group states {', '.join(needed)}"
         require(not missing, key, target_of(part), says)
-    require(built, "optimizer.schedule", schedule, "is a component; write optimizer/schedule=<name>, with a slash")
     for name, least in (("dimension", 1), ("n_classes", 2)):
         value = getattr(run.data, name)
         whole = isinstance(value, int) and value >= least
@@ -118,6 +124,8 @@ def _schedule(run: Run) -> None:
     require(not (noisy and schedule.divides_by_loss), "optimizer/schedule", name, says)
     # what looks at the update sets the length of the step itself, whatever the update's
     along = hasattr(schedule, "log_step_along")
+    mirror = f"bounds the change of theta, of which optimizer={word(run.optimizer)} moves a function; use log_constant"
+    require(not (along and hasattr(run.optimizer, "moved")), "optimizer/schedule", name, mirror)
     suits = run.optimizer.scales_with_loss or not schedule.divides_by_loss or along
     advice = (
         f"its step grows like 1 / loss, but optimizer={word(run.optimizer)} here does not shrink with the loss; "

@@ -26,6 +26,10 @@ def refused(error: BaseException, conf: Path) -> str | None:
     text = str(error)
     given = [argument.partition("=") for argument in sys.argv[1:] if "=" in argument]
     if found := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']*)'", text):
+        if found[1] in ("optimizer/geometry", "optimizer/accumulator"):
+            chosen = [f"optimizer={value}" for key, _, value in given if key == "optimizer"]
+            named = chosen[-1] if chosen else "the default optimizer"
+            return f"{found[1]}: {named} has none to choose; optimizer=descent is put together of all three"
         return f"{found[1]}: unknown option{_instead(found[1], _options(conf, given), given)}"
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
         key, _, value = found[1].partition("=")
@@ -86,30 +90,31 @@ def _options(conf: Path, given: Sequence[tuple[str, str, str]]) -> list[str]:
     """Top-level keys and groups, and the options of the components that are chosen on the line or by default."""
     main = yaml.safe_load((conf / "train.yaml").read_text())
     chosen = {group: name for d in main["defaults"] if isinstance(d, dict) for group, name in d.items()}
-    chosen = {k: v for k, v in chosen.items() if not k.startswith("override") and v} | {"optimizer/schedule": ""}
+    inner = {f"optimizer/{path.name}": path.name for path in (conf / "optimizer").iterdir() if path.is_dir()}
+    chosen = {k: v for k, v in chosen.items() if not k.startswith("override") and v} | dict.fromkeys(inner, "")
     keys = [k for k in main if k not in ("defaults", "hydra")]
     keys += [f"stop.{k}" for k in main["stop"]]
     chosen |= {key: value for key, _, value in given if key in chosen}
-    if not chosen["optimizer/schedule"]:
-        chosen["optimizer/schedule"] = ",".join(_schedules(conf, chosen["optimizer"].split(",")))
+    found = {k: chosen[k] or ",".join(_inner(conf, chosen["optimizer"].split(","), part)) for k, part in inner.items()}
+    chosen |= {k: v for k, v in found.items() if v}
+    chosen = {k: v for k, v in chosen.items() if v or k not in inner or k == "optimizer/schedule"}
     for group, names in chosen.items():
         keys.append(group)
         for name in names.split(",") if names else [p.stem for p in (conf / group).glob("*.yaml")]:
             path = conf / group / f"{name}.yaml"
             options = (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
-            keys += [
-                f"{group.replace('/', '.')}.{k}" for k in options if k[0] != "_" and k not in ("defaults", "schedule")
-            ]
+            own = [k for k in options if k[0] != "_" and k != "defaults" and k not in inner.values()]
+            keys += [f"{group.replace('/', '.')}.{k}" for k in own]
     for path in conf.glob("hydra/launcher/*.yaml"):
         keys += [f"hydra.launcher.{k}" for k in yaml.safe_load(path.read_text()) if k[0] != "_" and k != "defaults"]
     return sorted(set(keys))
 
 
-def _schedules(conf: Path, optimizers: list[str]) -> Iterator[str]:
-    """The schedules that these optimizers have by default."""
+def _inner(conf: Path, optimizers: list[str], part: str) -> Iterator[str]:
+    """The schedules, geometries or accumulators that these optimizers have by default."""
     for path in (conf / "optimizer" / f"{name}.yaml" for name in optimizers):
         defaults = (yaml.safe_load(path.read_text()) if path.is_file() else {}).get("defaults", [])
-        yield from (d["schedule"] for d in defaults if isinstance(d, dict) and "schedule" in d)
+        yield from (d[part] for d in defaults if isinstance(d, dict) and part in d)
 
 
 def _instead(key: str, options: list[str], given: Sequence[tuple[str, str, str]]) -> str:

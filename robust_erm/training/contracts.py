@@ -22,6 +22,7 @@ from robust_erm.core.norms import Norm
 from robust_erm.core.params import Layout, Params
 from robust_erm.core.stack import Stack
 from robust_erm.objectives import score_slopes
+from robust_erm.optimizers.optimizer import first_state
 from robust_erm.schedules.schedule import Point
 from robust_erm.store.config import METRIC, Run
 from robust_erm.store.fits import attacks_of
@@ -213,13 +214,18 @@ def _optimizer(optimizer: Any, model: Any, d: int, outputs: int, dtype: torch.dt
     p, schedule = tuple(theta.shape), optimizer.schedule
     slope = torch.randn(p, generator=torch.Generator().manual_seed(2), dtype=torch.float64).to(dtype)
     loss, eps, bound = (theta.new_tensor(v) for v in (-1.0, 0.1, 1.0))
+    geometry = getattr(optimizer, "geometry", None)
+    if geometry is not None and not ours(geometry):
+        _geometry(geometry, slope, layout)
     with in_one_line("optimizer", target_of(optimizer), "update"):
-        state = optimizer.init(theta)
+        state = first_state(optimizer, theta, layout)
         direction, scale, after = optimizer.update(slope, loss, state, layout)
         _shape("optimizer", optimizer, f"update, for {p[0]} parameters, a direction that", direction, p, dtype)
         _shape("optimizer", optimizer, "update a log_scale that", scale, (), dtype)
         if native(optimizer):
             _native(optimizer, theta, slope, loss, state, layout)
+        if hasattr(optimizer, "moved"):
+            _shape("optimizer", optimizer, "moved", optimizer.moved(theta, 1e-3 * direction), p, dtype)
         same = {k: tuple(v.shape) for k, v in state.items()} == {k: tuple(v.shape) for k, v in after.items()}
         says = "update gives another state than init: other names or shapes"
         require(same, "optimizer", target_of(optimizer), says)
@@ -231,6 +237,24 @@ def _optimizer(optimizer: Any, model: Any, d: int, outputs: int, dtype: torch.dt
         _shape("optimizer.schedule", schedule, "log_step", step, (), dtype)
         if takes_runs(schedule):
             _native_schedule(schedule, Point(theta, loss, slope), eps, bound)
+
+
+def _geometry(geometry: Any, slope: Tensor, layout: Layout) -> None:
+    """Hold a geometry of a user's own to what a norm, its dual and its steepest direction are of one another."""
+    key, p, dtype = "optimizer.geometry", tuple(slope.shape), slope.dtype
+    with in_one_line(key, target_of(geometry), "one of its methods"):
+        name = geometry.name
+        require(isinstance(name, str) and name.isidentifier(), key, name, "name must give a word, for columns")
+        u, sharp = geometry.steepest(slope, layout), geometry.sharp(slope, layout)
+        size, dual = geometry.value(u, layout), geometry.dual_value(slope, layout)
+        _shape(key, geometry, "steepest", u, p, dtype)
+        _shape(key, geometry, "sharp", sharp, p, dtype)
+        _shape(key, geometry, "value", size, (), dtype)
+        _shape(key, geometry, "dual_value", dual, (), dtype)
+        _equal(key, geometry, size, torch.ones_like(size), "value of steepest(g) must be 1, differs by {far}", dtype)
+        _equal(key, geometry, u @ slope, dual, "dual_value(g) must be <g, steepest(g)>, differs by {far} of it", dtype)
+        says = "sharp(g) must be dual_value(g) steepest(g), differs by {far} of it"
+        _equal(key, geometry, sharp, dual * u, says, dtype)
 
 
 def _native(optimizer: Any, theta: Tensor, slope: Tensor, loss: Tensor, state: Any, layout: Layout) -> None:

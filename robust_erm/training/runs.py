@@ -23,6 +23,7 @@ from robust_erm.attacks.attack import Attack, without_rounding
 from robust_erm.core.errors import first_line
 from robust_erm.core.fields import substituted
 from robust_erm.core.streams import torch_stream
+from robust_erm.optimizers.optimizer import first_state
 from robust_erm.training import kernels, stacked
 from robust_erm.training.attacked import attacked_outputs, chunks
 from robust_erm.training.graphs import Graph
@@ -88,7 +89,8 @@ class Runs:
     def __post_init__(self) -> None:
         def init(theta: Tensor, numbers: dict[str, Tensor]) -> dict[str, Any]:
             optimizer = substituted(self.recipe.optimizer, numbers)
-            return {"optimizer": optimizer.init(theta), "schedule": optimizer.schedule.init(theta)}
+            state = first_state(optimizer, theta, self.recipe.layout)
+            return {"optimizer": state, "schedule": optimizer.schedule.init(theta)}
 
         fresh = vmap(init)(self.theta, self.numbers)
         self.state = pytree.tree_map(lambda a: a.clone(memory_format=torch.contiguous_format), fresh)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.attacks.attack import Attack, Victim
-from robust_erm.core.fields import substituted, takes_runs, unchanged
+from robust_erm.core.fields import parts, substituted, takes_runs, unchanged
 from robust_erm.core.linalg import matvec
 from robust_erm.core.norms import Norm
 from robust_erm.core.params import Layout
@@ -169,7 +169,11 @@ def move(
         log_eta = schedule.log_step_along(t, point, direction, log_scale, *given)
     else:
         log_eta = schedule.log_step(t, point, *given)
-    after = (direction * -(log_eta + log_scale).exp().unsqueeze(-1)).add_(point.theta)
+    size = (log_eta + log_scale).exp().unsqueeze(-1)
+    if hasattr(optimizer, "moved"):
+        after = optimizer.moved(point.theta, direction * size)
+    else:
+        after = (direction * -size).add_(point.theta)
     if recipe.kinked:
         crossed = (after * point.theta < 0) & (batch.eps > 0).unsqueeze(-1)
         after = torch.where(crossed, torch.zeros_like(after), after)
@@ -177,5 +181,5 @@ def move(
 
 
 def native(optimizer: Optimizer) -> bool:
-    """Whether optimizer and schedule take R runs at once: a class says so of itself, not of what inherits."""
-    return takes_runs(optimizer) and takes_runs(optimizer.schedule)
+    """Whether optimizer, schedule and other parts take R runs at once: each class says so of itself alone."""
+    return takes_runs(optimizer) and all(map(takes_runs, parts(optimizer)))

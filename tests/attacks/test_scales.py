@@ -24,6 +24,7 @@ from robust_erm.attacks.pgd import PGD
 from robust_erm.attacks.square import Square
 from robust_erm.core.margins import by_layers, normalised
 from robust_erm.core.params import Layout
+from robust_erm.measures.norms import STANDARD
 from robust_erm.models.mlp import MLP
 from robust_erm.objectives import Objective
 from robust_erm.oracles.certified import Hidden, Region, certified_margin, crown_bound
@@ -133,11 +134,13 @@ def test_normalised_margins_do_not_see_the_scale_of_parameters(dtype: torch.dtyp
     """``2^{kL} q / ||2^k theta||^L``: the power alone would leave float32's range."""
     g = torch.Generator().manual_seed(0)
     theta = torch.randn(400, generator=g, dtype=torch.float64).to(dtype)
+    layout = Layout((("theta", (400,)),))
     layers = {f"W{k}": theta[100 * k : 100 * (k + 1)].view(10, 10) for k in range(3)}
     least, scale = torch.tensor(3.0, dtype=dtype), 2.0**exponent
     for vector, q in ((theta, least), (1e3 * theta, 1e9 * least)):
-        there = normalised(q * scale**3, scale * vector, 3, "margin")
-        for name, value in normalised(q, vector, 3, "margin").items():
+        here, beyond = ({n: norm.value(v, layout) for n, norm in STANDARD.items()} for v in (vector, scale * vector))
+        there = normalised(q * scale**3, beyond, 3, "margin")
+        for name, value in normalised(q, here, 3, "margin").items():
             assert float(there[name]) == pytest.approx(float(value), rel=1e-6)
             assert float(value) > 0
     there_ = by_layers(least * scale**3, {name: scale * layer for name, layer in layers.items()})

@@ -16,6 +16,8 @@ MISTAKES = {
     "steps=100": "did you mean stop.steps?",
     "optimizer=sd optimizer.momentum=0.9": "unknown option: optimizer=sd has normalized, r, schedule.lr",
     "model=mlp attack=pgd model.rate=3": "unknown option: model=mlp has activation, bias, depth, init_law, init_scale",
+    "optimizer=sd optimizer/geometry=lp": "optimizer=sd has none to choose; optimizer=descent is put together of all",
+    "optimizer=muon optimizer.geometry.acros=1": "did you mean optimizer.geometry.across?",
     "seed=-1": "seed = -1",
     "eps=O.1": "eps",
     "output_dir=a(b": "quote what has ( [ { # = : or spaces in it: 'output_dir=\"a(b\"'",

@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CONF, PAGE = ROOT / "conf", ROOT / "conf" / "README.md"
 BEGIN = "<!-- made by tests/docs/conf_readme.py: change the yamls, not these lines -->"
 GROUPS = (
-    *("data", "model", "objective", "optimizer", "optimizer/schedule", "attack", "measure", "logger", "trainer"),
-    *("hydra/launcher", "hydra/sweeper"),
+    *("data", "model", "objective", "optimizer", "optimizer/schedule", "optimizer/geometry", "optimizer/accumulator"),
+    *("attack", "measure", "logger", "trainer", "hydra/launcher", "hydra/sweeper"),
 )
 _LINE = re.compile(r"(?P<indent> *)(?P<key>[\w@/.]+):(?: +(?P<value>\S.*?))?(?: +# (?P<comment>.*))?$")
 
@@ -85,8 +85,8 @@ def description(path: Path) -> str:
     said = yaml.safe_load(path.read_text()) or {}
     text = " ".join(lines).rstrip(":")
     for base in said.get("defaults", []):
-        if isinstance(base, dict) and "schedule" in base:
-            text += f"; `optimizer/schedule={base['schedule']}`"
+        if isinstance(base, dict) and base.keys() <= {"geometry", "accumulator", "schedule"}:
+            text += "".join(f"; `optimizer/{part}={name}`" for part, name in base.items())
         elif isinstance(base, str) and base != "_self_":
             text += f"; as `{base}` otherwise"
     return text.lstrip("; ")

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -360,6 +361,28 @@ def test_on_orthogonal_points_the_universal_direction_is_the_max_margin_separato
     assert found["universal_share"] == found["universal_crossings"] == 1
     assert found["kkt_stationarity_kinks"] < 0.05 < 0.15 < found["kkt_stationarity"]
     assert 0.4 < found["kkt_kink_share"] < 0.5
+
+
+def test_the_gap_in_the_optimizers_own_norm_closes(resolved: Callable[..., Run]) -> None:
+    """Of nets trained in several norms it falls along training; the columns of a margin say which norm it is."""
+    line = ("data=sphere", "data.d=20", "data.m=6", "data.m_test=1", "model.width=8", "attack=none", "eps=0", "p=2")
+    kkt = ("measure=kkt", "measure.kkt.own=true")
+    steps = ("optimizer/schedule=relative", "stop.loss=null")
+    for optimizer, norm in (("spectral", "spectral"), ("steepest", "l1_5"), ("gd", "l2")):
+        ends = [(*line, *kkt, *steps, f"optimizer={optimizer}", f"stop.steps={n}") for n in (30, 1000)]
+        early, late = (train_pack([resolved(*end)])[0] for end in ends)
+        assert isinstance(early, dict)
+        assert isinstance(late, dict)
+        assert 0 <= late["kkt_gap_own"] < 0.1 < 0.5 < early["kkt_gap_own"]
+        assert late[f"margin_clean_{norm}"] > early[f"margin_clean_{norm}"]
+        assert late[f"margin_clean_{norm}"] == pytest.approx(late["margin_clean"] / late[f"norm_{norm}"] ** 2)
+
+
+def test_an_optimizer_that_says_no_norm_has_no_gap_in_it() -> None:
+    run = SimpleNamespace(model=MLP(width=2), optimizer=object(), outputs=1)
+    KKTResidual().check_fits(run)
+    with pytest.raises(ConfigError, match="own = true: needs an optimizer that says its norm"):
+        KKTResidual(own=True).check_fits(run)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 3, 4])

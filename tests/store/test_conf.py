@@ -20,7 +20,8 @@ from robust_erm.training import contracts
 from robust_erm.training.pack import train_pack
 from robust_erm.training.problem import build
 
-GROUPS = ("data", "model", "objective", "optimizer", "optimizer/schedule", "attack", "trainer", "logger", "experiment")
+INNER = ("optimizer/schedule", "optimizer/geometry", "optimizer/accumulator")
+GROUPS = ("data", "model", "objective", "optimizer", *INNER, "attack", "trainer", "logger", "experiment")
 
 
 def files() -> list[tuple[str, str]]:
@@ -73,6 +74,7 @@ def test_every_yaml_runs_two_steps(
 ) -> None:
     monkeypatch.setenv("ROBUST_ERM_MNIST", str(idx))
     needs = [line.format(folder=own(idx)) for line in NEEDS.get(f"{group}/{name}", [])]
+    needs += ["optimizer=descent"] if group in INNER[1:] else []
     overrides = [f"{group}={name}", "stop.steps=2", *needs]
     config = composed(*(o for o in overrides if not (group == "logger" and o.startswith("logger="))))
     run = resolve(config)
@@ -166,6 +168,18 @@ BAD = {
     "stop.steps=-1": "stop.steps = -1: must be 0 or more",
     "stop.loss=0": "stop.loss = 0.0: must be positive",
     "optimizer=steepest optimizer.r=0.9": "optimizer.r = 0.9: steepest descent needs a norm: 1 <= r <= inf",
+    "optimizer=muon optimizer.geometry=lp": "optimizer.geometry = lp: is a component; write optimizer/geometry=<name>",
+    "optimizer=shampoo optimizer.accumulator=none": "optimizer.accumulator = none: is a component; write optimizer/acc",
+    "optimizer=muon optimizer.geometry._target_=robust_erm.attacks.pgd.PGD ~optimizer.geometry.r": "unknown option",
+    "optimizer=muon optimizer.geometry.r=0.5": "optimizer.geometry.r = 0.5: needs a norm's exponent, 1 to inf",
+    "optimizer=muon optimizer.geometry.across=nan": "optimizer.geometry.across = nan: needs a norm's exponent",
+    "optimizer=muon_ns optimizer.geometry.r=2": "geometry.polar = newton_schulz: is a way to the polar factor",
+    "optimizer=muon optimizer.geometry.kind=trace": "optimizer.geometry.kind = trace: must be one of schatten, entries",
+    "optimizer=muon optimizer.accumulator.beta=1": "optimizer.accumulator.beta = 1.0: must be in [0, 1)",
+    "optimizer=lion optimizer.accumulator.beta2=-0.1": "optimizer.accumulator.beta2 = -0.1: must be in [0, 1)",
+    "optimizer=mirror optimizer/schedule=relative": "bounds the change of theta, of which optimizer=mirror3 moves a",
+    "optimizer=mirror optimizer.r=1": "optimizer.r = 1.0: must be above 1 and finite: the potential is strictly convex",
+    "optimizer=signum optimizer/schedule=inverse_loss": "its step grows like 1 / loss, but optimizer=signum here",
     "optimizer.schedule.lr=0": "optimizer.schedule.lr = 0.0: must be positive",
     "optimizer=oracle": "optimizer = oracle: knows the limit for model=linear and two classes only; this is model=mlp",
     "optimizer=oracle model=linear": "optimizer = oracle: knows the limit under attack=exact and attack=none only",
@@ -239,6 +253,21 @@ def test_options_that_came_later_leave_ids_as_they_were(resolved: Callable[..., 
     assert resolved("stop.log_loss=-1000").stop.target == -1000
     assert resolved("stop.loss=null").stop.target == -math.inf
     assert resolved("stop.loss=1e-3").stop.target == pytest.approx(math.log(1e-3))
+
+
+def test_optimizers_that_were_there_before_their_factors_have_their_ids(resolved: Callable[..., Run]) -> None:
+    """Stored runs of many hours have these."""
+    line = ("data=digits", "data.m=10", "model=mlp", "model.width=6", "eps=0.05", "stop.steps=25", "stop.loss=null")
+    found = {
+        "optimizer=gd": "f2b5219c00",
+        "optimizer=sd": "e576a507d4",
+        "optimizer=cd": "99b9e883c8",
+        "optimizer=steepest optimizer.r=3": "76efa2d07f",
+        "optimizer=spectral": "e86abb80cf",
+        "optimizer=adam": "2159e73e7d",
+        "optimizer=momentum optimizer.schedule.lr=1e-3": "2a0f7bee1a",
+    }
+    assert {options: resolved(*line, *options.split()).id for options in found} == found
 
 
 NETS = ["widths=[8]", "activation=leaky", "slope=0.1", "power=2", "trained=first"]

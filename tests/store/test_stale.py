@@ -18,6 +18,9 @@ from results import copied as copied
 from results import results as results
 from shell import ROOT
 
+from robust_erm.store import fingerprint
+from robust_erm.store.config import Run
+
 OPTIMIZER = """
 from dataclasses import dataclass
 from helper import FACTOR
@@ -129,13 +132,19 @@ def test_the_package_is_edited(tmp_path: Path) -> None:
     done = again()
     assert done.returncode == 0
     assert "1 of 1 runs were there already" in done.stderr
-    source = tmp_path / "robust_erm" / "optimizers" / "steepest.py"
-    changed = source.read_text().replace("return grad, log_loss", "return -grad, log_loss", 1)
+    source = tmp_path / "robust_erm" / "geometries" / "lp.py"
+    changed = source.read_text().replace("return Norm(self.r).steepest", "return -Norm(self.r).steepest", 1)
     assert changed != source.read_text()
     source.write_text(changed)
     done = again()
     assert done.returncode == 2
-    assert "1 run ended with other code or data than now: robust_erm/optimizers/steepest.py" in done.stderr
+    assert "1 run ended with other code or data than now: robust_erm/geometries/lp.py" in done.stderr
+
+
+def test_the_factors_of_an_optimizer_are_a_part_of_what_computed_it(resolved: Callable[..., Run]) -> None:
+    parts = {f"robust_erm.{part}" for part in ("geometries.layers", "accumulators.momentum", "schedules.power")}
+    assert parts <= fingerprint.of_run(resolved("optimizer=muon")).keys()
+    assert not parts & fingerprint.of_run(resolved("optimizer=gd")).keys()
 
 
 def test_a_checkpoint_of_other_code_is_not_gone_on_from(tmp_path: Path) -> None:

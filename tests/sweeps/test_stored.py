@@ -52,6 +52,15 @@ RECIPES = {
             "measure_every=5",
         ),
     ],
+    "factors": [
+        *(
+            "optimizer=muon",
+            "optimizer/accumulator=lion",
+            "optimizer.accumulator.beta1=0.5",
+            "optimizer.normalized=false",
+        ),
+        *("optimizer/geometry=layers", "optimizer.geometry.r=1.5", "optimizer.schedule.a=0.25"),
+    ],
     "schedule": [
         "optimizer=sd",
         "optimizer.normalized=false",

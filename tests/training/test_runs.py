@@ -11,16 +11,23 @@ import pytest
 import torch
 from conftest import make_runs, separable, train
 
+from robust_erm.accumulators.lion import TwoMeans
+from robust_erm.accumulators.moments import Moments
+from robust_erm.accumulators.momentum import Velocity
+from robust_erm.accumulators.shampoo import Shampoo
 from robust_erm.attacks.apgd import APGD
 from robust_erm.attacks.exact import Exact
 from robust_erm.attacks.fab import FAB
 from robust_erm.attacks.fgm import FGM
 from robust_erm.attacks.pgd import PGD
 from robust_erm.data.digits import Digits
+from robust_erm.geometries.layers import Layers
+from robust_erm.geometries.lp import Lp
 from robust_erm.models.diagonal import Diagonal
 from robust_erm.models.linear import Linear
 from robust_erm.models.mlp import MLP
 from robust_erm.optimizers.adam import Adam
+from robust_erm.optimizers.descent import Descent
 from robust_erm.optimizers.momentum import Momentum
 from robust_erm.optimizers.spectral import Spectral
 from robust_erm.optimizers.steepest import Steepest
@@ -33,6 +40,7 @@ from robust_erm.training.runs import Runs
 from robust_erm.training.status import CONVERGED, MAX_STEPS, RUNNING
 from robust_erm.training.step import Batch, perturbed
 
+INF = math.inf
 EPS, SEEDS = [0.0, 0.1, 0.2, 0.05], [0, 1, 2, 3]
 
 CASES: dict[str, dict[str, Any]] = {
@@ -58,6 +66,16 @@ CASES: dict[str, dict[str, Any]] = {
     "net momentum": {"model": MLP(width=8), "optimizer": Momentum(Constant(1e-3)), "attack": PGD(), "steps": 60},
     "net spectral": {"model": MLP(width=8), "optimizer": Spectral(Constant(1e-2), True), "attack": PGD(), "steps": 60},
 }
+STEP, NESTEROV = Constant(1e-2), Velocity(0.9, nesterov=True)
+FACTORS: dict[str, Any] = {
+    "net muon": Descent(STEP, Layers(), NESTEROV),
+    "net muon_ns": Descent(STEP, Layers(polar="newton_schulz"), NESTEROV),
+    "net nuclear": Descent(STEP, Layers(1.5, 1.0, vectors=INF), TwoMeans(), normalized=False),
+    "net entries": Descent(STEP, Layers(3.0, 2.0, "entries"), Moments()),
+    "net shampoo": Descent(STEP, Lp(2.0), Shampoo(), normalized=False),
+}
+NET = {"model": MLP(width=8, bias="first"), "attack": PGD(), "steps": 40}
+CASES |= {name: {**NET, "optimizer": optimizer} for name, optimizer in FACTORS.items()}
 
 
 def digits(seeds: list[int]) -> tuple[Any, Any]:

@@ -13,8 +13,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from robust_erm.core.margins import DIVISORS
 from robust_erm.data.dataset import Array
+from robust_erm.measures.norms import STANDARD
 from robust_erm.oracles.robust_margin import robust_max_margin
 from robust_erm.papers.claims import Claim, above, every
 from robust_erm.papers.lyu2022.separators import apart, of_draws
@@ -30,8 +30,8 @@ NORMS = {"l1": "1", "l2": "2", "linf": r"\infty"}
 
 
 def best(z: Array, p: float, eps: float) -> dict[str, float]:
-    """The greatest margin under an l_p threat of radius ``eps`` over ``||w||_r``, for the r of :data:`NORMS`."""
-    return {name: robust_max_margin(z, norm.p, p, eps).value for name, norm in DIVISORS.items()}
+    """The greatest margin under an l_p threat of radius ``eps`` over ``||w||_r``, for each of the standard norms."""
+    return {name: robust_max_margin(z, norm.r, p, eps).value for name, norm in STANDARD.items()}
 
 
 def table(runs: pd.DataFrame) -> pd.DataFrame:
