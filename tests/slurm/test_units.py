@@ -164,7 +164,6 @@ def test_configs_survive_the_journey(resolved: Callable[..., Run]) -> None:
 
 
 def test_a_task_uses_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
-
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
     assert resources.cores() == 1
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "100")
