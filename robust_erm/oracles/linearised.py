@@ -33,11 +33,13 @@ class Bounds:
         low: reached by some u.
         high: reached by lam.
         lam: (n,).
+        u: (P,), of norm 1 at most, which reaches ``low``.
     """
 
     low: float
     high: float
     lam: Array
+    u: Tensor
 
     @property
     def gap(self) -> float:
@@ -65,29 +67,32 @@ def best_least(geometry: Geometry, layout: Layout, g: Tensor, gap: float = _GAP)
     scale = float(g.abs().max()) or 1.0
     g, n = g / scale, len(g)
     best = lam = np.full(n, 1 / n)
-    low, high, cuts = 0.0, np.inf, np.zeros((0, n))
+    low, high, cuts, steps = 0.0, np.inf, np.zeros((0, n)), g.new_zeros(0, g.shape[1])
+    u = g.new_zeros(g.shape[1])
     for _ in range(_CUTS):
         mixed = torch.from_numpy(lam).to(g) @ g
         size = float(geometry.dual_value(mixed, layout))
         if size < high:
             high, best = size, lam
-        cuts = np.vstack([cuts, (g @ geometry.steepest(mixed, layout)).cpu().numpy()])
-        low = max(low, _least_bound(cuts))
+        steps = torch.cat([steps, geometry.steepest(mixed, layout).unsqueeze(0)])
+        cuts = np.vstack([cuts, (g @ steps[-1]).cpu().numpy()])
+        nu = _mixture(cuts)
+        if (found := float((nu @ cuts).min())) > low:
+            low, u = found, torch.from_numpy(nu).to(g) @ steps
         if high - low <= gap * high:
             break
         lam = _nearest(cuts / high, (low + high) / (2 * high), best)
-    return Bounds(low * scale, high * scale, best)
+    return Bounds(low * scale, high * scale, best, u)
 
 
-def _least_bound(cuts: Array) -> float:
-    """``max over nu in simplex of min_i (nu' cuts)_i``, evaluated in our own arithmetic."""
+def _mixture(cuts: Array) -> Array:
+    """The nu (k,) of the simplex for which ``min_i (nu' cuts)_i`` is greatest."""
     k, n = cuts.shape
     cost, each = np.r_[np.zeros(k), -1.0], np.c_[-cuts.T, np.ones(n)]
     found = linprog(cost, each, np.zeros(n), np.r_[np.ones(k), 0.0][None], [1.0], [(0, None)] * k + [(None, None)])
-    if found.x is None:
-        return 0.0
-    nu = np.maximum(found.x[:k], 0)
-    return float((nu / nu.sum() @ cuts).min())
+    nu = np.ones(k) if found.x is None else np.maximum(found.x[:k], 0)
+    mixture: Array = nu / nu.sum()
+    return mixture
 
 
 def _nearest(cuts: Array, level: float, to: Array) -> Array:

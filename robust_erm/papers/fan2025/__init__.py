@@ -1,0 +1,1 @@
+"""Fan, Schmidt & Thrampoulidis 2025, "Implicit bias of spectral descent and Muon on multiclass separable data"."""
