@@ -3,9 +3,10 @@
 Users type the modules at this level: train, evaluate, reproduce, results, page, gallery, workspace, and slurm.
 From Python, ``import robust_erm as re``: ``re.train(...)``, ``re.load_run(folder)``, ``re.evaluate(net, x, y, eps)``
 and ``re.Arrays(x, y)``; see :mod:`robust_erm.api`.
-The science: data, models, objectives, optimizers, schedules, attacks (one folder for each group of conf/), oracles,
-and core, the mathematics that they share. The machinery: training, sweeps, slurm, evaluation. What lies on disk:
-store. What people see: reports. What papers claim: papers. Imports go one way; see robust_erm/README.md.
+The science: data, models, objectives, optimizers with their geometries, accumulators and schedules, attacks (one
+folder for each group of conf/), oracles, and core, the mathematics that they share. The machinery: training, sweeps,
+slurm, evaluation. What lies on disk: store. What people see: reports. What papers claim: papers. Imports go one way;
+see robust_erm/README.md.
 """
 
 from importlib import import_module

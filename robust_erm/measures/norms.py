@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.func import vmap
 
+from robust_erm.core.fields import takes_runs
 from robust_erm.core.margins import layer_norms
 from robust_erm.geometries.geometry import Geometry
 from robust_erm.geometries.lp import Lp
@@ -42,6 +43,8 @@ def sizes(look: Look) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     norms: dict[str, Geometry] = {**STANDARD, **({} if own is None else {own.name: own})}
 
     def size(norm: Geometry, of: Tensor) -> Tensor:
+        if takes_runs(norm):
+            return norm.value(of, layout)
         found: Tensor = vmap(lambda one: norm.value(one, layout))(of)
         return found
 

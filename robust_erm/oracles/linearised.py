@@ -126,7 +126,7 @@ def margin_gap(model: Model, params: Params, x: Tensor, y: Tensor, geometry: Geo
         ConfigError: the model is not homogeneous, or the gradients need more than a GiB.
 
     Reference:
-        Tsilivis, Vardi & Kempe 2024, "Flavors of margin", whose stationary points these are; for l_2 those of Lyu & Li.
+        Tsilivis, Vardi & Kempe 2024, "Flavors of margin", on that problem in any norm; Lyu & Li 2020 for l_2.
     """
     require(model.degree is not None, "model", type(model).__name__.lower(), "has no KKT problem: not homogeneous")
     assert model.degree is not None

@@ -56,10 +56,8 @@ def attacks_of(run: Run) -> dict[str, Any]:
 
 
 def _members(run: Run) -> None:
-    inner = {"optimizer.schedule": getattr(run.optimizer, "schedule", None)}
-    for name in ("geometry", "accumulator"):  # which a user's own optimizer may do without
-        if hasattr(run.optimizer, name):
-            inner[f"optimizer.{name}"] = getattr(run.optimizer, name)
+    factors = ("schedule", "geometry", "accumulator")  # a user's own optimizer may do without the last two
+    inner = {f"optimizer.{name}": getattr(run.optimizer, name) for name in factors if hasattr(run.optimizer, name)}
     for key, value in inner.items():
         advice = f"is a component; write {key.replace('.', '/')}=<name>, with a slash"
         require(dataclasses.is_dataclass(value), key, value, advice)

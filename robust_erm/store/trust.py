@@ -19,7 +19,8 @@ from robust_erm.store.typed import BUILT
 
 # a name in one of our modules, and nothing that it has imported: robust_erm.data.mnist.os.system has one word too many
 _OURS = re.compile(
-    r"robust_erm\.(?:objectives|(?:data|models|optimizers|schedules|attacks|measures)\.\w+)\.\w+", re.ASCII
+    r"robust_erm\.(?:objectives|(?:data|models|optimizers|geometries|accumulators|schedules|attacks|measures)\.\w+)\.\w+",
+    re.ASCII,
 )
 VARIABLE = "ROBUST_ERM_TRUST"
 

@@ -48,7 +48,7 @@ def muon(w: torch.Tensor, state: dict[str, torch.Tensor], lr: float) -> torch.Te
 
 
 def signum(w: torch.Tensor, state: dict[str, torch.Tensor], lr: float) -> torch.Tensor:
-    """Bernstein et al. 2018, Alg. 1."""
+    """Bernstein et al. 2018, Alg. 2."""
     grad = w.grad
     assert grad is not None
     state["m"] = 0.9 * state.get("m", 0) + 0.1 * grad

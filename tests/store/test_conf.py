@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from robust_erm.core.errors import ConfigError
+from robust_erm.store import trust
 from robust_erm.store.config import Run, resolve
 from robust_erm.store.identity import as_data
 from robust_erm.store.source import conf_dir
@@ -98,6 +99,20 @@ def test_every_data_set_can_be_planned(
     }.get(name, ["data.m=5"] if "mnist" in name else [])
     runs = [resolved(f"{group}={name}", f"seed={seed}", *few) for seed in range(3)]
     assert sorted(i for pack in plan.packs(runs, None, 1) for i in pack) == [0, 1, 2]
+
+
+def test_every_component_may_stand_in_a_stored_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether or not this process has built it."""
+    monkeypatch.setattr(trust, "BUILT", set())
+    monkeypatch.delenv(trust.VARIABLE, raising=False)
+    targets = set()
+    for group, name in [*files(), *(("measure", path.stem) for path in (conf_dir() / "measure").glob("*.yaml"))]:
+        content = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{name}.yaml"), resolve=False)
+        assert isinstance(content, dict)
+        if target := content.get("_target_"):
+            trust.require_trusted({"_target_": target}, Path(name))
+            targets.add(target)
+    assert {"robust_erm.accumulators.momentum.Velocity", "robust_erm.geometries.layers.Layers"} < targets
 
 
 def test_every_component_says_its_degree(resolved: Callable[..., Run]) -> None:
