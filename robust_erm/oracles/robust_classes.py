@@ -46,8 +46,8 @@ def robust_max_margin_of_classes(
 
     Against finitely many attacked points ``x_i + delta`` the margin is the least of linear functions of W, which
     :func:`robust_erm.oracles.linearised.best_least` maximises from both sides; its upper side holds for all attacks
-    too, which only add constraints. Its W is then attacked in closed form. With ``p = inf`` there are finitely many
-    worst attacks, so that it ends.
+    too, which only add constraints. Its W is then attacked in closed form, and so are points on the way from it to the
+    best W so far: that keeps W from jumping between corners of a ball that has some.
 
     Args:
         geometry: a norm of W; its ``steepest`` must be exact.
@@ -67,13 +67,16 @@ def robust_max_margin_of_classes(
     for _ in range(_ROUNDS):
         bounds = best_least(geometry, layout, rows, gap / 3)
         upper = min(upper, bounds.high)
-        w = bounds.u.reshape(classes, -1)
-        if (reached := float(robust_margin(w, x, y, eps, p))) > value:
-            best, value = w, reached
+        u = bounds.u.reshape(classes, -1)
+        asked = [u, (u + best) / 2, (u + 3 * best) / 4] if eps else [u]
+        for w in asked:
+            size = float(geometry.value(w.flatten(), layout))
+            if size > 0 and (reached := float(robust_margin(w / size, x, y, eps, p))) > value:
+                best, value = w / size, reached
         if eps == 0 or upper <= 0 or upper - value <= gap * upper:
             break
-        worst = points - eps * threat.steepest(signs @ w)
-        found = (signs.unsqueeze(-1) * worst.unsqueeze(1)).flatten(1)
-        below = found @ bounds.u < bounds.low
-        rows = torch.cat([rows[torch.from_numpy(bounds.lam > 1e-6)], found[below]])  # the others hold nothing up
+        near = torch.from_numpy(bounds.lam > 1e-6) | (rows @ bounds.u < 1.1 * bounds.low)  # the others hold nothing up
+        attacked = torch.stack([points - eps * threat.steepest(signs @ w) for w in asked])
+        found = (signs.unsqueeze(-1) * attacked.unsqueeze(-2)).flatten(0, 1).flatten(1)
+        rows = torch.cat([rows[near], found[found @ bounds.u < bounds.low]])
     return Separator(best, value, upper)
