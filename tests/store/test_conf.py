@@ -98,7 +98,7 @@ def test_every_data_set_can_be_planned(
         "idx": [f"data.folder={idx}", "data.classes=[2,7]"],
     }.get(name, ["data.m=5"] if "mnist" in name else [])
     runs = [resolved(f"{group}={name}", f"seed={seed}", *few) for seed in range(3)]
-    assert sorted(i for pack in plan.packs(runs, None, 1) for i in pack) == [0, 1, 2]
+    assert sorted(i for pack in plan.packs(runs, None, 1) for i in pack.members) == [0, 1, 2]
 
 
 def test_every_component_may_stand_in_a_stored_config(monkeypatch: pytest.MonkeyPatch) -> None:
