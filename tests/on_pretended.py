@@ -76,15 +76,32 @@ def evaluated(name: str, folder: str) -> dict[str, Any]:
     return {"numbers": len(rows[0][0]), "difference": difference(*rows[:2]), "failed": failed, "costs": costs}
 
 
+def saved(name: str, folder: str) -> list[int]:
+    """Reads from the device that exporting all of two runs takes, and all of four."""
+    found = []
+    for count in (2, 4):
+        pack, _ = in_the_form_of_a_device(resolved(name, folder, count), pretended.NAME)
+        pack.advance(2)
+
+        def export(pack: Runs = pack, count: int = count) -> list[Any]:
+            host = pack.on_host()
+            return [pack.export(i, host) for i in range(count)]
+
+        found.append(pretended.counted(export)[1].totals()[2])
+    return found
+
+
 def _device(name: str, options: Any) -> torch.device:
     return torch.device(name)
 
 
 def main(part: str) -> None:
-    """Print what is found of the recipes k, k + of, k + 2 of, ...; or ``evaluated``: of evaluations."""
+    """Print what is found of the recipes k, k + of, k + 2 of, ...; or of evaluations, or of saving."""
     with tempfile.TemporaryDirectory() as folder:
         if part == "evaluated":
             print(json.dumps({name: evaluated(name, f"{folder}/{k}") for k, name in enumerate(EVALUATED)}))
+        elif part == "saved":
+            print(json.dumps(saved("optimizer=adam", folder)))
         else:
             k, of = map(int, part.split("/"))
             print(json.dumps({name: steps(name, folder) for name in list(recipes())[k::of]}))

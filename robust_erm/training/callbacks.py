@@ -43,8 +43,9 @@ class Recorder(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         """Finish what ended, checkpoint what goes on."""
         assert isinstance(module, RobustERM)
+        host = module.runs.on_host() if module.just_ended else None
         for i in module.just_ended:
-            self.finish(i, module)
+            self.finish(i, module, host)
         if time.monotonic() - self.last >= self.seconds:
             self._checkpoint_running(module)
         if self.stop():
@@ -56,24 +57,25 @@ class Recorder(L.Callback):
         self._checkpoint_running(module)
 
     def _checkpoint_running(self, module: RobustERM) -> None:
+        host = module.runs.on_host()
         for i in module.runs.running.tolist():
             if module.rows[i] and not locks.lost(self.folders[i].path):
-                self._write(i, module)
+                self._write(i, module, host)
         self.last = time.monotonic()
 
-    def _write(self, i: int, module: RobustERM) -> None:
+    def _write(self, i: int, module: RobustERM, host: Any) -> None:
         kept = None
         if module.snapshots is not None:
             shapes = module.runs.recipe.layout.shapes
             steps = [int(row["step"]) for row in module.rows[i]]
             kept = {"steps": steps, "shapes": shapes, "theta": torch.stack(module.snapshots[i])}
-        self.folders[i].write_checkpoint(module.runs.export(i), module.rows[i], kept)
+        self.folders[i].write_checkpoint(module.runs.export(i, host), module.rows[i], kept)
         self.folders[i].write_metrics(module.rows[i])
 
-    def finish(self, i: int, module: RobustERM) -> None:
-        """Write what run i leaves."""
+    def finish(self, i: int, module: RobustERM, host: Any = None) -> None:
+        """Write what run i leaves; ``host``: of :meth:`robust_erm.training.runs.Runs.on_host`."""
         folder, last = self.folders[i], module.rows[i][-1]
-        self._write(i, module)
+        self._write(i, module, host)
         self.summaries[i] = {
             "id": folder.run.id,
             "name": folder.run.name,

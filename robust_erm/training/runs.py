@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -360,18 +361,24 @@ class Runs:
         weights: Tensor = vmap(lambda theta: predictor(self.recipe, theta))(self.theta[rows])  # type: ignore[assignment]
         return weights
 
-    def export(self, i: int) -> dict[str, Any]:
+    def on_host(self) -> SimpleNamespace:
+        """What :meth:`export` reads, on the CPU: of all runs at once, whatever their number."""
+        names = ("theta", "best_theta", "best_log_loss", "status", "stopped_at", "state")
+        return SimpleNamespace(**{k: pytree.tree_map(lambda a: a.cpu(), getattr(self, k)) for k in names})
+
+    def export(self, i: int, host: SimpleNamespace | None = None) -> dict[str, Any]:
         """Run i as plain tensors and numbers: all that is needed to go on. Ended runs keep less."""
+        host = host or self.on_host()
         kept: dict[str, Any] = {
-            "t": int(self.stopped_at[i]) if int(self.status[i]) != RUNNING else self.t,
-            "status": int(self.status[i]),
-            "theta": self.theta[i].cpu().clone(),
-            "best_log_loss": self.best_log_loss[i].cpu().clone(),
+            "t": int(host.stopped_at[i]) if int(host.status[i]) != RUNNING else self.t,
+            "status": int(host.status[i]),
+            "theta": host.theta[i].clone(),
+            "best_log_loss": host.best_log_loss[i].clone(),
         }
         if kept["status"] == RUNNING:
-            kept["best_theta"] = self.best_theta[i].cpu().clone()
+            kept["best_theta"] = host.best_theta[i].clone()
             kept["generator"] = self.drawn[i].clone()
-            kept["state"] = pytree.tree_map(lambda a: a[i].cpu().clone(), self.state)
+            kept["state"] = pytree.tree_map(lambda a: a[i].clone(), host.state)
         return kept
 
     def load(self, i: int, kept: dict[str, Any]) -> None:

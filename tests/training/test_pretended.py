@@ -107,3 +107,8 @@ def test_evaluations_are_the_cpus_and_ask_no_more_of_more_points() -> None:
         assert found["numbers"] > 20, name
         _, (_, *many), (_, *few) = found["costs"]
         assert all(0 < b <= 1.5 * a for a, b in zip(few, many, strict=True)), name
+
+
+def test_checkpoints_of_many_runs_take_the_copies_of_few() -> None:
+    two, four = run("saved")
+    assert 0 < two == four
