@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ class CNN:
         Madry et al. 2018, "Towards deep learning models resistant to adversarial attacks", Sec. 5;
         tsilivis2024 App. F.2.
     """
+
+    fills_device: ClassVar[bool] = True  # one run does: mapped over runs, convolutions become slow grouped ones there
 
     channels: tuple[int, int] = (32, 64)
     hidden: int = 1024

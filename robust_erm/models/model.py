@@ -17,6 +17,7 @@ class Model(Protocol):
     A model that is linear in its input also has ``weight(params)``, the predictor (d,) or (C, d):
     the exact attack, exact risks and l_p margins of the predictor are read from it. A fully connected model may
     have ``stack``, its layers by name (:class:`robust_erm.core.stack.Stack`): its derivatives are then matrix products.
+    With ``fills_device = True`` runs are trained one after another on a device, and not mapped.
     """
 
     @property

@@ -43,6 +43,9 @@ class Group:
         """Log losses (R',) and gradients (R', P)."""
         if self.fast:
             return stacked.loss_and_grad(self.recipe, theta, self.batch, noise)
+        if theta.device.type != "cpu" and getattr(self.recipe.model, "fills_device", False):
+            each = [loss_and_grad(self.recipe, theta[i], self.batch.of(i), noise[i]) for i in range(len(theta))]
+            return torch.stack([one[0] for one in each]), torch.stack([one[1] for one in each])
         found: tuple[Tensor, Tensor] = vmap(lambda *a: loss_and_grad(self.recipe, *a))(theta, self.batch, noise)
         return found
 
