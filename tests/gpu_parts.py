@@ -231,8 +231,7 @@ def bits(device: str, quick: bool) -> Iterator[Row]:
             half.advance(20)
         first = in_the_form_of_a_device(runs, device)[0]
         first.advance(10)
-        for i in range(len(runs)):
-            resumed.load(i, first.export(i))
+        resumed.load({i: first.export(i) for i in range(len(runs))})
         resumed.t = 10
         resumed.advance(10)
         theta = whole.theta.cpu()

@@ -76,8 +76,8 @@ def evaluated(name: str, folder: str) -> dict[str, Any]:
     return {"numbers": len(rows[0][0]), "difference": difference(*rows[:2]), "failed": failed, "costs": costs}
 
 
-def saved(name: str, folder: str) -> list[int]:
-    """Reads from the device that exporting all of two runs takes, and all of four."""
+def saved(name: str, folder: str) -> list[tuple[int, int]]:
+    """Reads from the device that exporting all of two runs takes, and all of four; and copies to it, putting them back."""
     found = []
     for count in (2, 4):
         pack, _ = in_the_form_of_a_device(resolved(name, folder, count), pretended.NAME)
@@ -87,7 +87,12 @@ def saved(name: str, folder: str) -> list[int]:
             host = pack.on_host()
             return [pack.export(i, host) for i in range(count)]
 
-        found.append(pretended.counted(export)[1].totals()[2])
+        kept, asked = pretended.counted(export)
+        theta = pack.theta.cpu().clone()
+        pack.advance(2)
+        _, sent = pretended.counted(partial(pack.load, dict(enumerate(kept))))
+        assert torch.equal(pack.theta.cpu(), theta)
+        found.append((asked.totals()[2], sent.totals()[1]))
     return found
 
 

@@ -102,10 +102,8 @@ def evaluate_pack(members: Sequence[Member], name: str, options: Options, device
     first = members[0][1]
     torch.set_num_threads(threads_for(first, cores()))
     pack, evaluation, _ = build([run for _, run, _ in members], device)
-    for i, (path, run, _) in enumerate(members):
-        kept = RunFolder(run, path).read_checkpoint()
-        assert kept is not None, "looked for before"
-        pack.load(i, kept["run"])
+    checkpoints = [RunFolder(run, path).read_checkpoint() for path, run, _ in members]
+    pack.load({i: kept["run"] for i, kept in enumerate(checkpoints) if kept is not None})  # looked for before
     rows = torch.arange(len(members), device=device)
     eps = torch.tensor([radius for *_, radius in members], dtype=pack.eps.dtype, device=device)
     attacks, search, box = attacks_of(first, options), search_of(first, options), boxed(first)

@@ -131,11 +131,11 @@ class _Fit:
         schedule = log_spaced(self.pack.steps, first.measure_per_decade, first.measure_every)
         self.pack.t = t
         self.module = RobustERM(self.pack, self.evaluation, schedule, first.trainer.inner_steps, first.snapshots)
+        self.pack.load({i: kept["run"] for i, kept in enumerate(resumed) if kept is not None})
         for i, kept in enumerate(resumed):
             if kept is not None:
                 if (earlier := kept.get("fingerprint")) is not None:
                     folders[i].fingerprint = continued(folders[i].fingerprint, earlier)
-                self.pack.load(i, kept["run"])
                 self.module.rows[i] = kept["rows"]
                 if self.module.snapshots is not None:
                     self.module.snapshots[i] = list(kept["snapshots"]["theta"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from types import SimpleNamespace
@@ -381,18 +381,24 @@ class Runs:
             kept["state"] = pytree.tree_map(lambda a: a[i].clone(), host.state)
         return kept
 
-    def load(self, i: int, kept: dict[str, Any]) -> None:
-        """Put run i back to where :meth:`export` found it, on this device or another."""
-        self.theta[i] = kept["theta"].to(self.theta)
-        self.best_log_loss[i] = kept["best_log_loss"]
-        self.status[i] = kept["status"]
-        if kept["status"] == RUNNING:
-            self.best_theta[i] = kept["best_theta"].to(self.theta)
-            self.generators[i].set_state(kept["generator"])
-            self.drawn[i] = self.generators[i].get_state()
-            pytree.tree_map(lambda whole, part: whole[i].copy_(part), self.state, self._state_of(i, kept["state"]))
-        else:
-            self.stopped_at[i] = kept["t"]
+    def load(self, kept: Mapping[int, dict[str, Any]]) -> None:
+        """Put runs back to where :meth:`export` found them, on this device or another: a copy for all of them."""
+        host = self.on_host()  # on a CPU our own tensors
+        for i, one in kept.items():
+            host.theta[i] = one["theta"].to(host.theta)
+            host.best_log_loss[i] = one["best_log_loss"]
+            host.status[i] = one["status"]
+            if one["status"] == RUNNING:
+                host.best_theta[i] = one["best_theta"].to(host.theta)
+                self.generators[i].set_state(one["generator"])
+                self.drawn[i] = self.generators[i].get_state()
+                pytree.tree_map(
+                    lambda whole, part, i=i: whole[i].copy_(part), host.state, self._state_of(i, one["state"])
+                )
+            else:
+                host.stopped_at[i] = one["t"]
+        for name, moved in vars(host).items():
+            pytree.tree_map(lambda own, new: own if own is new else own.copy_(new), getattr(self, name), moved)
 
     def _state_of(self, i: int, kept: dict[str, Any]) -> dict[str, Any]:
         """The state that run i has left, with the compiled step's own where that takes it from here, else without."""

@@ -111,4 +111,5 @@ def test_evaluations_are_the_cpus_and_ask_no_more_of_more_points() -> None:
 
 def test_checkpoints_of_many_runs_take_the_copies_of_few() -> None:
     two, four = run("saved")
-    assert 0 < two == four
+    assert min(two) > 0
+    assert two == four

@@ -179,7 +179,7 @@ def test_resuming_is_bit_for_bit(case: str) -> None:
     second = build()
     second.t = first.t
     for k in range(4):
-        second.load(k, stored(first.export(k)))
+        second.load({k: stored(first.export(k))})
     train(second, chunk=41)
     assert torch.equal(whole.theta, second.theta)
     assert torch.equal(whole.status, second.status)
@@ -297,6 +297,5 @@ def test_whoever_is_interrupted_has_taken_no_step_or_all(attack: Any, monkeypatc
     assert [one["t"] for one in kept] == [3, 3, 3]
     again = make()
     again.t = 3
-    for i, one in enumerate(kept):
-        again.load(i, one)
+    again.load(dict(enumerate(kept)))
     assert torch.equal(train(again).theta, expected.theta)

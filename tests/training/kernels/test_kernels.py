@@ -183,7 +183,7 @@ def test_resuming_sparse_is_bit_for_bit() -> None:
     first.advance(37)
     second.t = first.t
     for k in range(3):
-        second.load(k, first.export(k))
+        second.load({k: first.export(k)})
     train(second, 29)
     assert torch.equal(whole.theta, second.theta)
 
@@ -198,7 +198,7 @@ def test_checkpoints_cross_between_the_forms(case: str, sparse: bool) -> None:
         first.advance(37)
         second.t = first.t
         for k in range(3):
-            second.load(k, first.export(k))
+            second.load({k: first.export(k)})
         train(second, 29)
         assert torch.equal(whole.stopped_at, second.stopped_at)
         assert torch.allclose(whole.theta, second.theta, rtol=0, atol=1e-11 * float(whole.theta.abs().max()))
@@ -213,7 +213,7 @@ def test_a_checkpoint_of_the_compiled_form_where_numba_is_missing(monkeypatch: p
     assert second.kernel is None
     second.t = first.t
     for k in range(3):
-        second.load(k, first.export(k))
+        second.load({k: first.export(k)})
     train(second)
     assert torch.allclose(whole.theta, second.theta, rtol=0, atol=1e-11 * float(whole.theta.abs().max()))
 
