@@ -77,7 +77,7 @@ def evaluated(name: str, folder: str) -> dict[str, Any]:
 
 
 def saved(name: str, folder: str) -> list[tuple[int, int]]:
-    """Reads from the device that exporting all of two runs takes, and all of four; and copies to it, putting them back."""
+    """Reads that exporting all of two runs takes, and all of four; and copies that putting them back takes."""
     found = []
     for count in (2, 4):
         pack, _ = in_the_form_of_a_device(resolved(name, folder, count), pretended.NAME)

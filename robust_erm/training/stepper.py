@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from robust_erm.core.devices import readable
-from robust_erm.schedules.schedule import Point
+from robust_erm.schedules.schedule import Layered, Point
 from robust_erm.training.mapped import Group, loss_and_grad_of
 from robust_erm.training.status import RUNNING, judge
 from robust_erm.training.step import Batch, Recipe, move, native
@@ -95,8 +95,10 @@ def _moved_by(recipe: Recipe) -> Moved:
     if native(recipe.optimizer):
         return partial(move, recipe)
 
+    products = isinstance(recipe.optimizer.schedule, Layered)  # whose rounding is that of a batch only in one
+
     def moved(t: Tensor, found: Point, state: Any, batch: Batch) -> tuple[Point, Tensor, Any]:
-        if len(found.theta) > 1:
+        if len(found.theta) > 1 or products:
             mapped: tuple[Point, Tensor, Any] = vmap(lambda *rest: move(recipe, t, *rest))(found, state, batch)
             return mapped
         numbers = {path: value[0] for path, value in batch.numbers.items()}
