@@ -89,7 +89,11 @@ def test_hydras_own_refusals(tmp_path: Path) -> None:
 def test_help_teaches(tmp_path: Path) -> None:
     done = command("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for text in ("optimizer: adam, cd, descent, gd", "python -m robust_erm.train -m optimizer=gd,sd", "init_scale: 0.01"):
+    for text in (
+        "optimizer: adam, cd, descent, gd",
+        "python -m robust_erm.train -m optimizer=gd,sd",
+        "init_scale: 0.01",
+    ):
         assert text in done.stdout
     assert command("--cfg", "job", cwd=tmp_path).stdout.startswith("data:")
 
