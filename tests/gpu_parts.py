@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from recipes import difference, in_the_form_of_a_device, recipes, resolved, state
+from recipes import begun, difference, in_the_form_of_a_device, recipes, resolved, state
 from torch.utils.flop_counter import FlopCounterMode
 
 from robust_erm.store.config import Run, resolve
@@ -282,13 +282,6 @@ def composed(line: list[str], folder: str, count: int) -> list[Run]:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         lines = ([*fixed, *schedule, *line, f"optimizer.schedule.lr={1e-6 * (k + 1)}"] for k in range(count))
         return [resolve(compose("train", one)) for one in lines]
-
-
-def begun(pack: Runs) -> tuple[Any, Any, Any]:
-    """Where all runs stand, what takes a step of them, and its noise."""
-    rows = pack.running
-    x, y = pack.train.of(rows)
-    return *pack.begun(rows, (x, y)), pack.noise(pack.recipe.attack, rows.tolist(), x.shape[-2], pack.generators)
 
 
 def per_step(pack: Runs, device: str, steps: int) -> float:

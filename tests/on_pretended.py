@@ -16,7 +16,7 @@ from typing import Any
 import pretended  # isort: skip  (before all that differentiates)
 
 import torch
-from recipes import difference, in_the_form_of_a_device, recipes, resolved, state
+from recipes import begun, difference, in_the_form_of_a_device, recipes, resolved, state
 
 from robust_erm.evaluation import folders
 from robust_erm.evaluation.options import parsed
@@ -51,10 +51,7 @@ def steps(name: str, folder: str) -> dict[str, Any]:
 
 def one_graph(pack: Runs) -> tuple[Carry, Carry]:
     """A step of all runs: as it is, and as one graph without a break."""
-    rows = pack.running
-    x, y = pack.train.of(rows)
-    now, stepper = pack.begun(rows, (x, y))
-    noise = pack.noise(pack.recipe.attack, rows.tolist(), x.shape[-2], pack.generators)
+    now, stepper, noise = begun(pack)
     known = stepper.step(now, noise)  # first: a cached property is found once, under a lock
     torch._dynamo.reset()
     whole = torch.compile(stepper.step, fullgraph=True, backend="aot_eager", dynamic=False)

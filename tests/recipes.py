@@ -13,6 +13,7 @@ from robust_erm.store.source import conf_dir
 from robust_erm.training.measure import Evaluation
 from robust_erm.training.problem import build
 from robust_erm.training.runs import Runs
+from robust_erm.training.stepper import Carry, Stepper
 
 SMALL = ["data.m=12", "eps=0.1", "stop.steps=1000000", "stop.loss=null"]
 FEW = ["attack.steps=3"]
@@ -96,3 +97,10 @@ def in_the_form_of_a_device(runs: list[Run], device: str) -> tuple[Runs, Evaluat
 def state(pack: Runs) -> list[Any]:
     """All that a checkpoint holds of the runs."""
     return [pack.theta, pack.best_theta, pack.best_log_loss, pack.status, pack.state]
+
+
+def begun(pack: Runs) -> tuple[Carry, Stepper, torch.Tensor]:
+    """Where all runs stand, what takes a step of them on all points, and its noise."""
+    rows = pack.running
+    x, y = pack.train.of(rows)
+    return *pack.begun(rows, (x, y)), pack.noise(pack.recipe.attack, rows.tolist(), x.shape[-2], pack.generators)

@@ -77,15 +77,19 @@ def newton_schulz(matrix: Tensor, steps: int) -> Tensor:
     """
     a, b, c = NEWTON_SCHULZ
     wide = matrix.shape[-2] <= matrix.shape[-1]
-    x = matrix if wide else matrix.mT
-    top = x.abs().amax((-2, -1), keepdim=True)
-    x = x / torch.where(top > 0, top, 1.0)
-    size = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
-    x = x / torch.where(size > 0, size, 1.0)
+    x = _of_length_one(matrix if wide else matrix.mT)
     for _ in range(steps):
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
     return x if wide else x.mT
+
+
+def _of_length_one(x: Tensor) -> Tensor:
+    """X / ||X||_F of matrices (..., a, b), whatever their scale; zero of zero."""
+    top = x.abs().amax((-2, -1), keepdim=True)
+    x = x / torch.where(top > 0, top, 1.0)
+    size = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
+    return x / torch.where(size > 0, size, 1.0)
 
 
 def polar(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,11 +157,7 @@ def by_products(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """
     first, third, fifth = NEWTON_SCHULZ
     *_, a, b = matrices.shape
-    x = matrices if a <= b else matrices.mT
-    top = x.abs().amax((-2, -1), keepdim=True)
-    x = x / torch.where(top > 0, top, 1.0)
-    size = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
-    x = x / torch.where(size > 0, size, 1.0)
+    x = _of_length_one(matrices if a <= b else matrices.mT)
 
     def step(x: Tensor, one: float, three: float, five: float) -> Tensor:
         square = x @ x.mT

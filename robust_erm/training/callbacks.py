@@ -72,7 +72,7 @@ class Recorder(L.Callback):
         self.folders[i].write_checkpoint(module.runs.export(i, host), module.rows[i], kept)
         self.folders[i].write_metrics(module.rows[i])
 
-    def finish(self, i: int, module: RobustERM, host: Any = None) -> None:
+    def finish(self, i: int, module: RobustERM, host: Any) -> None:
         """Write what run i leaves; ``host``: of :meth:`robust_erm.training.runs.Runs.on_host`."""
         folder, last = self.folders[i], module.rows[i][-1]
         self._write(i, module, host)

@@ -159,9 +159,12 @@ class Runs:
     def _noises(self, rows: list[int], sizes: list[int]) -> Iterator[Tensor]:
         """:meth:`noise` of step after step, of batches of these sizes; a device is sent that of many at once."""
         attack, given = self.recipe.attack, self.generators
-        if not self.draws or self.theta.device.type == "cpu":
-            none = None if self.draws else {n: self.noise(attack, rows, n, given) for n in set(sizes)}
-            yield from (self.noise(attack, rows, n, given) if none is None else none[n] for n in sizes)
+        if not self.draws:  # what draws nothing once draws nothing again
+            nothing = {n: self.noise(attack, rows, n, given) for n in set(sizes)}
+            yield from (nothing[n] for n in sizes)
+            return
+        if self.theta.device.type == "cpu":
+            yield from (self.noise(attack, rows, n, given) for n in sizes)
             return
         ahead = max(1, AHEAD // (len(rows) * self._drawn(attack, [0], max(sizes), [torch.Generator()]).nbytes))
         for k in range(0, len(sizes), ahead):

@@ -32,6 +32,7 @@ from robust_erm.training.attacked import attacked_among
 from robust_erm.training.pack import train_pack
 from robust_erm.training.points import Points
 from robust_erm.training.problem import build, draw
+from robust_erm.training.runs import Runs
 
 QUICK = ["square.queries=30", "apgd.steps=20", "apgd.restarts=1", "fab.steps=10"]
 
@@ -238,18 +239,24 @@ def test_other_nets_have_no_certificates(
     assert not any("certified" in key for key in found(run))
 
 
-def test_a_strong_attack_depends_on_its_own_points_only(trained: Callable[..., list[Run]]) -> None:
+def two_nets(trained: Callable[..., list[Run]]) -> tuple[Runs, Points, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A pack of two; their test points, radii and indices; and some three points in ten that are left to attack."""
     runs = trained("model.width=8", "stop.steps=30")
     pack, _, _ = build(runs, torch.device("cpu"))
     data = [draw(run.data, run.seed) for run in runs]
     x, y = (torch.from_numpy(np.stack([getattr(d, f"{k}_test") for d in data])) for k in "xy")
     rows, eps = torch.arange(2), torch.full((2,), 0.1).double()
     among = torch.rand(y.shape, generator=torch.Generator().manual_seed(0)) < 0.3
-    both = attacked_among(pack, Square(queries=20), Points(x, y, rows), eps, rows, among)
+    return pack, Points(x, y, rows), eps, rows, among
+
+
+def test_a_strong_attack_depends_on_its_own_points_only(trained: Callable[..., list[Run]]) -> None:
+    pack, points, eps, rows, among = two_nets(trained)
+    both = attacked_among(pack, Square(queries=20), points, eps, rows, among)
     assert torch.equal(both.isinf(), ~among)
     other = among.clone()
     other[1] = True
-    again = attacked_among(pack, Square(queries=20), Points(x, y, rows), eps, rows, other)
+    again = attacked_among(pack, Square(queries=20), points, eps, rows, other)
     assert torch.allclose(again[0], both[0], rtol=1e-12, atol=0), "the same noise"
 
 
@@ -258,21 +265,16 @@ def test_blocks_attacked_together_are_those_attacked_alone(
     attack: Any, trained: Callable[..., list[Run]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A device is given several blocks of points at once, of which some have nothing left to attack."""
-    runs = trained("model.width=8", "stop.steps=30")
-    pack, _, _ = build(runs, torch.device("cpu"))
-    data = [draw(run.data, run.seed) for run in runs]
-    x, y = (torch.from_numpy(np.stack([getattr(d, f"{k}_test") for d in data])) for k in "xy")
-    rows, eps = torch.arange(2), torch.full((2,), 0.1).double()
-    among = torch.rand(y.shape, generator=torch.Generator().manual_seed(0)) < 0.3
+    pack, points, eps, rows, among = two_nets(trained)
     among[:, 32:48] = False
     monkeypatch.setattr(training_attacked, "FEW", 16)
     seen, plain = [], training_attacked._attacked
     monkeypatch.setattr(training_attacked, "_attacked", lambda *a: seen.append(a[5].shape[1]) or plain(*a))
-    alone = attacked_among(pack, attack, Points(x, y, rows), eps, rows, among)
+    alone = attacked_among(pack, attack, points, eps, rows, among)
     count = len(seen)
     monkeypatch.setattr(training_attacked, "_blocks_at_once", lambda *_: 4)
-    together = attacked_among(pack, attack, Points(x, y, rows), eps, rows, among)
-    assert count == -(-y.shape[1] // 16) - 1
+    together = attacked_among(pack, attack, points, eps, rows, among)
+    assert count == -(-points.y.shape[1] // 16) - 1
     assert len(seen) - count == -(-count // 4)
     assert torch.allclose(together, alone, rtol=1e-12, atol=0)
 

@@ -178,8 +178,7 @@ def test_resuming_is_bit_for_bit(case: str) -> None:
     first.advance(23)
     second = build()
     second.t = first.t
-    for k in range(4):
-        second.load({k: stored(first.export(k))})
+    second.load({k: stored(first.export(k)) for k in range(4)})
     train(second, chunk=41)
     assert torch.equal(whole.theta, second.theta)
     assert torch.equal(whole.status, second.status)

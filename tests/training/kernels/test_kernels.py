@@ -175,15 +175,19 @@ def test_several_data_sets_in_one_pack(case: str) -> None:
         assert torch.equal(alone.theta[0], shared.theta[k])
 
 
+def take_over(second: Runs, first: Runs) -> None:
+    """Put all runs to where the first pack has left them."""
+    second.t = first.t
+    second.load({k: first.export(k) for k in range(len(first.seeds))})
+
+
 def test_resuming_sparse_is_bit_for_bit() -> None:
     whole, _ = both(True, EPS, **CASES["cd"])
     first, _ = both(True, EPS, **CASES["cd"])
     second, _ = both(True, EPS, **CASES["cd"])
     train(whole, 50)
     first.advance(37)
-    second.t = first.t
-    for k in range(3):
-        second.load({k: first.export(k)})
+    take_over(second, first)
     train(second, 29)
     assert torch.equal(whole.theta, second.theta)
 
@@ -196,9 +200,7 @@ def test_checkpoints_cross_between_the_forms(case: str, sparse: bool) -> None:
         whole = train(both(sparse, EPS, **CASES[case])[0])
         first, second = both(sparse, EPS, **CASES[case])[start], both(sparse, EPS, **CASES[case])[1 - start]
         first.advance(37)
-        second.t = first.t
-        for k in range(3):
-            second.load({k: first.export(k)})
+        take_over(second, first)
         train(second, 29)
         assert torch.equal(whole.stopped_at, second.stopped_at)
         assert torch.allclose(whole.theta, second.theta, rtol=0, atol=1e-11 * float(whole.theta.abs().max()))
@@ -211,9 +213,7 @@ def test_a_checkpoint_of_the_compiled_form_where_numba_is_missing(monkeypatch: p
     second, _ = both(False, EPS, **CASES["cd"])
     assert second.compiled
     assert second.kernel is None
-    second.t = first.t
-    for k in range(3):
-        second.load({k: first.export(k)})
+    take_over(second, first)
     train(second)
     assert torch.allclose(whole.theta, second.theta, rtol=0, atol=1e-11 * float(whole.theta.abs().max()))
 
