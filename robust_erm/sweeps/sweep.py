@@ -8,9 +8,10 @@ import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from robust_erm.store.locks import Held
 from robust_erm.store.run_folder import RunFolder, folder_of
 from robust_erm.sweeps import plan
 from robust_erm.sweeps.workers import Event, Pool, described
-from robust_erm.training.faults import DEVICE, MEMORY, release
+from robust_erm.training.faults import DEVICE, MEMORY, release, set_aside
 from robust_erm.training.problem import MARGINS
 from robust_erm.training.resources import cores
 
@@ -154,7 +155,8 @@ class Sweep:
             if count := plan.processes_for([job.device for job in self.jobs], self.asked):
                 self._hire(count)
             try:
-                self._drain()
+                with self._set_aside():
+                    self._drain()
                 while self.held and wait:
                     self._wait()
             except KeyboardInterrupt:
@@ -163,6 +165,13 @@ class Sweep:
                 if self.pool:
                     self.pool.close()
         return self.results
+
+    def _set_aside(self) -> AbstractContextManager[None]:
+        """What makes giving back what a pack held cheap, where packs are trained in this process."""
+        if self.pool is not None:
+            return nullcontext()
+        import_module("robust_erm.training.pack")  # and all that it imports
+        return set_aside()
 
     def _drain(self) -> None:
         """Until every job has ended."""
@@ -207,8 +216,7 @@ class Sweep:
             fault = described(error)
             outcome = ("broken" if fault["fault"] == DEVICE else "failed", fault)
         self._handle(Event(0, outcome[0], job, outcome[1]))
-        if self.jobs:
-            release()  # what this pack held, before the next one
+        release()  # what this pack held, before the next one
         if outcome[0] == "broken" or any(one.deaths for one in self.jobs):
             self._hire(1)  # this process could not do it, or should not
 

@@ -14,7 +14,9 @@ from robust_erm.papers.tsilivis2024.net_gap import LAST, LOSS, PUBLISHED, RIGHT,
 
 def curve(eta: float, losses: list[float]) -> pd.DataFrame:
     """Measurements each 100 steps."""
-    return pd.DataFrame({"step": [100 * k for k in range(len(losses))], "log_loss": losses, "eta": eta})
+    return pd.DataFrame(
+        {"step": [100 * k for k in range(len(losses))], "log_loss": losses, "eta": eta, "status": "max_steps"}
+    )
 
 
 def test_where_two_runs_are_compared() -> None:
@@ -27,6 +29,8 @@ def test_where_two_runs_are_compared() -> None:
     assert ends == {TIME: (100, 600), LAST: (600, 600), LOSS: (500, 600)}, "180 steps: measured at 100"
     never = {when for when, *_ in net_gap._ends(gd, sd.assign(log_loss=math.nan))}
     assert never == {"200 steps", LAST}
+    left = [when for when, *_ in net_gap._ends(gd.iloc[:3].assign(status="diverged"), sd)]
+    assert left == [LAST], "not at a third of the steps after which one of them was lost"
 
 
 def rows(box: str, sample: str, eta: float, when: str, edges: list[float], fit: bool = True) -> list[dict[str, object]]:
@@ -71,6 +75,19 @@ def test_claims_say_what_each_choice_moves(table: pd.DataFrame) -> None:
     printed = found["one of these choices gives the 4.11 points of the paper"]
     assert printed.verdict == HOLDS
     assert "2 of 5 intervals hold 4.11" in printed.measured
+
+
+def test_a_pair_that_diverged_is_counted_and_not_compared(table: pd.DataFrame) -> None:
+    at = (table["box"] == PUBLISHED) & (table["seed"] == 1)
+    table.loc[at, ["gd", "sd", "edge", "own_less_right"]] = math.nan
+    found = {claim.claim: claim for claim in net_gap.claims(table)}
+    claim = found["SD beats GD: published box, random images, SD's step 0.0001, last step"]
+    assert (claim.verdict, claim.measured) == (
+        UNDECIDED,
+        "1 of 3 pairs have a run that diverged: not compared",
+    )
+    assert "over 2 draws" in found["the published box does not move the gap"].measured
+    assert "of 4 intervals" in found["one of these choices gives the 4.11 points of the paper"].measured
 
 
 def test_a_number_that_no_choice_gives_fails(table: pd.DataFrame) -> None:

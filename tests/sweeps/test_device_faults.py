@@ -140,6 +140,17 @@ def test_a_worker_frees_what_a_job_held_before_it_says_how_it_went(pool: Pool) -
     assert last.value[1] == [False, False, False]
 
 
+def test_what_was_there_before_is_set_aside(resolved: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process that trains packs itself, freeing each must not cost a look at all of torch."""
+    frozen: list[int] = []
+    collect = gc.collect
+    monkeypatch.setattr(gc, "collect", lambda: frozen.append(gc.get_freeze_count()) or collect())
+    Sweep([resolved(*SMALL, f"seed={seed}") for seed in range(2)], 0, 1).train()
+    assert len(frozen) == 2
+    assert min(frozen) > 100_000
+    assert gc.get_freeze_count() == 0
+
+
 @pytest.fixture
 def alive(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many packs were in memory whenever one was made; the collector comes only when it is called."""

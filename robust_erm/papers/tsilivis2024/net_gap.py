@@ -17,6 +17,7 @@ from robust_erm.reports.tables import read_curves
 PRINTED = 0.0411  # Sec. 5.2: SD - GD at eps = 0.2
 LAST, TIME, LOSS = "last step", "equal time", "equal loss"
 RIGHT, PUBLISHED = "right box", "published box"
+DIVERGED = "diverged"
 CHOICE = ["box", "sample", "eta", "when"]
 
 
@@ -26,7 +27,8 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
     A choice is ``box``, ``sample`` (of the images), ``eta`` (SD's step; GD's is fixed) and ``when`` they are compared:
     after as many steps as the published script takes (a third of ours), at the last step, where both have gone as far
     (steps times eta), where both have come to the loss at which the slower one ends. Beside it ``gd`` and ``sd``, the
-    accuracies; ``gd_step`` and ``sd_step``; ``fit``, whether both are robust on all training points there; at the last
+    accuracies; ``gd_step`` and ``sd_step``; ``fit``, whether both are robust on all training points there. A pair of
+    which one has diverged has one row, at the last step, without accuracies: they end at different steps. At the last
     step ``own_less_right``, the least that a net's accuracy falls by in the right box, and ``strong``, the gap that the
     strong attacks leave.
     """
@@ -47,8 +49,11 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
             sd = own.sort_values("step")
             for when, at_gd, at_sd in _ends(gd, sd):
                 row = {"box": box, "sample": sample, "eta": eta, "when": when, "seed": seed}
-                row |= {"gd": at_gd["test_own"], "sd": at_sd["test_own"], "edge": at_sd["test_own"] - at_gd["test_own"]}
                 row |= {"gd_step": at_gd["step"], "sd_step": at_sd["step"]}
+                if DIVERGED in (at_gd["status"], at_sd["status"]):
+                    rows.append({**row, "fit": False})
+                    continue
+                row |= {"gd": at_gd["test_own"], "sd": at_sd["test_own"], "edge": at_sd["test_own"] - at_gd["test_own"]}
                 row["fit"] = min(at_gd["train_own"], at_sd["train_own"]) == 1
                 if when == LAST:
                     row["own_less_right"] = min(at["test_own"] - at["right"] for at in (at_gd, at_sd))
@@ -61,6 +66,9 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _ends(gd: pd.DataFrame, sd: pd.DataFrame) -> Iterator[tuple[str, pd.Series, pd.Series]]:
     """Where two curves, ordered by step, are compared: when, and the measurement of each."""
+    if DIVERGED in (gd["status"].iloc[-1], sd["status"].iloc[-1]):
+        yield LAST, gd.iloc[-1], sd.iloc[-1]
+        return
     steps = int(min(gd["step"].max(), sd["step"].max()))
     if gd["eta"].iloc[0] == sd["eta"].iloc[0]:
         yield f"{steps // 3:,} steps", _at(gd, steps // 3), _at(sd, steps // 3)
@@ -111,8 +119,13 @@ def _choices(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 def claims(table: pd.DataFrame) -> list[Claim]:
     """The gap for each choice; under the strong attacks; what each choice moves; what the published box leaves."""
     found, where = [], "ours; Sec. 5.2"
-    for label, some in _choices(table):
+    for label, every in _choices(table):
         claim = f"SD beats GD: {label}"
+        some = every.dropna(subset="edge")
+        if len(some) < len(every):
+            lost = f"{len(every) - len(some)} of {len(every)} pairs have a run that diverged: not compared"
+            found.append(stated(claim, where, lost, None))
+            continue
         gd, sd = (f"{some[f'{name}_step'].min():,.0f}" for name in ("gd", "sd"))
         each = [f"{name.upper()} {100 * some[name].mean():.1f} %" for name in ("sd", "gd")]
         text = f"under the attack of training, {each[0]} after {sd} steps or more, {each[1]} after {gd}: "
