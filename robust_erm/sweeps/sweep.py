@@ -9,7 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -25,6 +25,7 @@ from robust_erm.store.identity import title
 from robust_erm.store.locks import Held
 from robust_erm.store.run_folder import RunFolder, folder_of
 from robust_erm.sweeps import plan
+from robust_erm.sweeps.seats import Seats
 from robust_erm.sweeps.workers import Event, Pool, described
 from robust_erm.training.faults import DEVICE, MEMORY, release, set_aside
 from robust_erm.training.problem import MARGINS
@@ -39,13 +40,15 @@ _AGAIN = 2.0  # seconds between two looks at runs that another process trains
 class Job:
     """A pack on its way: number, runs, where, how often a worker has died of it, exact margins known.
 
-    A job that a worker has died of, or had too little of a device's memory for, gets a process of its own.
+    A job that a worker has died of, or had too little of a device's memory for, gets a process of its own. One that met
+    an error of a device knows on which worker, ``broke_on``.
     """
 
     number: int
     runs: list[Run]
     device: torch.device
     deaths: int = 0
+    broke_on: int | None = None
     margins: dict[Any, float | str] = field(default_factory=dict)
 
 
@@ -113,29 +116,29 @@ class Sweep:
         self.count = 0
         self.said: set[str] = set()
         self.pool: Pool | None = None
-        self.seats: dict[torch.device, int] = {}  # how many workers may train there
+        self.seats: Seats | None = None
 
     def _plan(self, runs: list[Run]) -> None:
         for device, members in plan.packs(runs, self.size, self.asked):
             self._put([runs[i] for i in members], device)
 
-    def _put(self, runs: list[Run], device: torch.device, deaths: int = 0) -> None:
+    def _put(self, runs: list[Run], device: torch.device, deaths: int = 0, broke_on: int | None = None) -> None:
         self.count += 1
         known = {(run.data, run.seed, run.attack.p) for run in runs} & MARGINS.keys()
-        self.jobs.append(Job(self.count, runs, device, deaths, {key: MARGINS[key] for key in known}))
+        self.jobs.append(Job(self.count, runs, device, deaths, broke_on, {key: MARGINS[key] for key in known}))
 
     def _hire(self, count: int) -> None:
         """Have workers, unless there are some."""
         if self.pool is None:
             self.pool = Pool(partial(work, cores=max(1, cores() // count)), count)
+            self.seats = Seats(count, self.asked or None)
 
     def _next(self, number: int) -> Job | None:
-        """The next job for worker ``number``, if any: GPUs are for the first workers, as many as may train there."""
+        """The next job for worker ``number``, if any."""
         assert self.pool is not None
+        assert self.seats is not None
         for job in self.jobs:
-            if job.device not in self.seats:
-                self.seats[job.device] = plan.workers_for(self.pool.count, self.asked or None, job.device)
-            if number < self.seats[job.device]:
+            if self.seats.may(number, job.device, job.broke_on, self.pool.idle):
                 self.jobs.remove(job)
                 return job
         return None
@@ -229,6 +232,8 @@ class Sweep:
                 self.said.add(event.value["said"][1])
                 log.log(*event.value["said"])
             return
+        if self.seats is not None:
+            self.seats.ended(event.number, event.kind)
         outcomes: Counter[str] = Counter()
         if event.kind == "done":
             for run, result in zip(job.runs, event.value, strict=True):
@@ -241,7 +246,7 @@ class Sweep:
         elif event.kind == "failed":
             outcomes = self._failed(job, event.value)
         elif event.kind == "broken":
-            outcomes = self._lost(job, "the device failed", event.value)
+            outcomes = self._lost(replace(job, broke_on=event.number), "the device failed", event.value)
         elif event.kind == "died":
             outcomes = self._died(job, event.value)
         self.view.stop(job.number, outcomes)
@@ -284,15 +289,15 @@ class Sweep:
             return self._fail(job.runs, Failure(cause, traceback))
         log.warning("%s while training %d runs; they go on from their checkpoints", cause, len(job.runs))
         if len(job.runs) == 1:
-            self._put(job.runs, job.device, job.deaths + 1)
+            self._put(job.runs, job.device, job.deaths + 1, job.broke_on)
         else:
             self._halve(job)
         return Counter()
 
     def _halve(self, job: Job) -> None:
         half = len(job.runs) // 2
-        self._put(job.runs[:half], job.device)
-        self._put(job.runs[half:], job.device)
+        for runs in (job.runs[:half], job.runs[half:]):
+            self._put(runs, job.device, broke_on=job.broke_on)
 
     def _fail(self, runs: list[Run], failure: Failure) -> Counter[str]:
         self.results |= {run.id: failure for run in runs}

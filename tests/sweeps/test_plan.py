@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +12,10 @@ import torch
 
 from robust_erm.store.config import Run
 from robust_erm.sweeps import plan
+from robust_erm.sweeps import sweep as sweeps
+from robust_erm.sweeps.seats import Seats
 from robust_erm.sweeps.sweep import Job, Sweep
+from robust_erm.sweeps.workers import Event, Pool
 from robust_erm.training import devices, resources
 
 GIB = 2**30
@@ -165,7 +168,8 @@ def test_what_is_too_large_for_a_core_is_cut_for_the_gpus(
 def test_gpus_are_for_the_first_workers(gpus: Callable[..., None]) -> None:
     gpus(80 * GIB, 80 * GIB, own=8)
     sweep = Sweep([], None, None)
-    sweep.pool = SimpleNamespace(count=8)  # type: ignore[assignment]
+    sweep.pool = SimpleNamespace(count=8, idle=range(8))  # type: ignore[assignment]
+    sweep.seats = Seats(8, None)
     on_gpu, here = [Job(k, [], CUDA) for k in range(3)], [Job(k, [], CPU) for k in range(3, 6)]
     sweep.jobs.extend([*on_gpu, *here])
     assert sweep._next(5) == here[0]
@@ -175,6 +179,46 @@ def test_gpus_are_for_the_first_workers(gpus: Callable[..., None]) -> None:
     assert sweep._next(7) == here[2]
     assert sweep._next(7) is None, "what is left is for a GPU"
     assert sweep._next(1) == on_gpu[2]
+
+
+def test_a_pack_that_met_an_error_of_a_device_goes_to_another(gpus: Callable[..., None]) -> None:
+    gpus(80 * GIB, 80 * GIB, own=8)
+    seats = Seats(2, None)
+    assert seats.may(0, CUDA, None, {0, 1})
+    assert not seats.may(0, CUDA, 0, {0, 1})
+    assert seats.may(1, CUDA, 0, {0, 1})
+    assert seats.may(0, CUDA, 0, {0}), "it does not wait for one that has work"
+    assert Seats(1, None).may(0, CUDA, 0, {0}), "there is no other"
+
+
+def test_a_device_that_fails_again_and_again_does_not_eat_the_queue(
+    gpus: Callable[..., None], resolved: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two GPUs the second breaks all it is given, quickly; every run has its result from the first."""
+    gpus(80 * GIB, 80 * GIB, own=8)
+    given: list[tuple[int, int]] = []
+
+    class Broken(Pool):
+        def give(self, number: int, job: Any) -> None:
+            given.append((number, len(job.runs)))
+            self.jobs[number] = job
+
+        def events(self, seconds: float) -> Iterator[Event]:
+            number = max(self.jobs)  # the second GPU is the quicker
+            job = self.jobs.pop(number)
+            fault = {"cause": "CUDA error", "traceback": "", "fault": "device", "errno": None}
+            yield Event(
+                number, *(("broken", job, fault) if number else ("done", job, [{"status": "x"}] * len(job.runs)))
+            )
+
+        def renew(self, number: int) -> None:
+            pass
+
+    monkeypatch.setattr(sweeps, "Pool", Broken)
+    runs = nets(resolved, 12)
+    results = Sweep(runs, None, 2).train()
+    assert [results[run.id] for run in runs] == [{"status": "x"}] * 12
+    assert [number for number, _ in given].count(1) == 2
 
 
 # ---- what a device has free ----------------------------------------------------------------------
