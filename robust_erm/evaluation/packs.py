@@ -28,11 +28,10 @@ from robust_erm.store.reading import EVALUATIONS
 from robust_erm.store.run_folder import RunFolder
 from robust_erm.training.contracts import ours
 from robust_erm.training.measure import measure
-from robust_erm.training.pack import threads_for
 from robust_erm.training.points import Points
 from robust_erm.training.problem import build, draw
 from robust_erm.training.provenance import provenance
-from robust_erm.training.resources import cores
+from robust_erm.training.resources import cores, threads_for
 
 Member = tuple[Path, Run, float]  # folder, config, radius
 _MODULES = ("packs", "strong", "certificates", "masking")

@@ -28,14 +28,11 @@ from robust_erm.training.module import RobustERM
 from robust_erm.training.precision import warn_of_slow_float64
 from robust_erm.training.problem import build, radii, warn_if_not_separable
 from robust_erm.training.provenance import provenance
-from robust_erm.training.resources import batch, parameters
 from robust_erm.training.resources import cores as own_cores
+from robust_erm.training.resources import threads_for
 from robust_erm.training.status import RUNNING
 
 log = logging.getLogger("robust_erm")
-
-
-_LARGE = 10_000_000  # parameters times training points from which a product is worth several threads
 
 
 def train_pack(
@@ -99,14 +96,6 @@ def _require_ours(folder: RunFolder, kept: dict[str, Any] | None) -> None:
     differs = differing(folder.fingerprint, recorded)
     advice = f"was left by other code or data ({', '.join(differs[:3])}); stale=retrain starts over, stale=keep goes on"
     require(not differs, "checkpoint", folder.path, advice)
-
-
-def threads_for(run: Run, cores: int) -> int:
-    """Torch's own threads: what the config says, else one for small problems, where more only wait."""
-    if run.trainer.threads is not None:
-        return run.trainer.threads
-    work = parameters(run) * batch(run)
-    return cores if work >= _LARGE else 1
 
 
 class _Fit:

@@ -37,6 +37,7 @@ class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
+_LARGE = 10_000_000  # parameters times training points from which a product is worth several threads
 _FACTORIES = (torch.rand, torch.randn, torch.zeros, torch.ones, torch.empty, torch.full)
 
 
@@ -147,3 +148,11 @@ def cores() -> int:
     """Cores that this process may use."""
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(own, int(os.environ.get("SLURM_CPUS_PER_TASK") or own))  # not all clusters confine a job to its cores
+
+
+def threads_for(run: Run, cores: int) -> int:
+    """Torch's own threads: what the config says, else one for small problems, where more only wait."""
+    if run.trainer.threads is not None:
+        return run.trainer.threads
+    work = parameters(run) * batch(run)
+    return cores if work >= _LARGE else 1

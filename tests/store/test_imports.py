@@ -42,6 +42,14 @@ def test_why_a_class_cannot_be_had(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("module", ["evaluation.folders", "evaluation.file", "results", "page", "workspace", "gallery"])
+def test_who_trains_nothing_does_not_wait_for_what_trains(module: str) -> None:
+    """Lightning and torch's compiler take longer to import than all else together."""
+    asked = f"import sys, robust_erm.{module}; print(*({{'lightning', 'torch._dynamo'}} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 CONSOLE = [str(Path(sys.executable).with_name("robust-erm-train"))]
 
 
