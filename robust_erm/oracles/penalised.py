@@ -16,6 +16,8 @@ from robust_erm.oracles.margin import norm
 
 Array = npt.NDArray[np.float64]
 
+_ACCEPTED = 1e-7
+
 
 @dataclass(frozen=True)
 class Penalised:
@@ -64,6 +66,22 @@ def penalised(z: Array, r: float, eps: float, lam: float) -> Penalised:
         lam: coefficient, positive.
     """
     require(lam > 0, "lam", lam, "must be positive")
+    best = Penalised(np.zeros(z.shape[1]), 1.0, 0.0)
+    for scale in (1.0, 1 / lam, 0.1 / lam):  # ||w||_r is at most 1 / lam
+        w, a = _solved(scale * z, r, scale * eps, scale * lam)
+        w = scale * w
+        needed = norm(_soft(z.T @ a, eps * a.sum()), Norm(r).dual.p)
+        lower = float(a.sum()) * (min(1.0, lam / needed) if needed > 0 else 1.0)
+        value = float(np.maximum(0, 1 - z @ w + eps * norm(w, 1)).mean() + lam * norm(w, r))
+        w, value = (w, value) if value < best.value else (best.w, best.value)
+        best = Penalised(w, value, max(lower, best.lower))
+        if best.gap < _ACCEPTED:
+            break
+    return best
+
+
+def _solved(z: Array, r: float, eps: float, lam: float) -> tuple[Array, Array]:
+    """(w, a), a in its bounds, not judged."""
     m, d = z.shape
     each, program = np.arange(m), ConeProgram()
     w, size, pushed = program.variables(d), program.variables(1), program.variables(1)
@@ -75,12 +93,7 @@ def penalised(z: Array, r: float, eps: float, lam: float) -> Penalised:
     program.norm_at_most(w, 1.0, pushed)
     program.constrain([(0, loss, 1 / m), (0, size, lam), (0, total, -1.0)], [0.0], [clarabel.ZeroConeT(1)])
     x, multipliers = program.solve(total)
-    a = np.clip(np.nan_to_num(multipliers[:m]), 0.0, 1 / m)
-    needed = norm(_soft(z.T @ a, eps * a.sum()), Norm(r).dual.p)
-    lower = float(a.sum() * min(1.0, lam / needed)) if needed > 0 else float(a.sum())
-    found = np.nan_to_num(x[w])
-    value = float(np.maximum(0, 1 - z @ found + eps * norm(found, 1)).mean() + lam * norm(found, r))
-    return Penalised(found, value, lower) if value <= 1 else Penalised(np.zeros(d), 1.0, lower)
+    return np.nan_to_num(x[w]), np.clip(np.nan_to_num(multipliers[:m]), 0.0, 1 / m)
 
 
 def _soft(v: Array, by: float) -> Array:

@@ -22,7 +22,7 @@ from robust_erm.oracles.robust_margin import robust_max_margin
 from robust_erm.papers.claims import Claim, between, every
 from robust_erm.papers.fan2025.matrix import NAMES
 from robust_erm.papers.reproduced import signed_points
-from robust_erm.reports.style import COLOURS, PAGE, style
+from robust_erm.reports.style import OF_OPTIMIZER, PAGE, style
 from robust_erm.reports.tables import read_metrics
 from robust_erm.store.config import Run
 from robust_erm.store.reading import run_of
@@ -31,6 +31,7 @@ from robust_erm.training.problem import draw
 DECADE = 10  # the slope is that of the steps from a tenth of the last on
 SURE = 10  # times the oracle's own uncertainty, that a gap must have to be known
 GAP = 1e-5  # of the oracle of several classes, relative
+MEMORY = {"nmd": "gd", "signum": "sd", "muon": "spectral"}  # the same with one
 
 
 def greatest(run: Run, folder: str, eps: float) -> tuple[float, float]:
@@ -60,7 +61,7 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
             known[key] = greatest(run, row["folder"], eps)
         upper, unknown = known[key]
         curve = read_metrics(Path(row["folder"])).to_pandas()
-        each = {"optimizer": row["sweep"].removeprefix("robust_"), "robust": robust, "norm": name, "seed": run.seed}
+        each = {"optimizer": row["optimizer"], "robust": robust, "norm": name, "seed": run.seed}
         for step, margin in zip(curve["step"], curve[f"margin_robust_{name}"], strict=True):
             if step > 0:
                 gap = 1 - margin / upper
@@ -87,18 +88,18 @@ def slopes(table: pd.DataFrame) -> pd.DataFrame:
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """What is missing to the greatest margin in the optimizer's own norm, in parts of it, against steps of length
     ``lr t^(-1/2)``; left clean, four classes, right under an l_inf threat, two classes. Lines are geometric means over
-    the draws. Dotted: t^(-1/2).
+    the draws; dashed: with a memory. Dotted: t^(-1/2).
     """
     shown = [name for name in NAMES if name in set(table["optimizer"])]
     with style():
         fig, axes = plt.subplots(1, 2, figsize=(PAGE, 2.9), layout="constrained", sharey=True)
         for ax, robust in zip(axes, (False, True), strict=True):
             some = table[(table["robust"] == robust) & (table["step"] >= DECADE)]
-            for k, name in enumerate(shown):
+            for name in shown:
                 known = some[(some["optimizer"] == name) & (some["gap"] > 0)]
                 mean = np.exp(np.log(known["gap"]).groupby(known["step"]).mean())
-                dash = "--" if name in ("nmd", "signum", "muon") else "-"
-                ax.plot(mean.index, mean, dash, color=COLOURS[k % len(COLOURS)], lw=1, label=NAMES[name])
+                dash, colour = "--" if name in MEMORY else "-", OF_OPTIMIZER[MEMORY.get(name, name)]
+                ax.plot(mean.index, mean, dash, color=colour, lw=1, label=NAMES[name])
             t = np.array([DECADE, some["step"].max()], dtype=float)
             ax.plot(t, 1 / np.sqrt(t), ":", color="0.4", lw=1)
             title = r"robust, $\ell_\infty$, two classes" if robust else "clean, four classes"
@@ -114,7 +115,7 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     found = []
     for (robust, name), some in slopes(table).groupby(["robust", "optimizer"], sort=False):
         text = f"{NAMES[str(name)]}, {some['norm'].iloc[0]}, {'robust' if robust else 'clean'}".replace("$", "")
-        where, n = "ours" if robust else "rate: summaries", len(some)
+        where, n = "ours" if robust else "rate, by summaries", len(some)
         claim = f"gap t^(1/2) / log t does not grow over the last decade ({text})"
         found.append(between(claim, where, interval(some["left"]), -math.inf, 0.0, "its slope on log t: ", n))
         claim = f"and the gap falls like t^(-1/2), no faster and no slower ({text})"

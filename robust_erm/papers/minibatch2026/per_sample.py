@@ -40,10 +40,11 @@ def fixed_point(z: Array, p: float, eps: float) -> FixedPoint:
     With ``a_i = z_i - eps s``, s the gradient of ``||w||_{p*}``, and ``D_k = sqrt(sum_i lam_i^2 a_ik^2)``,
     ``||w||_D^2 = sum_k D_k w_k^2``. Late in training the gradient of point i is ``-r_i a_i``, r going to a multiple of
     lam. Where a step sees one point, Adam's second moment is the mean of their squares, for beta2 near 1: that of D.
-    Points in the whole set would give ``sum_i r_i a_i``, whose root mean square is its own size: sign descent.
+    A step that sees all points has ``sum_i r_i a_i`` alone, and the root of its square is its size: sign descent.
 
-    Clean this is the limit that Baek, Song & Yun find; with an attack it is ours, and for p > 1 only through s.
-    Rounds of separator and multipliers, damped; that they come to rest is not proved, and ``found`` says so.
+    Clean this is the limit that Baek, Song & Yun describe; with an attack it is ours. Under an l_inf threat w may have
+    entries at 0, where s is no one vector: then there may be no such point. Rounds of separator and multipliers,
+    damped; that they come to rest is not proved, and ``found`` says whether they have.
 
     Args:
         z: (m, d), rows ``y_i x_i``, linearly separable by more than eps.
