@@ -62,8 +62,9 @@ class Gaussian(Synthetic):
             negative (labelled -1).
         m_test: test points; the paper uses d^2. Not needed, and not used, where the test accuracy
             is known in closed form (linear predictors, k_x = d).
-        scale: none; unit: x / ||x||; or ball: x over the length of the longest training point, so that all of them lie
-            in the unit ball (lyu2022 Sec. 2). Other than none: dense points only, and test accuracies are sampled.
+        scale: none; unit: x / ||x||; ball: x over the length of the longest training point, so that all of them lie
+            in the unit ball (lyu2022 Sec. 2); or signs: the signs of x, independent +-1 (Baek, Song & Yun 2025).
+            Other than none: dense points only, and test accuracies are sampled.
         teacher_margin: points with ``|<w*, x>| < teacher_margin ||w*||`` are drawn again, x as ``scale: unit`` has it,
             or before it is scaled. Dense points only; above 0 test accuracies are sampled.
     """
@@ -82,11 +83,13 @@ class Gaussian(Synthetic):
         require(1 <= self.k_w <= self.d, "k_w", self.k_w, f"must be between 1 and d = {self.d}")
         require(1 <= self.k_x <= self.d, "k_x", self.k_x, f"must be between 1 and d = {self.d}")
         one_of("ties", self.ties, ("resample", "negative"))
-        one_of("scale", self.scale, ("none", "unit", "ball"))
+        one_of("scale", self.scale, ("none", "unit", "ball", "signs"))
         require(0 <= self.teacher_margin < math.inf, "teacher_margin", self.teacher_margin, "must be 0 or more")
         dense = f"needs dense points, k_x = d = {self.d}"
         require(self.k_x == self.d or self.scale == "none", "scale", self.scale, dense)
         require(self.k_x == self.d or not self.teacher_margin, "teacher_margin", self.teacher_margin, dense)
+        says = "must be 0 with scale=signs: how many points have it is not known"
+        require(self.scale != "signs" or not self.teacher_margin, "teacher_margin", self.teacher_margin, says)
         if self.teacher_margin:
             share = self._kept
             says = f"only {share:.1g} of all points have it, {_RARE:g} at least must: make it smaller"
@@ -152,6 +155,8 @@ class Gaussian(Synthetic):
         x = rng.standard_normal((_CHUNK, self.d))
         if self.scale == "unit":
             x /= np.linalg.norm(x, axis=1, keepdims=True)
+        elif self.scale == "signs":
+            x = np.sign(x)
         score = x @ w_star
         kept = (score != 0) | (self.ties == "negative")
         if self.teacher_margin:

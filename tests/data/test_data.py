@@ -76,6 +76,17 @@ def test_gaussian_points_in_the_unit_ball() -> None:
         assert np.linalg.norm(drawn.x_train, axis=1).max() == pytest.approx(1)
 
 
+def test_points_of_signs() -> None:
+    """Labelled by the same teacher, who sees the signs alone; both signs of an entry occur as often."""
+    data = Gaussian(d=9, m=2000, k_w=9, k_x=9, m_test=30, scale="signs")
+    drawn, w = data.draw(2), data._teacher(numpy_stream(2, "teacher"))
+    assert drawn.law is None
+    for x, y in ((drawn.x_train, drawn.y_train), (drawn.x_test, drawn.y_test)):
+        assert set(np.unique(x)) == {-1.0, 1.0}
+        assert np.array_equal(y, np.sign(x @ w))
+    assert np.abs(drawn.x_train.mean(0)).max() < 0.1
+
+
 @pytest.mark.parametrize(("d", "scale", "least"), [(5, "unit", 0.15), (30, "none", 1.0), (2, "unit", 0.7)])
 def test_a_teacher_s_margin(d: int, scale: str, least: float) -> None:
     """All points have it, and the share that is kept is the one foretold."""
@@ -99,6 +110,8 @@ def test_a_teacher_s_margin(d: int, scale: str, least: float) -> None:
         ({"scale": "unit", "teacher_margin": 1.5}, "only 0 of all points"),
         ({"teacher_margin": math.nan}, "must be 0 or more"),
         ({"scale": "cube"}, "none, unit"),
+        ({"scale": "signs", "k_x": 3}, "needs dense points"),
+        ({"scale": "signs", "teacher_margin": 0.5}, "must be 0 with scale=signs"),
     ],
 )
 def test_gaussian_options_that_do_not_fit(options: dict[str, Any], says: str) -> None:

@@ -1,0 +1,1 @@
+"""Vilucchio, Tsilivis, Loureiro & Kempe 2024, "On the geometry of regularization in adversarial training"."""
