@@ -34,8 +34,8 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
 
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """What theta misses of the margin over the algorithm's own norm, to first order, against minus the log of the loss:
-    0 at a KKT point. Left ReLU networks, right those of squared ReLUs; above clean, below robust. A line a
-    run; dotted: 5 %.
+    0 at a KKT point. Left ReLU networks, right those of squared ReLUs; above clean, below robust. A line is a run;
+    dotted: 5 %.
     """
     radii = sorted(table["eps"].unique())
     with style():
