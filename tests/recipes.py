@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -69,12 +70,12 @@ def resolved(name: str, folder: str, count: int = 2) -> list[Run]:
     """``count`` runs of a recipe: seeds, and what else differs within its pack."""
     fixed = [f"output_dir={folder}", "logger=none", "trainer.progress=false", "trainer.threads=1", "trainer.device=cpu"]
     own = {
-        "net, learning rates": lambda s: [f"optimizer.schedule.lr={10.0**-s}"],
-        "net, half of the runs clean": lambda s: [f"eps={0.1 * (s % 2)}"],
-    }.get(name, lambda _: [])
+        "net, learning rates": [[f"optimizer.schedule.lr={10.0**-s}"] for s in range(count)],
+        "net, half of the runs clean": [[f"eps={0.1 * (s % 2)}"] for s in range(count)],
+    }.get(name, [[]])
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        lines = ([*fixed, *SMALL, f"seed={s}", *recipes()[name], *own(s)] for s in range(count))
-        return [resolve(compose("train", line)) for line in lines]
+        runs = [resolve(compose("train", [*fixed, *SMALL, *recipes()[name], *more])) for more in own]
+    return [replace(runs[s % len(runs)], seed=s) for s in range(count)]
 
 
 def difference(one: Any, other: Any) -> float:

@@ -1,17 +1,20 @@
 """Every example of every README is run, or says why not; every link leads somewhere.
 
 Training lines are cut short (SHORT), evaluations are of FEW points or by WEAK attacks; everything else is run as it
-stands, each README in a folder of its own.
+stands, each README in a folder of its own. Plain lines of the commands are run in a fork (:mod:`forked`), the rest by
+bash and Python.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from robust_erm.results import load
@@ -26,6 +29,7 @@ PAGES = [
 BLOCK = re.compile(r"(?:<!-- not run: (?P<why>[^>]*) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)\n```", re.DOTALL)
 SHORT, FEW = "stop.steps=3", "points=10 square.queries=50"
 WEAK = "re.evaluate(net, x, y, ", "re.evaluate(net, x, y, square={'queries': 50}, apgd={'steps': 10, 'restarts': 1}, "
+PLAIN = re.compile(rf"^python -m robust_erm\.({'|'.join(forked.COMMANDS)}) ([^|;&<>$`*?~#]*(?:#.*)?)$")
 ASIDE = {"make run": "tests/commands does", "make test": "is what runs this"}
 
 
@@ -61,7 +65,14 @@ def test_the_examples_run(path: Path, tmp_path: Path) -> None:
             continue
         if "pytest" in block["text"] or "benchmarks" in block["text"]:
             continue  # this very suite
-        command = ["bash", "-euo", "pipefail", "-c", lines(block["text"])]
+        text = lines(block["text"])
+        plain = [PLAIN.match(line) for line in text.splitlines() if line.strip()]
+        if block["language"] == "sh" and all(plain):
+            for line in filter(None, plain):
+                ran = forked.run(line[1], *shlex.split(line[2], comments=True), cwd=tmp_path, seconds=600)
+                assert ran.status == 0, f"{line[0]}\n{ran.out}\n{ran.err}"
+            continue
+        command = ["bash", "-euo", "pipefail", "-c", text]
         if block["language"] == "python":
             command = [sys.executable, "-c", block["text"].replace(*WEAK)]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

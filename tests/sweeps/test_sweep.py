@@ -75,10 +75,10 @@ def test_one_by_one_gives_the_same_results(uninterrupted: Path, tmp_path: Path) 
 
 def test_quiet_and_line_by_line_off_a_terminal(uninterrupted: Path, tmp_path: Path) -> None:
     done = command("-m", "eps=0,0.1", "stop.steps=2", "logger=none", cwd=tmp_path)
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1
-    assert "packs 1/1" in lines[0] or "packs 2/2" in lines[0]
-    assert "runs 2/2: 0 converged, 2 max_steps, 0 diverged, 0 failed" in lines[0]
+    *before, last = done.stderr.splitlines()  # a line every few seconds, so on a slow machine there are some before
+    assert all(" packs " in f" {line}" for line in before), before
+    assert "packs 1/1" in last or "packs 2/2" in last
+    assert "runs 2/2: 0 converged, 2 max_steps, 0 diverged, 0 failed" in last
     again = command("-m", "eps=0,0.1", "stop.steps=3", "logger=none", "trainer.progress=false", cwd=tmp_path)
     assert again.stderr == ""
 
