@@ -35,9 +35,12 @@ class Seats:
         """
         if device not in self.of:
             self.of[device] = plan.workers_for(self.count, self.asked, device)
+        if number >= self.of[device]:
+            return False
+        if not self._bad(number) and number != broke_on:
+            return True
         good = {n for n in range(self.of[device]) if n != number and not self._bad(n)}
-        elsewhere = good if self._bad(number) else good & {*idle} if number == broke_on else ()
-        return number < self.of[device] and not elsewhere
+        return not (good if self._bad(number) else good & {*idle})
 
     def ended(self, number: int, kind: str) -> None:
         """Learn how a pack of worker ``number`` ended: ``broken`` is an error of its device."""

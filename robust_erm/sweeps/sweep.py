@@ -8,7 +8,7 @@ import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
@@ -137,8 +137,9 @@ class Sweep:
         """The next job for worker ``number``, if any."""
         assert self.pool is not None
         assert self.seats is not None
+        idle = self.pool.idle
         for job in self.jobs:
-            if self.seats.may(number, job.device, job.broke_on, self.pool.idle):
+            if self.seats.may(number, job.device, job.broke_on, idle):
                 self.jobs.remove(job)
                 return job
         return None
@@ -158,8 +159,7 @@ class Sweep:
             if count := plan.processes_for([job.device for job in self.jobs], self.asked):
                 self._hire(count)
             try:
-                with self._set_aside():
-                    self._drain()
+                self._drain()
                 while self.held and wait:
                     self._wait()
             except KeyboardInterrupt:
@@ -169,15 +169,16 @@ class Sweep:
                     self.pool.close()
         return self.results
 
-    def _set_aside(self) -> AbstractContextManager[None]:
-        """What makes giving back what a pack held cheap, where packs are trained in this process."""
-        if self.pool is not None:
-            return nullcontext()
-        import_module("robust_erm.training.pack")  # and all that it imports
-        return set_aside()
-
     def _drain(self) -> None:
-        """Until every job has ended."""
+        """Until every job has ended; giving back what a pack held is cheap where they are trained in this process."""
+        if self.pool is not None:
+            self._until_ended()
+            return
+        import_module("robust_erm.training.pack")  # and all that it imports is set aside
+        with set_aside():
+            self._until_ended()
+
+    def _until_ended(self) -> None:
         self.view.packs = self.view.packs_done + len(self.jobs)
         while self.jobs or (self.pool and self.pool.jobs):
             if self.full:
