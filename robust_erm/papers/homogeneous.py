@@ -27,7 +27,6 @@ from robust_erm.training.step import perturbed
 NORMS: dict[str, Geometry] = {
     "l1": Lp(1.0), "l2": Lp(2.0), "linf": Lp(math.inf), "spectral": Layers(), "hybrid": Layers(vectors=math.inf),
 }  # fmt: skip
-SHOWN = {"l1": r"$\ell_1$", "l2": r"$\ell_2$", "linf": r"$\ell_\infty$"}
 KEYS = ["sweep", "eps", "seed", "folder", "step", "log_loss"]
 STARTS = 2  # random starts of an attack, for more constraints
 LOOKS = 4  # measurements of a run at which gaps are taken

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from robust_erm.core.params import Layout
 from robust_erm.core.statistics import interval
@@ -19,6 +18,7 @@ from robust_erm.geometries.layers import Layers
 from robust_erm.geometries.lp import Lp
 from robust_erm.oracles.robust_classes import robust_margin, robust_max_margin_of_classes
 from robust_erm.papers.claims import Claim, above, every
+from robust_erm.papers.matrices import AROUND, HEIGHT, matrix
 from robust_erm.papers.reproduced import parameters
 from robust_erm.reports.style import PAGE, style
 from robust_erm.store.reading import run_of
@@ -27,7 +27,6 @@ from robust_erm.training.problem import draw
 NORMS: dict[str, Geometry] = {
     "l1": Lp(1.0), "l2": Lp(2.0), "l3": Lp(3.0), "linf": Lp(float("inf")), "spectral": Layers(), "nuclear": Layers(1.0),
 }  # fmt: skip
-SHOWN = {"l1": r"$\ell_1$", "l2": r"$\ell_2$", "l3": r"$\ell_3$", "linf": r"$\ell_\infty$"}
 NAMES = {
     "cd": "coordinate descent", "gd": "GD", "nmd": "GD, momentum", "l3": r"$\ell_3$ descent", "sd": "sign descent",
     "signum": "Signum", "lion": "Lion", "adam": "Adam", "spectral": "spectral descent", "muon": "Muon",
@@ -67,30 +66,14 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     of its 95 % interval. Framed: the norm of the optimizer's own geometry, in bold the largest of its row.
     """
     radii = sorted(table["eps"].unique())
-    rows = [name for name in NAMES if name in set(table["sweep"])]
+    rows = {name: label for name, label in NAMES.items() if name in set(table["sweep"])}
     with style():
-        fig, axes = plt.subplots(
-            1, len(radii), figsize=(PAGE, 0.24 * len(rows) + 0.9), layout="constrained", sharey=True
-        )
+        size = PAGE, HEIGHT * len(rows) + AROUND
+        fig, axes = plt.subplots(1, len(radii), figsize=size, layout="constrained", sharey=True)
         for ax, eps in zip(axes, radii, strict=True):
             some = table[table["eps"] == eps].groupby(["sweep", "norm"])["ratio"]
-            found = {key: interval(list(ratio)) for key, ratio in some}
-            grid = [[found[row, norm][0] for norm in NORMS] for row in rows]
-            ax.imshow(grid, vmin=0.0, vmax=1.0, cmap="Blues", aspect="auto")
-            for i, row in enumerate(rows):
-                for j, norm in enumerate(NORMS):
-                    mean, half = found[row, norm]
-                    weight = "bold" if mean == max(grid[i]) else "normal"
-                    colour = "white" if mean > 0.6 else "black"
-                    text = f"{100 * mean:.0f}±{100 * half:.0f}"
-                    ax.text(j, i, text, ha="center", va="center", fontsize=5.5, weight=weight, color=colour)
-                    if OWN[row] == norm:
-                        ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, ec="C3", lw=1.2))
-            threat = "clean" if eps == 0 else rf"robust, $\ell_\infty$, $\epsilon$ = {eps:g}"
-            ax.set(xticks=range(len(NORMS)), xticklabels=[SHOWN.get(n, n) for n in NORMS], title=threat)
-            ax.set(yticks=range(len(rows)), yticklabels=[NAMES[row] for row in rows])
-            ax.tick_params(length=0)
-            ax.grid(visible=False)
+            matrix(ax, {key: interval(list(ratio)) for key, ratio in some}, rows, [*NORMS], OWN)
+            ax.set_title("clean" if eps == 0 else rf"robust, $\ell_\infty$, $\epsilon$ = {eps:g}")
     return fig
 
 

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from robust_erm.papers.claims import Claim, above, every, within
-from robust_erm.papers.homogeneous import SHOWN, along
+from robust_erm.papers.homogeneous import along
+from robust_erm.papers.matrices import SHOWN
 from robust_erm.reports.style import COLOURS, PAGE, style
 
 NAMES = {

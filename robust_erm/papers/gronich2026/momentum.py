@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from robust_erm.core.statistics import interval
 from robust_erm.papers.claims import Claim, above, every, within
-from robust_erm.papers.homogeneous import SHOWN, along, gaps
+from robust_erm.papers.homogeneous import along, gaps
+from robust_erm.papers.matrices import AROUND, HEIGHT, matrix
 from robust_erm.reports.style import PAGE, style
 
 NAMES = {
@@ -52,34 +50,16 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     row. Last column: what is missed to first order of the margin over the optimizer's own norm, 0 at a KKT point.
     """
     radii = sorted(table["eps"].unique())
-    rows = [name for name in NAMES if name in set(table["sweep"])]
+    rows = {name: label for name, label in NAMES.items() if name in set(table["sweep"])}
+    columns = {f"share_{norm}": norm for norm in NORMS} | {"gap": "missed"}
     with style():
-        fig, axes = plt.subplots(
-            1, len(radii), figsize=(PAGE, 0.24 * len(rows) + 0.9), layout="constrained", sharey=True, squeeze=False
-        )
+        size = PAGE, HEIGHT * len(rows) + AROUND
+        fig, axes = plt.subplots(1, len(radii), figsize=size, layout="constrained", sharey=True, squeeze=False)
         for ax, eps in zip(axes[0], radii, strict=True):
             by = table[table["eps"] == eps].groupby("sweep")
-            columns = [f"share_{norm}" for norm in NORMS]
-            found = {(row, c): (math.nan, math.nan) for row in rows for c in [*columns, "gap"]}
-            found |= {(r, c): interval(some[c]) for r, some in by for c in [*columns, "gap"]}
-            grid = [[found[row, c][0] for c in columns] + [0.0] for row in rows]
-            ax.imshow(grid, vmin=0.0, vmax=1.0, cmap="Blues", aspect="auto")
-            for i, row in enumerate(rows):
-                for j, c in enumerate([*columns, "gap"]):
-                    mean, half = found[row, c]
-                    weight = "bold" if j < len(NORMS) and mean == max(grid[i]) else "normal"
-                    colour = "white" if j < len(NORMS) and mean > 0.6 else "black"
-                    text = f"{100 * mean:.0f}±{100 * half:.0f}" if math.isfinite(mean) else "-"
-                    ax.text(j, i, text, ha="center", va="center", fontsize=5.5, weight=weight, color=colour)
-                    if j < len(NORMS) and OWN[row] == NORMS[j]:
-                        ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, ec="C3", lw=1.2))
-            threat = "clean" if eps == 0 else rf"robust, $\ell_\infty$, $\epsilon$ = {eps:g}"
-            ax.set(
-                xticks=range(len(NORMS) + 1), xticklabels=[*(SHOWN.get(n, n) for n in NORMS), "missed"], title=threat
-            )
-            ax.set(yticks=range(len(rows)), yticklabels=[NAMES[row] for row in rows])
-            ax.tick_params(length=0)
-            ax.grid(visible=False)
+            found = {(str(row), name): interval(some[c]) for row, some in by for c, name in columns.items()}
+            matrix(ax, found, rows, NORMS, OWN, ["missed"])
+            ax.set_title("clean" if eps == 0 else rf"robust, $\ell_\infty$, $\epsilon$ = {eps:g}")
     return fig
 
 
