@@ -18,6 +18,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
+import once
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -45,6 +46,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # torch asks the environment each time, not the driver once
 torch.set_num_threads(1)
 prepare()
+once.read_yaml_once()
 
 MNIST_FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
 

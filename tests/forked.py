@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
@@ -26,9 +27,12 @@ import robust_erm.results
 import robust_erm.slurm.__main__
 import robust_erm.train
 import robust_erm.workspace
+from robust_erm.sweeps.lines import points
+from robust_erm.sweeps.workers import warm_up
 
 for _module in ("evaluation.folders", "reports.report", "sweeps.run", "training.pack"):  # imported when called
     import_module(f"robust_erm.{_module}")
+points(["data=gaussian", "optimizer=gd,sd", "seed=range(2)"])  # a fork knows Hydra's grammar, and its yaml by heart
 
 COMMANDS: dict[str, Callable[[], None]] = {
     "train": robust_erm.train.main,
@@ -41,6 +45,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
     "slurm": robust_erm.slurm.__main__.command_line,
 }
 SECONDS = 60.0
+SERVED = ("training.pack", "training.kernels.sparse", "training.kernels.dense")  # what workers are forked with
 
 
 @dataclass(frozen=True)
@@ -63,11 +68,23 @@ def run(
     """``python -m robust_erm.<command> <arguments>`` in ``cwd``; killed, with its group, after so many seconds."""
     with tempfile.TemporaryDirectory() as said:
         streams = [Path(said) / name for name in ("out", "err")]
+        shared = not env and _environment() == _served_with()
         child = os.fork()
         if child == 0:
-            _child(command, arguments, cwd, env or {}, streams)
+            _child(command, arguments, cwd, env or {}, streams, shared)
         status = _waited(child, seconds)
         return Done(status, *(path.read_text(errors="replace") if path.exists() else "" for path in streams))
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+
+
+@cache
+def _served_with() -> dict[str, str]:
+    """The environment of the server that workers are forked from, which is started once for all commands."""
+    warm_up([*(f"robust_erm.{name}" for name in SERVED), "wandb"])
+    return _environment()
 
 
 def _waited(child: int, seconds: float) -> int | None:
@@ -85,7 +102,9 @@ def _waited(child: int, seconds: float) -> int | None:
     return None
 
 
-def _child(command: str, arguments: Sequence[str], cwd: Path, env: Mapping[str, str], streams: list[Path]) -> None:
+def _child(
+    command: str, arguments: Sequence[str], cwd: Path, env: Mapping[str, str], streams: list[Path], shared: bool
+) -> None:
     status = 1
     try:
         os.setsid()
@@ -93,8 +112,13 @@ def _child(command: str, arguments: Sequence[str], cwd: Path, env: Mapping[str, 
         sys.path.insert(0, str(cwd))  # as ``python -m`` has it
         os.environ.update(env)
         warnings.resetwarnings()  # pytest makes errors of them
-        for helper in (forkserver._forkserver, resource_tracker._resource_tracker):
-            type(helper).__init__(helper)  # those that this process has started are not the child's
+        type(resource_tracker._resource_tracker).__init__(resource_tracker._resource_tracker)  # one of its own
+        server = forkserver._forkserver
+        if shared:
+            for place in (server, forkserver):  # it runs, though it is not this process's child
+                place.ensure_running = resource_tracker.ensure_running
+        else:
+            type(server).__init__(server)
         for number, path in zip((1, 2), streams, strict=True):
             os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
