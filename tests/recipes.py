@@ -25,6 +25,7 @@ MODELS = {
     "linear": [],
     "diagonal": [],
     "deep_linear": ["model.width=6"],
+    "linear_conv": [],
     "mlp": ["model.width=6"],
     "cnn": ["model.channels=[2,3]", "model.hidden=4"],
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robust_erm.core.errors import one_of, require
+from robust_erm.core.errors import at_most, one_of, require
 from robust_erm.core.fields import later
 from robust_erm.core.streams import numpy_stream
 from robust_erm.data.dataset import Array, Dataset, Synthetic
@@ -30,6 +30,8 @@ class Sphere(Synthetic):
         labels: uniform, +-1 by chance; or balanced: +1, -1, +1, ...
         copies: of the m training points all but ``m / (1 + copies)`` are ``s x_i`` of those, with s uniform in [1.5, 3]
             and the label of x_i: points that are not on the margin (vardi2022 Cor. 4.1).
+        subspace: x in the span of the first so many coordinates, on or near their sphere, of radius sqrt(subspace)
+            where that of all has sqrt(d); null: of all d.
     """
 
     d: int = 1000
@@ -39,6 +41,7 @@ class Sphere(Synthetic):
     kind: str = later("uniform")
     labels: str = later("uniform")
     copies: int = later(0)
+    subspace: int | None = later(None)
 
     def __post_init__(self) -> None:
         if self.alpha is not None:
@@ -54,25 +57,33 @@ class Sphere(Synthetic):
         require(self.copies >= 0, "copies", self.copies, "must be 0 or more")
         whole = f"must be a multiple of 1 + copies = {1 + self.copies}: each point has so many copies"
         require(self._size % (1 + self.copies) == 0, "m", self.m, whole)
-        few = f"at most d = {self.d} points are orthogonal to one another"
-        require(self.kind != "orthogonal" or self._size <= self.d * (1 + self.copies), "m", self.m, few)
+        if self.subspace is not None:
+            at_most("subspace", self.subspace, self.d)
+        name = "d" if self.subspace is None else "subspace"
+        few = f"at most {name} = {self._span} points are orthogonal to one another"
+        require(self.kind != "orthogonal" or self._size <= self._span * (1 + self.copies), "m", self.m, few)
 
     @property
     def _size(self) -> int:
         return int(self.m or 0)
+
+    @property
+    def _span(self) -> int:
+        return self.d if self.subspace is None else self.subspace
 
     def draw(self, seed: int) -> Dataset:
         """The data set of ``seed``."""
 
         def points(stream: str, n: int, kind: str) -> tuple[Array, Array]:
             rng = numpy_stream(seed, stream)
-            x = rng.standard_normal((n, self.d))
+            x = rng.standard_normal((n, self._span))
             if kind == "orthogonal":
                 x = np.linalg.qr(x.T)[0].T
             if kind == "gaussian":
-                x /= math.sqrt(self.d)
+                x /= math.sqrt(self._span)
             else:
-                x *= math.sqrt(self.d) / np.linalg.norm(x, axis=1, keepdims=True)
+                x *= math.sqrt(self._span) / np.linalg.norm(x, axis=1, keepdims=True)
+            x = np.pad(x, ((0, 0), (0, self.d - self._span)))
             alternating = np.where(np.arange(n) % 2 == 0, 1.0, -1.0)
             return x, rng.choice([-1.0, 1.0], size=n) if self.labels == "uniform" else alternating
 

@@ -19,6 +19,7 @@ def matrix(
     norms: Sequence[str],
     own: Mapping[str, str],
     beside: Sequence[str] = (),
+    labels: Mapping[str, str] = SHOWN,
 ) -> None:
     """Mean and half of an interval in each cell, "-" where there is none; framed: a row's own norm, bold its largest.
 
@@ -29,6 +30,7 @@ def matrix(
         norms: columns, shaded by their means.
         own: the norm of each row.
         beside: columns after those, neither shaded nor compared.
+        labels: of columns that are not called by their own names.
     """
     missing = (math.nan, math.nan)
     grid = [[found.get((row, norm), missing)[0] for norm in norms] for row in rows]
@@ -44,7 +46,7 @@ def matrix(
             if own[row] == column:
                 ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, ec="C3", lw=1.2))
     names = [*norms, *beside]
-    ax.set(xticks=range(len(names)), xticklabels=[SHOWN.get(name, name) for name in names])
+    ax.set(xticks=range(len(names)), xticklabels=[labels.get(name, name) for name in names])
     ax.set(yticks=range(len(rows)), yticklabels=[*rows.values()])
     ax.tick_params(length=0)
     ax.grid(visible=False)

@@ -33,7 +33,7 @@ _ROOMS = (
     *("data", "models", "objectives", "attacks", "measures", "oracles"),
     *("optimizers", "geometries", "accumulators", "schedules"),
 )
-_EXACT = ("margin", "robust_margin", "cones")
+_EXACT, _OF_CLASSES = ("margin", "robust_margin", "cones"), ("classes", "cones")
 _INSTALLED = tuple(
     str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")
 )
@@ -43,7 +43,8 @@ def of_run(run: Run) -> Fingerprint:
     """The fingerprint of ``run`` as it would be trained now."""
     components = [run.data, run.model, run.objective, run.optimizer, *parts(run.optimizer), *attacks_of(run).values()]
     components += run.measure.values()
-    exact = _EXACT if run.eps_unit == "margin" or getattr(run.optimizer, "limit", False) else ()
+    counts = run.eps_unit == "margin" or getattr(run.optimizer, "limit", False)
+    exact = () if not counts else _EXACT if run.outputs == 1 else _OF_CLASSES
     engine = [*(f"{_NAME}.training.{name}" for name in _ENGINE), f"{_NAME}.oracles.risk"]
     engine += [f"{_NAME}.oracles.{name}" for name in exact]
     return _of_modules(tuple(engine)) | of_components(components)

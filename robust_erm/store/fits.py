@@ -88,8 +88,6 @@ def _attacks(run: Run) -> None:
             attack.check_fits(run.outputs)
     advice = "is what the training attack is called; choose another name"
     require("train" not in run.eval_attacks, "eval_attacks", "train", advice)
-    unit = run.eps_unit
-    require(unit != "margin" or run.outputs == 1, "eps_unit", unit, "needs two classes: use eps_unit=absolute")
 
 
 def _limit(run: Run) -> None:

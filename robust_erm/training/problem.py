@@ -17,6 +17,7 @@ from robust_erm.core.fields import numbers, unchanged
 from robust_erm.core.params import Layout, Params
 from robust_erm.core.streams import torch_stream
 from robust_erm.data.dataset import Data, Dataset, checked
+from robust_erm.oracles.classes import max_margin_of_classes
 from robust_erm.oracles.margin import max_margin
 from robust_erm.oracles.robust_margin import robust_max_margin
 from robust_erm.store.config import Run
@@ -53,6 +54,8 @@ MARGINS: dict[tuple[Data, int, float], float | str] = {}
 def exact_margin(data: Data, seed: int, p: float) -> float:
     """eps*: the exact l_p margin of the training set of ``seed``, 0 where it is not separable.
 
+    Of several classes (:func:`robust_erm.oracles.classes.max_margin_of_classes`) the certain side of an interval.
+
     Raises:
         ArithmeticError: it could not be found, or the data set is not what it must be; tried once.
     """
@@ -60,7 +63,10 @@ def exact_margin(data: Data, seed: int, p: float) -> float:
     if key not in MARGINS:
         try:
             found = draw(data, seed)
-            MARGINS[key] = max_margin(found.x_train * found.y_train[:, None], p).value
+            if data.n_classes > 2:
+                MARGINS[key] = max_margin_of_classes(found.x_train, found.y_train, p).value
+            else:
+                MARGINS[key] = max_margin(found.x_train * found.y_train[:, None], p).value
         except (ArithmeticError, ConfigError) as error:
             MARGINS[key] = str(error)
     value = MARGINS[key]

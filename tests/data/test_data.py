@@ -331,8 +331,15 @@ def test_points_on_the_sphere_of_every_kind() -> None:
     assert lengths[8:].max() < 3
     assert far.x_train == pytest.approx(base * lengths[:, None])
     assert list(far.y_train) == list(far.y_train[:8]) * 3
+    flat = Sphere(d=20, m=9, subspace=4).draw(1)
+    assert not flat.x_train[:, 4:].any()
+    assert not flat.x_test[:, 4:].any()
+    assert np.linalg.norm(flat.x_train, axis=1) == pytest.approx(2)
+    assert np.array_equal(Sphere(d=20, m=9, subspace=20).draw(1).x_train, Sphere(d=20, m=9).draw(1).x_train)
     for wrong, says in (
         ({"alpha": 0.5, "m": 40}, "alpha says 31"),
+        ({"subspace": 1001}, "subspace = 1001: must be 1 or more, and at most 1,000"),
+        ({"m": 9, "subspace": 8, "kind": "orthogonal"}, "at most subspace = 8"),
         ({"m": None}, "must be given, or alpha"),
         ({"m": 1001, "kind": "orthogonal"}, "at most d = 1000"),
         ({"m": 25, "copies": 2}, "multiple of 1"),

@@ -13,6 +13,7 @@ from robust_erm.models.cnn import CNN
 from robust_erm.models.deep_linear import DeepLinear
 from robust_erm.models.diagonal import Diagonal
 from robust_erm.models.linear import Linear
+from robust_erm.models.linear_conv import LinearConv
 from robust_erm.models.mlp import MLP
 
 HOMOGENEOUS: list[Any] = [
@@ -20,6 +21,8 @@ HOMOGENEOUS: list[Any] = [
     Diagonal(depth=2, alpha=0.7),
     Diagonal(depth=3, alpha=0.7),
     DeepLinear(depth=4, width=5),
+    LinearConv(depth=1),
+    LinearConv(depth=3),
     MLP(depth=2, width=5),
     MLP(depth=3, width=5, bias="first"),
     MLP(widths=(5, 3, 4), bias="first"),
@@ -40,7 +43,7 @@ def generator() -> torch.Generator:
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_degree(model: Any, outputs: int) -> None:
     """f(x; a params) = a^L f(x; params)."""
-    one = isinstance(model, Diagonal) or getattr(model, "trained", "all") == "first"
+    one = isinstance(model, Diagonal | LinearConv) or getattr(model, "trained", "all") == "first"
     if one and outputs > 1:
         with pytest.raises(ConfigError, match=r"has one logit|for one logit, here there are 3"):
             model.init(16, outputs, generator())
@@ -226,6 +229,17 @@ def test_diagonal_start() -> None:
     params = Diagonal(alpha=1e-3).init(8, 1, generator())
     assert torch.allclose(params["u_plus"], torch.full((8,), 1e-3 / 4).double())
     assert torch.equal(Diagonal().weight(params), torch.zeros(8).double())
+
+
+@pytest.mark.parametrize("d", [1, 5, 8])
+def test_a_linear_convolutional_net_is_diagonal_in_the_fourier_basis(d: int) -> None:
+    params = LinearConv(depth=3).init(d, 1, generator())
+    product = torch.stack([torch.fft.fft(k) for k in params.values()]).prod(0)
+    w = LinearConv(depth=3).weight(params)
+    assert torch.allclose(torch.fft.fft(w), product)
+    kernel, other = params["k1"], params["k2"]
+    by_hand = [sum(kernel[i] * other[(j - i) % d] for i in range(d)) for j in range(d)]
+    assert torch.allclose(LinearConv().weight(params), torch.stack(by_hand))  # type: ignore[arg-type]
 
 
 def test_layout_round_trip() -> None:

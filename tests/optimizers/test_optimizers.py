@@ -11,11 +11,13 @@ from torch.func import vmap
 
 from robust_erm.attacks.exact import Exact
 from robust_erm.attacks.none import NoAttack
+from robust_erm.core.errors import ConfigError
 from robust_erm.core.params import Layout
 from robust_erm.models.linear import Linear
 from robust_erm.models.mlp import MLP
 from robust_erm.objectives import Objective
 from robust_erm.optimizers.adam import Adam
+from robust_erm.optimizers.decayed import Decayed
 from robust_erm.optimizers.momentum import Momentum
 from robust_erm.optimizers.spectral import Spectral
 from robust_erm.optimizers.steepest import Steepest
@@ -84,6 +86,7 @@ def test_spectral_ignores_zero_singular_values() -> None:
         (lambda s: Adam(s, epsilon=0.0), lambda p, lr: torch.optim.Adam(p, lr=lr, eps=0.0), 1e-2),
         (lambda s: Momentum(s), lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9), 1e-3),
         (lambda s: Steepest(s), lambda p, lr: torch.optim.SGD(p, lr=lr), 1e-3),
+        (lambda s: Decayed(s, 0.3), lambda p, lr: torch.optim.SGD(p, lr=lr, weight_decay=0.3), 1e-3),
     ],
 )
 def test_against_torch_optim(ours: Any, theirs: Any, lr: float) -> None:
@@ -100,6 +103,29 @@ def test_against_torch_optim(ours: Any, theirs: Any, lr: float) -> None:
         torch.exp(-torch.from_numpy(y) * f).sum().backward()
         optimizer.step()
     assert torch.allclose(train(runs).theta[0], theta.detach(), rtol=1e-8, atol=1e-10)
+
+
+def test_weight_decay_ends_where_loss_and_penalty_are_least() -> None:
+    """Two decays in one pack: grad L + decay theta is 0, and stays so."""
+    x, y = separable(10, 5)
+    runs = make_runs(x, y, [0.0, 0.1], attack=Exact(2.0), optimizer=Decayed(Constant(0.02), 0.5), steps=4000)
+    train(runs)
+    for w, eps in zip(runs.theta, runs.eps, strict=True):
+        at = w.clone().requires_grad_()
+        margins = torch.from_numpy(y) * (torch.from_numpy(x) @ at) - eps * at.norm()
+        ((-margins).exp().sum() + 0.5 * at.square().sum() / 2).backward()
+        assert at.grad is not None
+        assert float(at.grad.norm()) < 1e-8
+
+
+def test_weight_decay_is_of_one_step_length() -> None:
+    for options, says in (
+        ({"schedule": BoundedLoss()}, "schedule = boundedloss: must be constant"),
+        ({"schedule": Constant(0.1), "decay": 10.0}, "decay = 10.0: must be 0 or more, and below 1 / lr = 10"),
+        ({"schedule": Constant(0.1), "decay": -1.0}, "decay = -1.0: must be 0 or more"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            Decayed(**options)  # type: ignore[arg-type]
 
 
 def test_adam_goes_on_where_the_loss_underflows() -> None:

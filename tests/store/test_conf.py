@@ -116,7 +116,7 @@ def test_every_component_may_stand_in_a_stored_config(monkeypatch: pytest.Monkey
 
 
 def test_every_component_says_its_degree(resolved: Callable[..., Run]) -> None:
-    expected = {"linear": 1, "diagonal": 2, "deep_linear": 3, "mlp": 2, "cnn": None}
+    expected = {"linear": 1, "diagonal": 2, "deep_linear": 3, "linear_conv": 2, "mlp": 2, "cnn": None}
     found = {n: resolved(f"model={n}").model.degree for g, n in files() if g == "model"}
     assert found == expected
 
@@ -209,7 +209,6 @@ BAD = {
     "attack=square p=2": "attack.p = 2.0: Square knows p = inf",
     "p=3": "attack.p = 3.0: PGD knows p = 1, 2 and inf",
     "data.classes=[0,1,2]": "objective.loss = exponential: is a two-class loss, the data has 3 classes",
-    "data.classes=[0,1,2] objective=cross_entropy eps_unit=margin": "eps_unit = margin: needs two classes",
     "optimizer=sd optimizer/schedule=log_constant": "its step grows like 1 / loss",
     "optimizer=adam optimizer/schedule=bounded_loss": "its step grows like 1 / loss",
     "+optimizer.rr=2": "optimizer.rr = 2: unknown option: has schedule, r, normalized; did you mean r?",

@@ -1,0 +1,1 @@
+"""Lyu & Zhu 2025: linear networks of several architectures under l_p threats."""
