@@ -1,4 +1,4 @@
-"""Rules of verdicts of lyu2025's and melamed2023's experiments, on made-up tables."""
+"""Rules of verdicts of lyu2025's, sun2022's and melamed2023's experiments, on made-up tables."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from robust_erm.papers.claims import FAILS, HOLDS
 from robust_erm.papers.lyu2025 import architectures
 from robust_erm.papers.melamed2023 import subspace
+from robust_erm.papers.sun2022 import mirror
 
 
 def margins(own: float, other: float, third: float, kkt: float) -> pd.DataFrame:
@@ -43,6 +44,22 @@ def test_clean_margins_are_shown_once() -> None:
     panels = architectures._panels(margins(0.9, 0.8, 1.0, 0.0))
     assert list(panels) == ["clean", r"$\ell_2$, half the margin", r"$\ell_\infty$, half the margin"]
     assert all(len(some) == len(architectures.NAMES) * 3 * 6 for some in panels.values())
+
+
+@pytest.mark.parametrize(("own", "other", "expected"), [(0.97, 0.8, HOLDS), (0.7, 0.8, FAILS)])
+def test_claims_of_mirror_descent_can_fail(own: float, other: float, expected: str) -> None:
+    rows = [
+        {"sweep": sweep, "eps": eps, "seed": seed, "norm": norm}
+        | {"ratio": (own if norm == mirror.OWN[sweep] else other) - 1e-3 * seed}
+        for sweep in mirror.NAMES
+        for eps in (0.0, 0.5)
+        for seed in range(3)
+        for norm in mirror.RADII
+    ]
+    *found, last = mirror.claims(pd.DataFrame(rows), pd.DataFrame())
+    assert {claim.verdict for claim in found} == {expected}
+    assert len(found) == 2 * 2 * len(mirror.NAMES)
+    assert last.verdict == HOLDS
 
 
 def ways(cured: float, slope: float, off: float) -> pd.DataFrame:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from robust_erm.core.norms import Norm
 from robust_erm.core.statistics import interval
 from robust_erm.oracles.fourier import fourier_max_margin, transform
-from robust_erm.oracles.robust_margin import robust_max_margin
 from robust_erm.papers.claims import Claim, above, every
+from robust_erm.papers.linear_margins import Over, over_greatest, over_lp
 from robust_erm.papers.matrices import AROUND, HEIGHT, SHOWN, matrix
-from robust_erm.papers.reproduced import predictor, signed_points
 from robust_erm.reports.style import PAGE, style
 
+Array = npt.NDArray[np.float64]
 NAMES = {
     "linear": "linear", "deep": "fully connected, L = 2", "deep_3": "fully connected, L = 3",
     "diagonal": "diagonal, L = 2", "diagonal_3": "diagonal, L = 3", "conv": "convolutional, L = 2",
@@ -28,33 +28,28 @@ LABELS = {**SHOWN, "fourier": r"Fourier $\ell_1$"}
 NEAR, STATIONARY = 0.95, 0.05
 
 
+def _quasi(w: Array) -> float:
+    """``(sum_i |w_i|^{2/3})^{3/2}``."""
+    return float((np.abs(w) ** (2 / 3)).sum() ** 1.5)
+
+
+OVER = {
+    "l2": over_lp(2.0),
+    "l1": over_lp(1.0),
+    "fourier": Over(lambda w: float(transform(w).sum()), lambda z, p, eps: fourier_max_margin(z, p, eps).upper),
+    "quasi": Over(_quasi, None),
+    "quasi_fourier": Over(lambda w: _quasi(transform(w)), None),
+}
+
+
 def table(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a run and norm: sweep, p, eps (in margins), seed, ``norm``, and ``ratio``, the robust margin per that
     norm of w over the greatest. For ``quasi`` and ``quasi_fourier``, l_{2/3} of w and of its transform, ``ratio`` is
     the robust margin per that itself; for ``kkt``, the residual of the parameters at their worst-case points.
     """
-    known: dict[tuple[object, ...], dict[str, float]] = {}
-    rows = []
-    for _, row in runs.iterrows():
-        z, w = signed_points(row["folder"]), predictor(row["folder"])
-        p, eps = float(row["p"]), float(row["eps_absolute"])
-        key = row["seed"], p, eps
-        if key not in known:
-            known[key] = {"l2": robust_max_margin(z, 2.0, p, eps).upper, "l1": robust_max_margin(z, 1.0, p, eps).upper}
-            known[key]["fourier"] = fourier_max_margin(z, p, eps).upper
-        margin = float((z @ w).min() - eps * np.linalg.norm(w, Norm(p).dual.p))
-        sizes = {"l2": np.linalg.norm(w), "l1": np.abs(w).sum(), "fourier": transform(w).sum()}
-        found = {name: margin / sizes[name] / known[key][name] for name in NORMS}
-        found |= {"quasi": margin / _quasi(w), "quasi_fourier": margin / _quasi(transform(w))}
-        found["kkt"] = float(row["kkt_stationarity"])
-        setting = {"sweep": row["sweep"], "p": p, "eps": row["eps"], "seed": row["seed"]}
-        rows += [{**setting, "norm": name, "ratio": ratio} for name, ratio in found.items()]
-    return pd.DataFrame(rows)
-
-
-def _quasi(w: np.ndarray) -> float:
-    """``(sum_i |w_i|^{2/3})^{3/2}``."""
-    return float((np.abs(w) ** (2 / 3)).sum() ** 1.5)
+    found = over_greatest(runs, OVER)
+    residuals = runs[["sweep", "p", "eps", "seed"]].assign(norm="kkt", ratio=runs["kkt_stationarity"])
+    return pd.concat([found, residuals.astype({"p": float})], ignore_index=True)
 
 
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:

@@ -1,0 +1,1 @@
+"""Sun, Ahn, Thrampoulidis & Azizan 2022: mirror descent, p-GD."""
