@@ -1,5 +1,6 @@
 # make run    make .venv, install, and train the four runs of the README (GD and SD, eps 0 and 0.2)
-# make test   the same environment with the development extras, then every check
+# make test   the same environment with the development extras, then every check; of tests that take turns (tests/turns.py)
+#             those of the commit, or with TURN=all every one
 # Both leave an environment that is already right alone. PYTHON chooses the interpreter.
 
 PYTHON ?= python3
@@ -12,6 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH_CPU := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 TORCH ?=
+TURN ?= $(shell git rev-parse HEAD 2>/dev/null || echo none)
 
 .PHONY: run test lint clean
 
@@ -19,7 +21,7 @@ run: .venv/.run
 	$(BIN)/python -m robust_erm.train -m optimizer=gd,sd eps=0,0.2
 
 test: lint
-	$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --dist loadgroup  # some wait for a cluster, not for a core
+	$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --dist loadgroup --turn "$(TURN)"  # some wait for a cluster, not for a core
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

@@ -114,7 +114,8 @@ def chosen(seed: int, cases: list[str], count: int) -> list[str]:
     return random.Random(seed).sample(cases, min(count, len(cases)))
 
 
-@pytest.mark.parametrize("part", range(2))
+@pytest.mark.turns
+@pytest.mark.parametrize("part", range(4))
 def test_options_of_train(tmp_path: Path, part: int) -> None:
     """A value of each kind for every option: trained, or refused in a line before anything is."""
     ours = [f"{group}{key}={value}" for group, keys in KEYS.items() for key in keys for value in VALUES]
@@ -143,6 +144,7 @@ SYNTAX = [
 ]
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("flag", ["", "-m"])
 def test_lines_of_train(tmp_path: Path, flag: str) -> None:
     tried = Tried()
@@ -294,6 +296,7 @@ def broken(root: Path, pattern: str, damage: str) -> Path:
     return path
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("file", RUN_FILES)
 def test_damaged_runs_beside_a_whole_one(copied: Callable[[], Path], file: str) -> None:
     """A run for each damage: each command goes on with the others, and what it refuses it names."""
@@ -316,6 +319,7 @@ def test_damaged_runs_beside_a_whole_one(copied: Callable[[], Path], file: str) 
     tried.require_none(len(OPENERS))
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("file", RUN_FILES)
 def test_damaged_runs_are_named(copied: Callable[[], Path], file: str) -> None:
     """A line is typed again after one of its two runs was damaged: it is trained again, or named; the other stays."""
@@ -339,6 +343,7 @@ def test_damaged_runs_are_named(copied: Callable[[], Path], file: str) -> None:
 SWEEP_FILES = ["sweep.json", "1/submission.json", "1/task-0.json"]
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("file", SWEEP_FILES)
 def test_damaged_files_of_a_submission(copied: Callable[[], Path], file: str) -> None:
     tried = Tried()

@@ -78,6 +78,7 @@ def test_linked_run_folders_and_equals_in_a_path(tmp_path: Path) -> None:
     assert "2 runs" in done.out
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("umask", [0o077, 0o002])
 def test_the_umask_is_respected(tmp_path: Path, umask: int) -> None:
     for line in (["robust_erm.train", *LINE, *QUIET], ["robust_erm.results", "outputs", "--csv", "x.csv"]):
@@ -101,6 +102,7 @@ def test_a_long_temporary_folder(tmp_path: Path) -> None:
     assert not list(long.iterdir()), "nothing is left behind"
 
 
+@pytest.mark.turns
 def test_a_damaged_cache_of_numba_is_made_anew(tmp_path: Path) -> None:
     """Cut off by a full disk or a kill: once said and mended; one that cannot be written to is only slower."""
     cache = tmp_path / "cache"

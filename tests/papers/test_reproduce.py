@@ -66,6 +66,7 @@ def _of_papers(names: list[str]) -> list[object]:
     return [pytest.param(n, marks=() if p == "tsilivis2024" else pytest.mark.xdist_group(p)) for n, p in papers.items()]
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("experiment", _of_papers(experiments.names()))
 def test_smoke(experiment: str, place: Path) -> None:
     name = experiment.partition("/")[2]

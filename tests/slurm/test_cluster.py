@@ -102,6 +102,7 @@ def _has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
+@pytest.mark.turns
 def test_many_points_on_both_nodes(quiet: Cluster, tmp_path: Path) -> None:
     """200 points in four tasks that fill a node each: two at a time, and one at a time on one node."""
     points = ["data=gaussian", "data.d=20", "data.m=10", "model=linear", "attack=exact", "optimizer=adam"]
@@ -119,6 +120,7 @@ def test_many_points_on_both_nodes(quiet: Cluster, tmp_path: Path) -> None:
     assert len(list(Path(tmp_path / "both" / sweep_of(tmp_path / "both") / "slurm" / "1").iterdir())) < 40
 
 
+@pytest.mark.turns
 def test_gpus_are_not_shared(quiet: Cluster, tmp_path: Path) -> None:
     points = ["stop.steps=2", "logger=none", "seed=range(6)", "hydra.launcher.pack_size=1", "hydra.launcher.gpus=1"]
     done = quiet.train(*points, *ONE, cwd=tmp_path, launcher="slurm")
@@ -196,6 +198,7 @@ def kill_step(task: str) -> None:
             os.kill(process, signal.SIGKILL)
 
 
+@pytest.mark.turns
 def test_what_is_killed_goes_on(quiet: Cluster, reference: Reference, tmp_path: Path) -> None:
     """A task's process, and the other node's daemon: SLURM gives that node up; what still runs there ends."""
     process = quiet.started(*SWEEP, *ONE, "hydra.launcher.cpus=4", cwd=tmp_path, **SLOW)
@@ -209,6 +212,7 @@ def test_what_is_killed_goes_on(quiet: Cluster, reference: Reference, tmp_path: 
     assert same_results(tmp_path, reference(*SWEEP)) == 4
 
 
+@pytest.mark.turns
 def test_where_nothing_may_be_requeued(quiet: Cluster, reference: Reference, tmp_path: Path) -> None:
     """One task is told to end, the other killed: both are reported, and resumed."""
     process = quiet.started(*SWEEP, *ONE, "hydra.launcher.max_requeues=0", cwd=tmp_path, **SLOW)
@@ -238,6 +242,7 @@ def test_where_nothing_may_be_requeued(quiet: Cluster, reference: Reference, tmp
 # ---- other shells ---------------------------------------------------------------------------------
 
 
+@pytest.mark.turns
 def test_the_submitting_process_killed_and_code_and_configs_edited(
     quiet: Cluster, reference: Reference, tmp_path: Path
 ) -> None:
@@ -272,6 +277,7 @@ def test_the_submitting_process_killed_and_code_and_configs_edited(
     assert "100.0" in collected.stdout
 
 
+@pytest.mark.turns
 def test_ctrl_c_detaches_and_cancel_cancels(quiet: Cluster, tmp_path: Path) -> None:
     process = quiet.started(*SWEEP, *ONE, cwd=tmp_path, SLOW="0.05")
     until(lambda: has_checkpoint(tmp_path))

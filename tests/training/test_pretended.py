@@ -15,7 +15,7 @@ import pytest
 import torch
 
 TESTS = Path(__file__).resolve().parents[1]
-PARTS = 2
+PARTS = 4
 LAUNCHES = {  # of one step: a ratchet. Lower them where you can
     "model=linear": 140,
     "model=diagonal": 177,
@@ -84,6 +84,7 @@ def run(*arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_recipe_is_the_cpus_and_waits_for_nothing(part: int) -> None:
     """A step copies nothing between host and device and asks nothing of the device; its launches are counted.
@@ -100,6 +101,7 @@ def test_every_recipe_is_the_cpus_and_waits_for_nothing(part: int) -> None:
         assert 0 < found["launches"] <= SLACK * LAUNCHES[name], name
 
 
+@pytest.mark.turns
 def test_evaluations_are_the_cpus_and_ask_no_more_of_more_points() -> None:
     """Attacks, certificates, signs of masking: to the last bit; copies and reads are those of half the points."""
     for name, found in run("evaluated").items():
