@@ -59,6 +59,5 @@ class LinearConv:
 
 def _convolved(a: Tensor, b: Tensor) -> Tensor:
     """The circular convolution of a (d,) and b (d,), by the matrix whose rows are b turned round and shifted."""
-    d = len(a)
-    each = torch.arange(d, device=a.device)
-    return matvec(b[(each[:, None] - each) % d], a)
+    each = torch.arange(len(a), device=a.device)
+    return matvec(b[each[:, None] - each], a)  # an index below 0 counts from the end
