@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,11 +27,23 @@ QUICK: dict[str, Any] = {
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """An empty folder; the command that a script starts is a fork of this process, but where it is what is tested."""
     monkeypatch.chdir(tmp_path)
+    if request.node.get_closest_marker("started") is None:
+        monkeypatch.setattr(sys.modules[spelled.__module__], "_run", _forked)
     return tmp_path
 
 
+def _forked(arguments: list[str], quiet: bool) -> tuple[int, list[str]]:
+    done = forked.run("train", "-m", *arguments, cwd=Path.cwd(), seconds=300)
+    assert done.status is not None, f"it hangs: {arguments}"
+    if not quiet:
+        print(done.out + done.err)
+    return done.status, (done.out + done.err).splitlines()
+
+
+@pytest.mark.started
 def test_lists_are_sweeps_and_results_are_tables() -> None:
     """The runs are those of the same line on the command line: it finds them on disk."""
     found = re.train(**QUICK, optimizer=["gd", "cd"], eps=[0, 0.05], seed=range(2), measure=("alignment",))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -19,7 +22,7 @@ from robust_erm.store.reading import run_of
 from robust_erm.training.problem import draw
 
 NAMES = {
-    "standard": "standard", "wide": "four times the subspace", "small_start": "a tenth of the start",
+    "standard": "standard", "wide": "standard, four times the subspace", "small_start": "a tenth of the start",
     "decay": "weight decay", "robust": "robust training",
 }  # fmt: skip
 KINDS = {"off": "off the subspace", "within": "in the subspace"}
@@ -64,28 +67,30 @@ def _length(x: Tensor) -> npt.NDArray[np.float64]:
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """Left: how far a test point keeps its label on the straight way against the gradient's part off the subspace of
     the data, and against that in it, in lengths of the point. Right: the length of the first part over that of the
-    second. Medians over the test points; bars: means over the draws with their 95 % intervals.
+    second. Medians over the test points; geometric means over the draws with their 95 % intervals.
     """
     names = [name for name in NAMES if name in set(table["sweep"])]
     with style():
-        fig, (ways, gradient) = plt.subplots(1, 2, figsize=(PAGE, 2.4), layout="constrained", width_ratios=(1.6, 1))
-        at, labels = np.arange(len(names)), [NAMES[name].replace(" ", "\n", 1) for name in names]
+        fig, axes = plt.subplots(1, 2, figsize=(PAGE, 1.9), layout="constrained", sharey=True)
         for k, (kind, label) in enumerate(KINDS.items()):
-            _bars(ways, at + 0.4 * k - 0.2, table, names, kind, 0.38, COLOURS[k], label)
-        ways.set(ylabel="way / length of the point", xticks=at, xticklabels=labels)
-        ways.legend(frameon=False, fontsize=7)
-        _bars(gradient, at, table, names, "gradient", 0.6, COLOURS[2], None)
-        gradient.set(ylabel="gradient, off / in", xticks=at, xticklabels=labels)
-        for ax in (ways, gradient):
-            ax.tick_params(axis="x", labelsize=6)
-            ax.grid(visible=False, axis="x")
+            _across(axes[0], table, names, kind, COLOURS[k], label)
+        _across(axes[1], table, names, "gradient", COLOURS[2], None)
+        axes[0].axvline(1, color="0.6", lw=0.6)
+        axes[0].set(xlabel="way / length of the point", ylim=(len(names) - 0.5, -0.5))
+        axes[0].set_yticks(range(len(names)), [NAMES[name] for name in names])
+        axes[0].legend(frameon=False, fontsize=7)
+        axes[1].set(xlabel="gradient off the subspace / in it")
     return fig
 
 
-def _bars(ax, at, table, names, column, width, colour, label) -> None:  # type: ignore[no-untyped-def]
-    means, halves = np.array([interval(list(table.loc[table["sweep"] == name, column])) for name in names]).T
+def _across(ax: Axes, table: pd.DataFrame, names: Sequence[str], column: str, colour: str, label: str | None) -> None:
+    """A point in each row, on a log scale."""
+    logs = {name: np.log(table.loc[table["sweep"] == name, column]) for name in names}
+    means, halves = np.array([interval(list(some)) for some in logs.values()]).T
     halves = np.where(np.isfinite(halves), halves, 0.0)
-    ax.bar(at, means, width, yerr=halves, color=colour, label=label, error_kw={"lw": 0.8})
+    ends = np.exp(means) - np.exp(means - halves), np.exp(means + halves) - np.exp(means)
+    ax.errorbar(np.exp(means), range(len(names)), xerr=ends, fmt="o", ms=3, lw=1, color=colour, label=label)
+    ax.set_xscale("log")
 
 
 def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
