@@ -41,7 +41,7 @@ def test_claims_of_architectures_can_fail(given: tuple[float, float, float, floa
 
 
 def test_clean_margins_are_shown_once() -> None:
-    panels = architectures._panels(margins(0.9, 0.8, 1.0, 0.0))
+    panels = architectures._parts(margins(0.9, 0.8, 1.0, 0.0))
     assert list(panels) == ["clean", r"$\ell_2$, half the margin", r"$\ell_\infty$, half the margin"]
     assert all(len(some) == len(architectures.NAMES) * 3 * 6 for some in panels.values())
 

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import pandas as pd
 import torch
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from robust_erm.core.params import Layout
-from robust_erm.core.statistics import interval
 from robust_erm.geometries.geometry import Geometry
 from robust_erm.geometries.layers import Layers
 from robust_erm.geometries.lp import Lp
 from robust_erm.oracles.robust_classes import robust_margin, robust_max_margin_of_classes
-from robust_erm.papers.claims import Claim, above, every
-from robust_erm.papers.matrices import AROUND, HEIGHT, matrix
+from robust_erm.papers.claims import Claim, every
+from robust_erm.papers.matrices import of_own_norm, panels
 from robust_erm.papers.reproduced import parameters
-from robust_erm.reports.style import PAGE, style
 from robust_erm.store.reading import run_of
 from robust_erm.training.problem import draw
 
@@ -65,30 +62,19 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     there is: a row for each optimizer, a column for each norm; left clean, right robust. Mean over the draws and half
     of its 95 % interval. Framed: the norm of the optimizer's own geometry, in bold the largest of its row.
     """
-    radii = sorted(table["eps"].unique())
-    rows = {name: label for name, label in NAMES.items() if name in set(table["sweep"])}
-    with style():
-        size = PAGE, HEIGHT * len(rows) + AROUND
-        fig, axes = plt.subplots(1, len(radii), figsize=size, layout="constrained", sharey=True)
-        for ax, eps in zip(axes, radii, strict=True):
-            some = table[table["eps"] == eps].groupby(["sweep", "norm"])["ratio"]
-            matrix(ax, {key: interval(list(ratio)) for key, ratio in some}, rows, [*NORMS], OWN)
-            ax.set_title("clean" if eps == 0 else rf"robust, $\ell_\infty$, $\epsilon$ = {eps:g}")
-    return fig
+    parts = {
+        "clean" if eps == 0 else rf"robust, $\ell_\infty$, $\epsilon$ = {eps:g}": table[table["eps"] == eps]
+        for eps in sorted(set(table["eps"]))
+    }
+    return panels(parts, NAMES, [*NORMS], OWN)
 
 
 def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     """Each optimizer comes near the greatest margin in its own norm, and nearer than in any other."""
     found = []
-    for eps in sorted(table["eps"].unique()):
+    for eps in sorted(set(table["eps"])):
         for name in (name for name in NAMES if name in set(table["sweep"])):
             some = table[(table["sweep"] == name) & (table["eps"] == eps)]
-            own = some[some["norm"] == OWN[name]].set_index("seed")["ratio"]
-            text = f"{OWN[name]}, eps = {eps:g}"
             where = "abstract" if eps == 0 and name not in OURS else "ours"
-            claim = f"{name} comes to {100 * NEAR:g} % of the greatest margin in its own norm ({text})"
-            found.append(above(claim, where, own, NEAR, "", percent=True))
-            others = some[some["norm"] != OWN[name]].groupby("seed")["ratio"].max()
-            claim = f"{name} is nearer to the greatest margin of its own norm than of any other ({text})"
-            found.append(above(claim, where, own - others, 0.0, "own - best other: "))
+            found += of_own_norm(some, name, OWN[name], NEAR, where, f"{OWN[name]}, eps = {eps:g}")
     return [*found, every("no run exceeds the oracle's margin", "ours", 1 - table["ratio"], -1e-6, "1 - ratio: ")]

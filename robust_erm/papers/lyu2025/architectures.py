@@ -5,15 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from robust_erm.core.statistics import interval
 from robust_erm.oracles.fourier import fourier_max_margin, transform
 from robust_erm.papers.claims import Claim, above, every
 from robust_erm.papers.linear_margins import Over, over_greatest, over_lp
-from robust_erm.papers.matrices import AROUND, HEIGHT, SHOWN, matrix
-from robust_erm.reports.style import PAGE, style
+from robust_erm.papers.matrices import SHOWN, of_own_norm, panels
 
 Array = npt.NDArray[np.float64]
 NAMES = {
@@ -59,24 +56,10 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     norm that the architecture makes small, in bold the largest of its row. For three layers diagonal and convolutional
     networks make l_{2/3} small, which is no norm.
     """
-    rows = {name: label for name, label in NAMES.items() if name in set(table["sweep"])}
-    panels = _panels(table)
-    with style():
-        size = PAGE, HEIGHT * len(rows) + AROUND
-        fig, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained", sharey=True)
-        for ax, (title, some) in zip(axes, panels.items(), strict=True):
-            cells = {
-                (str(sweep), norm): interval(list(each.loc[each["norm"] == norm, "ratio"]))
-                for sweep, each in some.groupby("sweep")
-                for norm in NORMS
-            }
-            own = {name: OWN.get(name, "") for name in rows}
-            matrix(ax, cells, rows, NORMS, own, labels=LABELS)
-            ax.set_title(title)
-    return fig
+    return panels(_parts(table), NAMES, NORMS, OWN, LABELS)
 
 
-def _panels(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _parts(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Rows by threat; without one the exponent is of no matter, and those of one exponent are kept."""
     clean, robust = table[table["eps"] == 0], table[table["eps"] > 0]
     names = {2.0: r"$\ell_2$", np.inf: r"$\ell_\infty$"}
@@ -87,19 +70,15 @@ def _panels(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     """Each architecture comes near the greatest margin of its own norm, and nearer than to any other's."""
     found = []
-    for title, some in _panels(table).items():
+    for title, some in _parts(table).items():
         threat = title.replace("$", "").replace("\\ell", "l").replace("\\infty", "inf")
         by_norm = some.pivot_table(index=["sweep", "seed"], columns="norm", values="ratio", dropna=False)
         for name in (name for name in NAMES if name in set(some["sweep"])):
             each, text = by_norm.xs(name), f"{NAMES[name]}; {threat}"
             if name in OWN:
-                own = each[OWN[name]]
-                others = each[[norm for norm in NORMS if norm != OWN[name]]].T.max()
+                mine = some[(some["sweep"] == name) & some["norm"].isin(NORMS)]
                 where = "theorems of others" if threat == "clean" or name.startswith(("linear", "deep")) else "ours"
-                claim = f"GD comes to {100 * NEAR:g} % of the greatest robust margin in {OWN[name]} ({text})"
-                found.append(above(claim, where, own, NEAR))
-                claim = f"it is nearer to the greatest margin in {OWN[name]} than in any other norm ({text})"
-                found.append(above(claim, where, own - others, 0.0, "own - best other: "))
+                found += of_own_norm(mine, "GD", OWN[name], NEAR, where, f"{OWN[name]}; {text}")
             elif (twin := THIRD[name][0]) in set(some["sweep"]):
                 norm = THIRD[name][1]
                 more, less = each[norm], by_norm.xs(twin)[norm]

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from robust_erm.core.statistics import interval
-from robust_erm.papers.claims import Claim, above, every
+from robust_erm.papers.claims import Claim, every
 from robust_erm.papers.linear_margins import over_greatest, over_lp
-from robust_erm.papers.matrices import AROUND, HEIGHT, SHOWN, matrix
-from robust_erm.reports.style import PAGE, style
+from robust_erm.papers.matrices import SHOWN, of_own_norm, panels
 
 RADII = {"l1.5": 1.5, "l2": 2.0, "l3": 3.0, "l6": 6.0}
 LABELS = {**SHOWN, "l1.5": r"$\ell_{1.5}$", "l6": r"$\ell_6$"}
@@ -35,30 +32,20 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     there is: a row for each optimizer, a column for each norm; left clean, right at half the l_inf margin. Mean over
     the draws and half of its 95 % interval. Framed: the norm of the optimizer, in bold the largest of its row.
     """
-    radii = sorted(table["eps"].unique())
-    rows = {name: label for name, label in NAMES.items() if name in set(table["sweep"])}
-    with style():
-        size = PAGE, HEIGHT * len(rows) + AROUND
-        fig, axes = plt.subplots(1, len(radii), figsize=size, layout="constrained", sharey=True, squeeze=False)
-        for ax, eps in zip(axes[0], radii, strict=True):
-            some = table[table["eps"] == eps].groupby(["sweep", "norm"])["ratio"]
-            matrix(ax, {key: interval(list(ratio)) for key, ratio in some}, rows, [*RADII], OWN, labels=LABELS)
-            ax.set_title("clean" if eps == 0 else rf"robust, $\ell_\infty$, {eps:g} $\epsilon^*$")
-    return fig
+    titles = {0.0: "clean"}
+    parts = {
+        titles.get(eps, rf"robust, $\ell_\infty$, {eps:g} $\epsilon^*$"): table[table["eps"] == eps]
+        for eps in sorted(set(table["eps"]))
+    }
+    return panels(parts, NAMES, [*RADII], OWN, LABELS)
 
 
 def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     """Each comes near the greatest margin of its own norm, and nearer than in any other."""
     found = []
-    for eps in sorted(table["eps"].unique()):
+    for eps in sorted(set(table["eps"])):
         for name in (name for name in NAMES if name in set(table["sweep"])):
             some = table[(table["sweep"] == name) & (table["eps"] == eps)]
-            own = some[some["norm"] == OWN[name]].set_index("seed")["ratio"]
-            others = some[some["norm"] != OWN[name]].groupby("seed")["ratio"].max()
             where = "abstract" if eps == 0 and name.startswith("mirror") else "ours"
-            text = f"{OWN[name]}, eps = {eps:g} eps*"
-            claim = f"{NAMES[name]} comes to {100 * NEAR:g} % of the greatest margin in its own norm ({text})"
-            found.append(above(claim, where, own, NEAR))
-            claim = f"{NAMES[name]} is nearer to the greatest margin of its own norm than of any other ({text})"
-            found.append(above(claim, where, own - others, 0.0, "own - best other: "))
+            found += of_own_norm(some, NAMES[name], OWN[name], NEAR, where, f"{OWN[name]}, eps = {eps:g} eps*")
     return [*found, every("no run exceeds the oracle's margin", "ours", 1 - table["ratio"], -1e-6, "1 - ratio: ")]
