@@ -44,43 +44,47 @@ class ClassMargin:
         return 0.0 if self.value == 0 else (self.upper - self.value) / self.upper
 
 
-def max_margin_of_classes(x: Array, y: npt.NDArray[Any], p: float) -> ClassMargin:
+def max_margin_of_classes(x: Array, y: npt.NDArray[Any], p: float, classes: int | None = None) -> ClassMargin:
     """The greatest radius at which a linear model of several classes, without biases, can be robust on the points.
 
     Dinkelbach's method, scaled: at a radius eps the W with the greatest ``min (<w_y - w_c, x> - eps ||w_y - w_c||_{p*})
     / l_{yc}``, l the lengths of the last W, is robust up to a larger one, its own; the multipliers bound every W's
     radius from above. Two classes have the margin of :func:`robust_erm.oracles.margin.max_margin`.
 
-    Reference:
-        Crouzeix, Ferland & Schaible 1985, "An algorithm for generalized fractional programs", and 1986, its note.
-
     Args:
         x: (n, d).
         y: (n,) classes, from 0.
         p: exponent of the threat's norm, in [1, inf].
+        classes: of the model, if more than those of the points: W keeps the points from all of them.
 
     Raises:
         ConfigError: an exponent below 1.
         ArithmeticError: the two sides are not within 1e-4 of each other (1e-3 for exponents other than 1, 2 and inf),
             with what is known; or the data set is too large.
+
+    Reference:
+        Crouzeix, Ferland & Schaible 1985, "An algorithm for generalized fractional programs", and 1986, its note.
     """
     require(p >= 1, "p", p, "must be a norm's exponent: 1 <= p <= inf")
     scale = float(np.abs(x).max()) or 1.0
     x, y = x / scale, np.asarray(y, dtype=np.int64)
-    classes, gap = int(y.max()) + 1, 1e-4 if p in (1, 2, np.inf) else 1e-3
+    classes, gap = classes or int(y.max()) + 1, 1e-4 if p in (1, 2, np.inf) else 1e-3
     if x.size * (classes - 1) > _SIZE:
         size = f"{len(x):,} points in R^{x.shape[1]:,}: with other classes {x.size * (classes - 1):,} coordinates"
         raise ArithmeticError(f"margin of {classes} classes: {size}, more than {_SIZE:,}; use eps_unit=absolute")
     best = ClassMargin(0.0, np.zeros((classes, x.shape[1])), np.inf)
-    eps, lengths = 0.0, np.ones(len(_pairs(classes)))
+    a, b = _pairs(classes).T
+    eps, lengths = 0.0, np.ones(len(a))
     for _ in range(_ROUNDS):
-        w, lam, delta = _solved(x, y, lengths, p, eps)
+        w, lam, delta = _solved(x, y, classes, lengths, p, eps)
         reached = _radius(x, y, w, p)
-        upper = min([best.upper, *(_bound(x, y, np.where(lam > t * lam.max(), lam, 0.0), delta, p) for t in _SMALL)])
+        most = lam.max()
+        bounds = [_bound(x, y, classes, np.where(lam > t * most, lam, 0.0), delta, p) for t in _SMALL]
+        upper = min([best.upper, *bounds])
         best = ClassMargin(*((reached, w) if reached > best.value else (best.value, best.w)), upper)
         if best.value == 0 or best.gap < gap / 100 or best.value <= eps:
             break
-        eps, lengths = best.value, _lengths(best.w[_pairs(classes)[:, 0]] - best.w[_pairs(classes)[:, 1]], Norm(p).dual)
+        eps, lengths = best.value, _lengths(best.w[a] - best.w[b], Norm(p).dual)
     if best.value == 0 and best.upper < 1e-9:
         return ClassMargin(0.0, best.w, scale * best.upper)
     if best.value == 0 or best.gap > gap:
@@ -93,18 +97,18 @@ def _pairs(classes: int) -> Index:
     return np.array(list(combinations(range(classes), 2)), dtype=np.int64)
 
 
-def _others(y: Index, classes: int) -> tuple[Index, Index, Index, Array]:
-    """Of every point and other class: the point, the class, their pair's place, and 1 where the own class is first."""
+def _others(y: Index, classes: int) -> tuple[Index, Index, Index]:
+    """Of every point and other class: the point, the class, and the place of its pair of classes."""
     point, other = np.nonzero(y[:, None] != np.arange(classes))
     place = np.zeros((classes, classes), dtype=np.int64)
     a, b = _pairs(classes).T
     place[a, b] = place[b, a] = np.arange(len(a))
-    return point, other, place[y[point], other], np.where(y[point] < other, 1.0, -1.0)
+    return point, other, place[y[point], other]
 
 
 def _radius(x: Array, y: Index, w: Array, p: float) -> float:
     """Up to which W is robust; 0 where it does not separate."""
-    point, other, _, _ = _others(y, len(w))
+    point, other, _ = _others(y, len(w))
     apart = w[y[point]] - w[other]
     lengths = _lengths(apart, Norm(p).dual)
     values = (apart * x[point]).sum(1)
@@ -114,7 +118,7 @@ def _radius(x: Array, y: Index, w: Array, p: float) -> float:
     return float((values / lengths).min())
 
 
-def _bound(x: Array, y: Index, lam: Array, delta: Array, p: float) -> float:
+def _bound(x: Array, y: Index, classes: int, lam: Array, delta: Array, p: float) -> float:
     """A radius at which no W is robust, by multipliers lam of points and classes, and delta (pairs, d) of class pairs.
 
     What is missing of ``sum lam_ic x_i (e_y - e_c)' = sum delta_ab (e_a - e_b)'`` is spread over the pairs like a
@@ -122,8 +126,7 @@ def _bound(x: Array, y: Index, lam: Array, delta: Array, p: float) -> float:
     """
     if not (np.isfinite(lam).all() and lam.sum() > 0 and np.isfinite(delta).all()):
         return np.inf
-    classes = int(y.max()) + 1
-    point, other, place, _ = _others(y, classes)
+    point, other, place = _others(y, classes)
     a, b = _pairs(classes).T
     share = np.bincount(place, lam, len(a))
     missing = np.zeros((classes, x.shape[1]))
@@ -145,11 +148,10 @@ def _lengths(rows: Array, of: Norm) -> Array:
     return np.asarray(of.value(torch.from_numpy(rows)))
 
 
-def _solved(x: Array, y: Index, lengths: Array, p: float, eps: float) -> tuple[Array, Array, Array]:
+def _solved(x: Array, y: Index, classes: int, lengths: Array, p: float, eps: float) -> tuple[Array, Array, Array]:
     """(W, lam, delta) at radius eps, with ``||W||_F <= 1``; not judged."""
-    classes = int(y.max()) + 1
     d, q = x.shape[1], Norm(p).dual.p
-    point, other, place, _ = _others(y, classes)
+    point, other, place = _others(y, classes)
     a, b = _pairs(classes).T
     program = ConeProgram()
     w, short, one = program.variables(classes * d).reshape(classes, d), program.variables(1), program.variables(1)

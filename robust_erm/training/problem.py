@@ -64,7 +64,7 @@ def exact_margin(data: Data, seed: int, p: float) -> float:
         try:
             found = draw(data, seed)
             if data.n_classes > 2:
-                MARGINS[key] = max_margin_of_classes(found.x_train, found.y_train, p).value
+                MARGINS[key] = max_margin_of_classes(found.x_train, found.y_train, p, data.n_classes).value
             else:
                 MARGINS[key] = max_margin(found.x_train * found.y_train[:, None], p).value
         except (ArithmeticError, ConfigError) as error:

@@ -66,6 +66,15 @@ def test_units_shifts_and_order_are_of_no_matter() -> None:
         assert other == pytest.approx(found.value, rel=1e-4)
 
 
+def test_a_class_without_points_counts() -> None:
+    """W keeps the points from it too, which cannot let them move farther."""
+    x, y = points(6, 4, 3)
+    with_it, without = (max_margin_of_classes(x, y, 2.0, classes) for classes in (4, None))
+    assert with_it.w.shape == (4, 4)
+    assert 0 < with_it.value <= without.upper
+    assert with_it.value == pytest.approx(radius(x, y, with_it.w, 2.0), rel=1e-9)
+
+
 def test_what_cannot_be_separated_has_none() -> None:
     x, y = points(6, 4, 3)
     assert max_margin_of_classes(np.vstack([x, x]), np.concatenate([y, (y + 1) % 3]), 2.0).value == 0
