@@ -16,7 +16,7 @@ OWN = {
     "steepest_15": "l1.5", "steepest_3": "l3", "steepest_6": "l6",
 }  # fmt: skip
 NAMES = {
-    name: f"{'p-GD, p =' if name.startswith('mirror') else 'steepest descent,'} {RADII[own]:g}"
+    name: f"p-GD, p = {RADII[own]:g}" if name.startswith("mirror") else f"l_{RADII[own]:g} descent"
     for name, own in OWN.items()
 }
 NEAR = 0.95
