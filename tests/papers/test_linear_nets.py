@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 
-from robust_erm.papers.claims import FAILS, HOLDS
+from robust_erm.papers.claims import FAILS, HOLDS, UNDECIDED
 from robust_erm.papers.lyu2025 import architectures
 from robust_erm.papers.melamed2023 import subspace
 from robust_erm.papers.sun2022 import mirror
@@ -32,10 +32,12 @@ def margins(own: float, other: float, third: float, kkt: float) -> pd.DataFrame:
     ("given", "expected"), [((0.99, 0.8, 1.5, 0.01), HOLDS), ((0.7, 0.8, 0.5, 0.2), FAILS)], ids=str
 )
 def test_claims_of_architectures_can_fail(given: tuple[float, float, float, float], expected: str) -> None:
-    found = {claim.claim: claim.verdict for claim in architectures.claims(margins(*given), pd.DataFrame())}
-    assert found.pop("no run exceeds the oracle's margin") == HOLDS
-    assert set(found.values()) == {expected}
-    assert len(found) == 3 * (2 * 5 + 2) + 2 * 7, "under l_inf no KKT point is asked for"
+    *all_of_it, last = architectures.claims(margins(*given), pd.DataFrame())
+    assert last.verdict == HOLDS
+    of_kkt = [claim for claim in all_of_it if "KKT" in claim.claim]
+    assert {claim.verdict for claim in all_of_it if claim not in of_kkt} == {expected}
+    assert {claim.verdict for claim in of_kkt} == {HOLDS if expected == HOLDS else UNDECIDED}, "it may not be there yet"
+    assert len(all_of_it) == 3 * (2 * 5 + 2) + 2 * 7, "under l_inf no KKT point is asked for"
     beyond = {c.claim: c.verdict for c in architectures.claims(margins(1.01, 0.8, 1.5, 0.01), pd.DataFrame())}
     assert beyond["no run exceeds the oracle's margin"] == FAILS
 
