@@ -21,7 +21,7 @@ run: .venv/.run
 	$(BIN)/python -m robust_erm.train -m optimizer=gd,sd eps=0,0.2
 
 test: lint
-	$(BIN)/python -m pytest -n $$(( $$(nproc) + 1 )) --dist loadgroup --turn "$(TURN)"  # some wait for a cluster, not for a core
+	$(BIN)/python -m pytest -n $$(( $$(nproc) + 2 )) --dist loadgroup --turn "$(TURN)"  # some wait for a cluster, not for a core
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

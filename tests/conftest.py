@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import logging
 import math
 import os
 import signal
@@ -56,6 +57,15 @@ prepare()
 once.read_yaml_once()
 
 MNIST_FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """What a command did to the package's log in this process is undone."""
+    log = logging.getLogger("robust_erm")
+    yield
+    log.handlers, log.propagate = [], True
+    log.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def test_bad_points_stop_a_sweep_before_it_starts(tmp_path: Path) -> None:
 
 def test_hydras_own_refusals(tmp_path: Path) -> None:
     for overrides, message in (
-        (["optimizer=gdd"], "optimizer = gdd: must be one of adam, cd, descent, gd"),
+        (["optimizer=gdd"], "optimizer = gdd: must be one of adam, cd, decayed, descent, gd"),
         (["optimiser=gd"], "optimiser: unknown option (did you mean optimizer?)"),
         (["sed=1"], "sed: unknown option (did you mean seed?)"),
         (["optimizer.lr=1"], "optimizer.lr: unknown option"),
@@ -90,7 +90,7 @@ def test_help_teaches(tmp_path: Path) -> None:
     done = command("--help", cwd=tmp_path)
     assert done.returncode == 0
     for text in (
-        "optimizer: adam, cd, descent, gd",
+        "optimizer: adam, cd, decayed, descent, gd",
         "python -m robust_erm.train -m optimizer=gd,sd",
         "init_scale: 0.01",
     ):

@@ -92,6 +92,7 @@ def test_the_umask_is_respected(tmp_path: Path, umask: int) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o777 & ~umask, path
 
 
+@pytest.mark.turns
 def test_a_long_temporary_folder(tmp_path: Path) -> None:
     """Of 120 characters, as clusters have them; sockets take some 100."""
     long = tmp_path / ("t" * (120 - len(str(tmp_path)) % 100))

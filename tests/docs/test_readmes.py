@@ -84,6 +84,7 @@ def test_the_examples_run(path: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, f"{block['text']}\n{done.stdout}\n{done.stderr}"
 
 
+@pytest.mark.turns
 def test_the_tables_are_what_the_commands_print(tmp_path: Path) -> None:
     """The front page's table of the sweep, and the evaluation's, in full; other processors move a last digit."""
     for line in ("train -m optimizer=gd,sd eps=0,0.1,0.2", "evaluate"):

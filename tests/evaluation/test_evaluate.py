@@ -155,6 +155,7 @@ def test_alone_or_in_a_pack_is_the_same(trained: Callable[..., list[Run]]) -> No
             assert alone[key] == one[key], key
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("classes", ["[2,7]", "[0,1,2]", "[0,1,2,3,4]"])
 def test_a_linear_model_has_one_answer(trained: Callable[..., list[Run]], classes: str) -> None:
     """The closed form in the box, which certificates give for it, and the ensemble."""

@@ -236,6 +236,7 @@ def test_help_names_every_experiment(capsys: pytest.CaptureFixture[str]) -> None
         assert name in out
 
 
+@pytest.mark.turns
 def test_the_papers_scale_composes(idx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each experiment the first and last sweep are lines that robust_erm.train would take; nothing is trained.
 

@@ -53,6 +53,7 @@ def test_who_trains_nothing_does_not_wait_for_what_trains(module: str) -> None:
 CONSOLE = [str(Path(sys.executable).with_name("robust-erm-train"))]
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("command", [CONSOLE, [sys.executable, "-m", "robust_erm.train"]], ids=["console", "-m"])
 def test_components_of_the_working_directory(command: list[str], tmp_path: Path) -> None:
     """Console commands find them too, and their workers."""

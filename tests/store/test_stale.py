@@ -102,6 +102,7 @@ def test_an_optimizer_of_ones_own_is_edited(tmp_path: Path, sweep: bool) -> None
     require_asked_for(tmp_path, "mine.py", *line, sweep=sweep)
 
 
+@pytest.mark.turns
 def test_a_data_file_is_replaced(tmp_path: Path) -> None:
     """By another of the same name; a copy of it, written later, is the same."""
     (tmp_path / "mine.py").write_text(DATA)
@@ -115,6 +116,7 @@ def test_a_data_file_is_replaced(tmp_path: Path) -> None:
     require_asked_for(tmp_path, "mine.npy", *line, sweep=True)
 
 
+@pytest.mark.turns
 def test_the_package_is_edited(tmp_path: Path) -> None:
     """The sign of steepest descent, in a checkout; an edit of what does not compute changes nothing."""
     for name in ("robust_erm", "conf", "launch", "pyproject.toml", "README.md"):
@@ -181,6 +183,7 @@ def foreign(path: Path, *keys: str) -> None:
     path.write_text(json.dumps(content))
 
 
+@pytest.mark.turns
 def test_evaluate(copied: Callable[[], Path]) -> None:
     """A run's model and data, and what an evaluation was made by."""
     root = copied()
@@ -203,6 +206,7 @@ def test_evaluate(copied: Callable[[], Path]) -> None:
     assert "was trained by other code or data: robust_erm/models/linear.py; train it again, or stale=keep" in done.err
 
 
+@pytest.mark.turns
 def test_reproduce(copied: Callable[[], Path]) -> None:
     root = copied()
     line = ["tsilivis2024/lemma_c4", "scale=smoke", "output_dir=gallery", *QUIET]

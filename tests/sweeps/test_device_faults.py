@@ -52,6 +52,7 @@ def processes(run: Run) -> list[int]:
 # ---- a device that fails --------------------------------------------------------------------------
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("count", [1, 2])
 def test_after_an_error_of_the_device_another_process_goes_on_from_the_checkpoints(

@@ -526,6 +526,7 @@ print(used / sum(resources.of_run(run) + resources.of_data(run) for run in runs)
 """
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize(
     "overrides",
     [

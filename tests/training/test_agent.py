@@ -51,6 +51,7 @@ def sent(folder: Path, run_id: str) -> dict[str, Any]:
     return read(file)
 
 
+@pytest.mark.turns
 def test_the_agents_run_gets_its_curve_and_metric(tmp_path: Path) -> None:
     """Once trained, and once more from disk, under another id: what was sent before stays."""
     for run_id in ("abc123", "def456"):
