@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from robust_erm.core.statistics import interval
 from robust_erm.oracles.rays import flips
@@ -45,6 +43,7 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
         (slope,) = torch.autograd.grad(f.sum(), x)
         label = torch.where(f > 0, 1.0, -1.0).to(x)
         off, x = torch.zeros_like(slope), x.detach()
+        size = x.norm(dim=1).numpy()
         off[:, run.data.subspace :] = slope[:, run.data.subspace :]
         parts = {"off": off, "within": slope - off}
         lengths = {name: part.norm(dim=1) for name, part in parts.items()}
@@ -52,16 +51,11 @@ def table(runs: pd.DataFrame) -> pd.DataFrame:
         fitted = float((run.model.apply(params, points).sign().numpy() == data.y_train).mean())
         for name, part in parts.items():
             ray = -label[:, None] * part / lengths[name].clamp_min(torch.finfo(x.dtype).tiny)[:, None]
-            found[name] = float(np.median(flips(run.model, params, x, label, ray).first / _length(x)))
+            found[name] = float(np.median(flips(run.model, params, x, label, ray).first / size))
         found["slope"] = float(lengths["off"].median())
         found["gradient"] = float((lengths["off"] / lengths["within"]).median())
         rows.append({"sweep": row["sweep"], "seed": run.seed, "acc": fitted, **found})
     return pd.DataFrame(rows)
-
-
-def _length(x: Tensor) -> npt.NDArray[np.float64]:
-    lengths: npt.NDArray[np.float64] = x.norm(dim=1).numpy()
-    return lengths
 
 
 def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:

@@ -32,9 +32,8 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     there is: a row for each optimizer, a column for each norm; left clean, right at half the l_inf margin. Mean over
     the draws and half of its 95 % interval. Framed: the norm of the optimizer, in bold the largest of its row.
     """
-    titles = {0.0: "clean"}
     parts = {
-        titles.get(eps, rf"robust, $\ell_\infty$, {eps:g} $\epsilon^*$"): table[table["eps"] == eps]
+        "clean" if eps == 0 else rf"robust, $\ell_\infty$, {eps:g} $\epsilon^*$": table[table["eps"] == eps]
         for eps in sorted(set(table["eps"]))
     }
     return panels(parts, NAMES, [*RADII], OWN, LABELS)
