@@ -17,7 +17,6 @@ from robust_erm.attacks.attack import (
     against,
     into_box,
     rivals,
-    steepest_step,
     uniform_in_ball,
     weaker,
 )
@@ -116,7 +115,7 @@ class APGD(Iterative):
         checks = checkpoints(self.steps)
         last = 0
         for k in range(1, self.steps + 1):
-            z = self._inside(victim, steepest_step(norm, -gradient, x, step.unsqueeze(-1), box), eps)
+            z = self._inside(victim, victim.step(norm, -gradient, x, step.unsqueeze(-1), box), eps)
             share = 1.0 if k == 1 else _MOMENTUM
             after = self._inside(victim, x + share * (z - x) + (1 - share) * (x - before), eps)
             before, x = x, after

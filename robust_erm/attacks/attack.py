@@ -54,6 +54,10 @@ class Victim:
         found: tuple[Tensor, Tensor] = torch.func.grad(total, has_aux=True)(x)
         return found[1], found[0]
 
+    def step(self, norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: tuple[float, float] | None) -> Tensor:
+        """:func:`steepest_step`."""
+        return steepest_step(norm, gradient, x, length, box)
+
 
 class Attack(Protocol):
     """A threat (p) and a way to find a point of the l_p ball of radius eps with a small margin."""
@@ -148,6 +152,11 @@ def steepest_step(norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: 
     return x - torch.zeros_like(x).scatter(-1, order, taken) * gradient.sign()
 
 
+def rounding(gradient: Tensor) -> float:
+    """Of a row's largest entry, what is no slope: 64 roundings."""
+    return 64 * torch.finfo(gradient.dtype).eps
+
+
 def without_rounding(gradient: Tensor) -> Tensor:
     """0 for entries of ``gradient`` (..., d) within 64 roundings of the largest of their row.
 
@@ -159,7 +168,7 @@ def without_rounding(gradient: Tensor) -> Tensor:
 
 def _beyond_rounding(gradient: Tensor) -> Tensor:
     size = gradient.abs()
-    return size > 64 * torch.finfo(gradient.dtype).eps * size.amax(-1, keepdim=True)
+    return size > rounding(gradient) * size.amax(-1, keepdim=True)
 
 
 def into_box(x: Tensor, box: tuple[float, float] | None) -> Tensor:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robust_erm.attacks.attack import Iterative, Victim, into_box, steepest_step, uniform_in_ball, weaker
+from robust_erm.attacks.attack import Iterative, Victim, into_box, uniform_in_ball, weaker
 from robust_erm.core.errors import at_most, positive, require
 from robust_erm.core.norms import Norm
 
@@ -68,6 +68,6 @@ class PGD(Iterative):
         norm, x = Norm(self.p), start
         box = victim.domain if self.box else None
         for _ in range(self.steps):
-            moved = steepest_step(norm, victim.margin_gradient(x), x, self.relative_step * eps, box)
+            moved = victim.step(norm, victim.margin_gradient(x), x, self.relative_step * eps, box)
             x = into_box(victim.x + norm.project(moved - victim.x, eps), box)
         return x

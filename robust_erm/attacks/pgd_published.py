@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robust_erm.attacks.attack import Deterministic, Victim, into_box, steepest_step
+from robust_erm.attacks.attack import Deterministic, Victim, into_box
 from robust_erm.core.errors import at_most, positive, require
 from robust_erm.core.norms import Norm
 
@@ -49,6 +49,6 @@ class PGDPublished(Deterministic):
         delta = torch.zeros_like(x)
         for _ in range(self.steps):
             at = x + delta
-            moved = steepest_step(norm, victim.margin_gradient(at), at, self.relative_step * eps, None) - x
+            moved = victim.step(norm, victim.margin_gradient(at), at, self.relative_step * eps, None) - x
             delta = torch.minimum(torch.maximum(norm.project(moved, eps), low), high)
         return torch.where(eps > 0, into_box(x + delta, victim.domain), x)

@@ -49,12 +49,15 @@ class Activation:
         return z.relu() * self._share(z, weight) if self.kind == "power" else z.relu()
 
     def forward(self, z: Tensor, weight: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The a, and what :meth:`back` needs (..., n, h): da/dz, of relu a itself, or None where da/dz is 1."""
+        """The a, and what :meth:`back` needs (..., n, h): da/dz, of relu a itself, or None where da/dz is 1.
+
+        May write on z.
+        """
         if self.kind == "power":
             share = self._share(z, weight)
             return z.relu() * share, self.p * share
         if self.kind == "relu":
-            a = z.relu()
+            a = z.relu_()
             return a, a
         on = z > 0
         if self.kind == "leaky":
@@ -62,11 +65,16 @@ class Activation:
         return z, None
 
     def back(self, slope: Tensor, kept: Tensor | None) -> Tensor:
-        """``slope da/dz`` (..., n, h) for the slopes of a function in a, and what :meth:`forward` kept."""
+        """``slope da/dz`` (..., n, h) for the slopes of a function in a, and what :meth:`forward` kept.
+
+        May write on slope.
+        """
         if kept is None:
             return slope
-        # one pass, as autograd has it; a product with a mask takes four times as long
-        return torch.ops.aten.threshold_backward(slope, kept, 0) if self.kind == "relu" else slope * kept
+        if self.kind == "relu":  # one pass, as autograd has it; a product with a mask takes four times as long
+            torch.ops.aten.threshold_backward.grad_input(slope, kept, 0, grad_input=slope)
+            return slope
+        return slope * kept
 
     def through_weight(self, weight: Tensor, a: Tensor, slope: Tensor) -> Tensor | None:
         """What W does other than through z: ``sum_ij slope_ij da_ij/dW`` (..., h, d) at fixed z, or None for nothing.

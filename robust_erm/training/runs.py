@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 from robust_erm.attacks.attack import Attack, without_rounding
 from robust_erm.core.errors import first_line
 from robust_erm.core.fields import substituted
+from robust_erm.core.memory import keep_freed
 from robust_erm.core.streams import torch_stream
 from robust_erm.optimizers.optimizer import first_state
 from robust_erm.training import kernels, stacked
@@ -88,6 +89,8 @@ class Runs:
     graph: tuple[list[int], Graph] | None = field(init=False, default=None)  # of which runs
 
     def __post_init__(self) -> None:
+        keep_freed()
+
         def init(theta: Tensor, numbers: dict[str, Tensor]) -> dict[str, Any]:
             optimizer = substituted(self.recipe.optimizer, numbers)
             state = first_state(optimizer, theta, self.recipe.layout)

@@ -6,6 +6,7 @@ R n inputs, each with the radius of its run. The mapped form is the reference; a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from robust_erm.attacks.attack import Attack, Victim
+from robust_erm.attacks.attack import Attack, Victim, rounding
 from robust_erm.attacks.none import NoAttack
+from robust_erm.core.devices import readable
 from robust_erm.core.fields import unchanged
 from robust_erm.core.linalg import matvec, own_class, product
 from robust_erm.core.norms import Norm
@@ -22,6 +24,7 @@ from robust_erm.core.params import Params
 from robust_erm.core.stack import Stack, Trace
 from robust_erm.models.model import squeeze_logit
 from robust_erm.objectives import score_slopes
+from robust_erm.training import kernels
 from robust_erm.training.step import Batch, Recipe
 
 CACHE = 2**21  # bytes of one layer's numbers: with its inputs, slopes and gradients, what stays near a core
@@ -43,9 +46,8 @@ def loss_and_grad(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) ->
     if _exact(recipe, recipe.attack, params):
         return _closed_form(recipe, params, batch)
     trace = stack.forward(params, _perturbed(recipe, recipe.attack, params, batch, noise))
-    s, slopes = score_slopes(trace.outputs, batch.y)
-    log_loss, share = recipe.objective.shares(s)
-    return log_loss, recipe.layout.flatten(stack.to_params(params, trace, share.unsqueeze(-1) * slopes))
+    log_loss, slopes = _loss_slopes(recipe, trace.outputs, batch.y)
+    return log_loss, recipe.layout.flatten(stack.to_params(params, trace, slopes))
 
 
 def outputs(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise: Tensor) -> Tensor:
@@ -59,6 +61,24 @@ def outputs(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise: 
         return batch.y * (batch.y * matvec(batch.x, w) - push)
     f = _stack(recipe).forward(params, _perturbed(recipe, attack, params, batch, noise)).outputs
     return squeeze_logit(f)
+
+
+def _loss_slopes(recipe: Recipe, f: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Log losses (R,) of outputs f (R, n, C) and labels y (R, n), and their derivatives in f."""
+    compiled = kernels.for_scores(recipe.objective, f.dtype) if readable(f) else None
+    if compiled is not None:
+        found: tuple[Tensor, Tensor] = compiled.slopes(f, y)
+        return found
+    s, slopes = score_slopes(f, y)
+    log_loss, share = recipe.objective.shares(s)
+    return log_loss, share.unsqueeze(-1) * slopes
+
+
+def _shares(recipe: Recipe, s: Tensor) -> tuple[Tensor, Tensor]:
+    """Log losses (R,) of scores s (R, n), and their derivatives in them."""
+    compiled = kernels.for_scores(recipe.objective, s.dtype) if readable(s) else None
+    found: tuple[Tensor, Tensor] = (compiled or recipe.objective).shares(s)
+    return found
 
 
 def _blocks(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) -> list[tuple[Tensor, Batch, Tensor]]:
@@ -86,7 +106,7 @@ def _closed_form(recipe: Recipe, params: Params, batch: Batch) -> tuple[Tensor, 
     stack, dual, eps = _stack(recipe), Norm(recipe.attack.p).dual, batch.eps.unsqueeze(-1)
     w = stack.predictor(params).squeeze(-2)
     s = eps * dual.value(w).unsqueeze(-1) - batch.y * matvec(batch.x, w)
-    log_loss, share = recipe.objective.shares(s)
+    log_loss, share = _shares(recipe, s)
     top = share.amax(-1, keepdim=True)
     top = torch.where(top > 0, top, torch.ones_like(top))
     # equal shares are 1 in the product: sums of points that cancel are 0, and their sign is not rounding's
@@ -145,6 +165,13 @@ class _Victim(Victim):
             values = of(_flat(f))
             (slope,) = torch.autograd.grad(values.sum(), f)
         return values.detach(), self.stack.to_inputs(self.params, trace, slope).flatten(0, 1)
+
+    def step(self, norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: tuple[float, float] | None) -> Tensor:
+        compiled = kernels.for_signs(x.dtype) if norm.p == math.inf and readable(x) else None
+        if compiled is None:
+            return super().step(norm, gradient, x, length, box)
+        found: Tensor = compiled(x, gradient, length, rounding(gradient))
+        return found
 
     def _trace(self, x: Tensor) -> Trace:
         return self.stack.forward(self.params, x.reshape(self.runs, -1, x.shape[-1]))

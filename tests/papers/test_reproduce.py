@@ -142,6 +142,7 @@ def test_bad_input(given: list[str], said: str, capsys: pytest.CaptureFixture[st
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.turns
 def test_the_cnn_is_reported_at_the_first_loss_below(place: Path) -> None:
     """App. F.2's reporting time, from the run folders themselves."""
     assert run("fig3_right", place) == 0
@@ -170,6 +171,7 @@ def test_the_kkt_residual_of_gd_and_sd(tmp_path: Path, monkeypatch: pytest.Monke
     assert nets.residual(gd.working_dir) > 1.1 * near
 
 
+@pytest.mark.turns
 def test_strong_attacks_of_a_figure_are_evaluate_s(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The last rows have what `evaluate` left in the runs' folders; what has been evaluated is not evaluated again."""
     assert run("fig3_left", place) == 0

@@ -137,6 +137,7 @@ def test_gpus_are_not_shared(quiet: Cluster, tmp_path: Path) -> None:
 # ---- interruptions --------------------------------------------------------------------------------
 
 
+@pytest.mark.turns
 def test_requeue_and_preemption(quiet: Cluster, reference: Reference, tmp_path: Path) -> None:
     """One task is requeued by hand, the other preempted by a job of the urgent partition: SIGTERM is all it is told,
     as before its time limit (``--signal=TERM@90``)."""

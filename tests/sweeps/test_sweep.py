@@ -67,6 +67,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---- launchers ------------------------------------------------------------------------------------
 
 
+@pytest.mark.turns
 def test_one_by_one_gives_the_same_results(uninterrupted: Path, tmp_path: Path) -> None:
     done = command(*SWEEP, *LONG, "hydra/launcher=basic", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -83,6 +84,7 @@ def test_quiet_and_line_by_line_off_a_terminal(uninterrupted: Path, tmp_path: Pa
     assert again.stderr == ""
 
 
+@pytest.mark.turns
 def test_sweepers_get_numbers_in_order(tmp_path: Path) -> None:
     """What Optuna's and Ax's sweepers do: batches of overrides in, float(return_value) out, twice."""
     script = (
@@ -124,6 +126,7 @@ for first, seeds in ((0, [3, 1]), (2, [2, 3])):
 # ---- nothing is done twice ------------------------------------------------------------------------
 
 
+@pytest.mark.turns
 def test_more_values_train_only_the_new_ones(tmp_path: Path) -> None:
     line = ["-m", *SMALL, "stop.steps=20"]
     assert command(*line, "seed=0,1", cwd=tmp_path).returncode == 0
@@ -187,6 +190,7 @@ def test_fast_composing_is_hydras() -> None:
 # ---- nothing is lost ------------------------------------------------------------------------------
 
 
+@pytest.mark.turns
 def test_ctrl_c_then_the_same_line(uninterrupted: Path, tmp_path: Path) -> None:
     process = started(*SWEEP, *LONG, cwd=tmp_path)
     until(lambda: has_checkpoint(tmp_path))
@@ -201,6 +205,7 @@ def test_ctrl_c_then_the_same_line(uninterrupted: Path, tmp_path: Path) -> None:
     assert same_results(uninterrupted, tmp_path) == 8
 
 
+@pytest.mark.turns
 def test_everything_killed_then_the_same_line(uninterrupted: Path, tmp_path: Path) -> None:
     """kill -9 of the whole session; in the next sweep other packs are formed, and bits stay."""
     process = started(*SWEEP, *LONG, cwd=tmp_path)
@@ -216,6 +221,7 @@ def test_everything_killed_then_the_same_line(uninterrupted: Path, tmp_path: Pat
     assert not list(tmp_path.glob("outputs/*/.*.tmp"))
 
 
+@pytest.mark.turns
 def test_the_controller_killed_ends_its_workers(uninterrupted: Path, tmp_path: Path) -> None:
     process = started(*SWEEP, *LONG, cwd=tmp_path)
     until(lambda: has_checkpoint(tmp_path))
@@ -227,6 +233,7 @@ def test_the_controller_killed_ends_its_workers(uninterrupted: Path, tmp_path: P
     assert same_results(uninterrupted, tmp_path) == 8
 
 
+@pytest.mark.turns
 def test_a_killed_worker_is_replaced(uninterrupted: Path, tmp_path: Path) -> None:
     process = started(*SWEEP, *LONG, cwd=tmp_path)
     until(lambda: has_checkpoint(tmp_path))
@@ -271,6 +278,7 @@ def tiny_disk(tmp_path: Path) -> Any:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.turns
 def test_a_full_disk(tiny_disk: Path, tmp_path: Path) -> None:
     line = ["-m", *SMALL, "stop.steps=20", "seed=range(12)", "hydra.launcher.pack_size=2", "hydra.launcher.workers=1"]
     process = started(*line, f"output_dir={tiny_disk}", cwd=tmp_path)
@@ -290,6 +298,7 @@ def test_a_full_disk(tiny_disk: Path, tmp_path: Path) -> None:
 # ---- two at once ----------------------------------------------------------------------------------
 
 
+@pytest.mark.turns
 def test_two_sweeps_at_once(uninterrupted: Path, tmp_path: Path) -> None:
     """The second trains what is free, waits for the rest, and both end with everything."""
     first = started(*SWEEP, *LONG, cwd=tmp_path)

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 
 from robust_erm.core.errors import first_line
+from robust_erm.core.fields import unchanged
+from robust_erm.objectives import Objective
 from robust_erm.training.kernels import plan
 from robust_erm.training.step import Recipe
 
@@ -39,6 +41,20 @@ def for_net(recipe: Recipe, attack: Any, dtype: torch.dtype) -> Any:
     """What computes loss, gradient and margins under ``attack``, or None where only the mapped form does."""
     kernel = _loaded("Net", dtype) if plan.known_net(recipe, attack) else None
     return None if kernel is None else kernel(recipe, attack)
+
+
+@cache
+def for_scores(objective: Objective, dtype: torch.dtype) -> Any:
+    """What computes losses of outputs and scores and their derivatives on a CPU, or None for an objective of others."""
+    kernel = _loaded("Scores", dtype) if unchanged(objective, Objective) else None
+    return None if kernel is None else kernel(objective)
+
+
+@cache
+def for_signs(dtype: torch.dtype) -> Any:
+    """What takes a step of l_inf attacks on a CPU, or None where nothing is compiled."""
+    kernel = _loaded("Scores", dtype)
+    return None if kernel is None else kernel.sign_step
 
 
 def _loaded(name: str, dtype: torch.dtype) -> Any:
@@ -73,10 +89,10 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _warm_up(name: str, dtype: torch.dtype) -> None:
     """Have everything compiled, or loaded, that the class of that name calls."""
-    from robust_erm.training.kernels import dense, net, sparse
+    from robust_erm.training.kernels import dense, net, scores, sparse
 
-    if name == "Net":
-        net.warm_up(dtype)
+    if name in ("Net", "Scores"):
+        (net if name == "Net" else scores).warm_up(dtype)
     else:
         dense.tiny_run(sparse.Sparse if name == "Sparse" else dense.Dense, dtype)
 
@@ -118,7 +134,7 @@ def _compile(folder: Path, name: str, dtype: torch.dtype, afresh: bool) -> None:
     import numba
 
     here = Path(__file__).resolve().parent
-    sources = [(here / f"{part}.py").read_bytes() for part in ("compiled", "compiled_net", "plan")]
+    sources = [(here / f"{part}.py").read_bytes() for part in ("compiled", "compiled_net", "compiled_scores", "plan")]
     made_by = (sources, sys.version, numba.__version__, llvmlite.binding.get_host_cpu_name())
     version = hashlib.sha256(repr(made_by).encode()).hexdigest()[:16]
     mark = folder / f"{name}-{dtype}-{version}.ready"

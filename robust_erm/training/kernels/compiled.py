@@ -103,10 +103,14 @@ def dual_norm(w, d, dual):
 @njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
 def least(x, m):
     """The smallest of the first m entries; any of them where there are nans."""
-    s = np.float64(x[0])
-    for i in range(1, m):
-        s = min(s, np.float64(x[i]))
-    return s
+    a = b = c = d = np.float64(x[0])  # four chains: one would wait for each comparison
+    whole = m // 4 * 4
+    for i in range(0, whole, 4):
+        a, b = min(a, np.float64(x[i])), min(b, np.float64(x[i + 1]))
+        c, d = min(c, np.float64(x[i + 2])), min(d, np.float64(x[i + 3]))
+    for i in range(whole, m):
+        a = min(a, np.float64(x[i]))
+    return min(min(a, b), min(c, d))
 
 
 @njit(cache=True, nogil=True)

@@ -15,10 +15,12 @@ import torch
 from conftest import make_runs, separable, train
 
 from robust_erm.attacks.exact import Exact
+from robust_erm.attacks.fgm import FGM
 from robust_erm.attacks.none import NoAttack
 from robust_erm.data.gaussian import Gaussian
 from robust_erm.models.diagonal import Diagonal
 from robust_erm.models.linear import Linear
+from robust_erm.models.mlp import MLP
 from robust_erm.objectives import Objective
 from robust_erm.optimizers.steepest import Steepest
 from robust_erm.schedules.bounded_loss import BoundedLoss
@@ -218,6 +220,22 @@ def test_a_checkpoint_of_the_compiled_form_where_numba_is_missing(monkeypatch: p
     assert torch.allclose(whole.theta, second.theta, rtol=0, atol=1e-11 * float(whole.theta.abs().max()))
 
 
+def test_nets_where_numba_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They train by calls of torch, to the same numbers."""
+    given: dict[str, Any] = {"model": MLP(width=8), "objective": Objective("logistic"), "attack": FGM(INF), "steps": 30}
+    found = []
+    for missing in (False, True):
+        if missing:
+            monkeypatch.setattr(kernels, "_loaded", lambda *_: None)
+        kernels.for_scores.cache_clear()
+        kernels.for_signs.cache_clear()
+        assert (kernels.for_scores(given["objective"], torch.float64) is None) is missing
+        found.append(train(make_runs(*points(False), EPS, optimizer=Steepest(Constant(1e-2)), **given)).theta)
+    kernels.for_scores.cache_clear()
+    kernels.for_signs.cache_clear()
+    assert torch.allclose(*found, rtol=0, atol=1e-11 * float(found[0].abs().max()))
+
+
 def test_step_sizes_differ_within_a_pack() -> None:
     """numbers stands for the optimizer's fields, compiled and mapped."""
     lrs = [1e-4, 3e-4, 1e-3]
@@ -239,18 +257,27 @@ import hashlib, sys
 sys.path[:0] = [{root!r}, {tests!r}]
 from conftest import make_runs, train
 from robust_erm.attacks.exact import Exact
+from robust_erm.attacks.fgm import FGM
 from robust_erm.data.gaussian import Gaussian
-from robust_erm.training import kernels
-from robust_erm.training.kernels import compiled
+from robust_erm.models.mlp import MLP
+from robust_erm.objectives import Objective
+from robust_erm.training.kernels import compiled, compiled_scores
 from robust_erm.optimizers.steepest import Steepest
 from robust_erm.schedules.bounded_loss import BoundedLoss
+from robust_erm.schedules.constant import Constant
 drawn = Gaussian(d=40, m=32, k_w=40, k_x=40).draw(1)
 optimizer = Steepest(BoundedLoss(), 2.0)
-runs = make_runs(drawn.x_train, drawn.y_train, [0.0, 0.059], optimizer=optimizer, attack=Exact(), steps=300)
-print(hashlib.sha256(train(runs).theta.numpy().tobytes()).hexdigest(), sum(compiled.update.stats.cache_misses.values()))
+given = {{"optimizer": optimizer, "attack": Exact(), "steps": 300}}
+runs = make_runs(drawn.x_train, drawn.y_train, [0.0, 0.059], **given)
+given = {{"model": MLP(width=8), "objective": Objective("logistic"), "optimizer": Steepest(Constant(1e-2))}}
+nets = make_runs(drawn.x_train, drawn.y_train, [0.0, 0.059], **given, attack=FGM(float("inf")), steps=50)
+found = b"".join(train(some).theta.numpy().tobytes() for some in (runs, nets))
+functions = compiled.update, compiled_scores.slopes_into, compiled_scores.sign_step_into
+print(hashlib.sha256(found).hexdigest(), sum(sum(f.stats.cache_misses.values()) for f in functions))
 """
 
 
+@pytest.mark.turns
 def test_first_use_gives_the_bits_of_every_later_one(tmp_path: Path) -> None:
     """Nobody trains with code that they compiled themselves: it may differ in the last bit."""
     root = Path(__file__).resolve().parents[3]

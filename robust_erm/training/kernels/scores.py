@@ -1,0 +1,52 @@
+"""Scores, losses and their derivatives of several runs in a few passes: what torch takes some forty calls for."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from robust_erm.objectives import Objective
+from robust_erm.training.kernels import compiled_scores as c
+
+
+class Scores:
+    """What :mod:`robust_erm.objectives` makes of scores and outputs, over the run axis."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.soft, self.mean = objective.loss != "exponential", objective.reduction == "mean"
+
+    def shares(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        """``log L`` (R,) of scores s (R, n), and its derivatives in them."""
+        log_loss, share = torch.empty_like(s[:, 0]), torch.empty_like(s)
+        c.shares_into(s.contiguous().numpy(), self.soft, self._less(s.shape[1]), log_loss.numpy(), share.numpy())
+        return log_loss, share
+
+    def slopes(self, f: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """``log L`` (R,) of outputs f (R, n, C) and labels y (R, n), and its derivatives in f."""
+        runs, n, _ = f.shape
+        log_loss, slopes = f.new_empty(runs), torch.empty(f.shape, dtype=f.dtype)
+        given = f.contiguous().numpy(), y.contiguous().numpy()
+        c.slopes_into(*given, self.soft, self._less(n), log_loss.numpy(), slopes.numpy())
+        return log_loss, slopes
+
+    def _less(self, n: int) -> float:
+        return math.log(n) if self.mean else 0.0
+
+    @staticmethod
+    def sign_step(x: Tensor, gradient: Tensor, length: Tensor, rounding: float) -> Tensor:
+        """``x - length sign(gradient)``, x (n, d), length (n, 1); x where it is ``rounding`` of a row's largest."""
+        out = torch.empty_like(x)
+        at, slopes, lengths = (a.contiguous().numpy() for a in (x, gradient, length.expand(len(x), 1).squeeze(-1)))
+        c.sign_step_into(at, slopes, lengths, at.dtype.type(rounding), out.numpy())
+        return out
+
+
+def warm_up(dtype: torch.dtype) -> None:
+    """Have everything compiled that :class:`Scores` calls, for numbers of ``dtype``."""
+    some = Scores(Objective("cross_entropy"))
+    some.slopes(torch.eye(2, dtype=dtype).unsqueeze(0), torch.zeros(1, 2, dtype=dtype))
+    some.shares(torch.zeros(1, 2, dtype=dtype))
+    square = torch.eye(2, dtype=dtype)
+    some.sign_step(square, square, square[:, :1], 0.0)
