@@ -127,8 +127,10 @@ def slopes_into(f, y, soft, less, log_loss, out):
             for i in range(n):
                 logits[c * n + i] = f[r, i, c]
         for i in range(n):
-            own[i] = np.int64(y[r, i]) * n + i
-            s[i] = -logits[own[i]]
+            k = np.int64(y[r, i])
+            known = 0 <= k < classes
+            own[i] = (k if known else 0) * n + i
+            s[i] = -logits[own[i]] if known else np.nan  # no such class: a loss that ends the run, and no stray write
             logits[own[i]] = -np.inf
         below_top(logits, top, classes)
         exp_into(logits, 1.0, 0.0, exps, all_bits)

@@ -79,6 +79,14 @@ def test_what_is_not_finite_stays_so(classes: int, bad: float) -> None:
     assert slopes[1].isfinite().all()
 
 
+@pytest.mark.parametrize("label", [-1.0, 3.0, 1e12, math.nan])
+def test_a_label_without_a_class_is_no_loss(label: float) -> None:
+    """Data are looked at before; here it must not write elsewhere."""
+    y = torch.tensor([[0.0, label, 2.0], [0.0, 1.0, 2.0]], dtype=torch.float64)
+    log_loss, _ = Scores(Objective("cross_entropy")).slopes(torch.ones(2, 3, 3, dtype=torch.float64), y)
+    assert log_loss.isfinite().tolist() == [False, True]
+
+
 @pytest.mark.parametrize("loss", ["exponential", "logistic"])
 def test_equal_scores_have_equal_shares(loss: str) -> None:
     """Wherever they lie: sums of points that cancel are then 0."""
