@@ -29,8 +29,8 @@ def figure(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """Left: robust train accuracy of GD against steps times eta, means over the draws; curves of one trajectory, taken
     in steps of another size, lie on each other. Right: robust test accuracy of SD less that of GD, mean and 95 %
     t-interval over the draws, for each choice of images, step of SD and end; filled: the attack of training, under
-    which all test points are seen; open: the strong attacks. Not drawn: choices with nets that are not yet robust on
-    all training points. The dashed line is the paper's 4.11 points.
+    which all test points are seen; open: the strong attacks. Grey: nets that are not robust on all training points;
+    some of these gaps, and of the strong attacks' intervals, end beyond the axis. The dashed line is the paper's 4.11.
     """
     alone, _ = _parts(runs)
     with style():

@@ -42,7 +42,7 @@ def draw(ax: Axes, table: pd.DataFrame, runs: pd.DataFrame) -> None:
         label = f"{'mean, ' if reduction == 'mean' else ''}step {eta:.2g} on the sum"
         ax.plot(at, seeds.mean(axis=1), DASHES[k % 4], color=COLOURS[k % len(COLOURS)], lw=1.2, label=label)
     ax.set(xscale="log", xlabel=r"GD: steps times $\eta$ (on the sum)", ylabel="robust train accuracy")
-    ax.legend(frameon=False, fontsize=6, loc="lower right")
+    ax.legend(frameon=False, fontsize=6, loc="upper left")
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:
