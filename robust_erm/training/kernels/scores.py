@@ -12,21 +12,24 @@ from robust_erm.training.kernels import compiled_scores as c
 
 
 class Scores:
-    """What :mod:`robust_erm.objectives` makes of scores and outputs, over the run axis."""
+    """What :mod:`robust_erm.objectives` makes of scores and outputs, over the run axis.
+
+    All arrays that the loops are given are contiguous: for others numba would compile anew, in this process.
+    """
 
     def __init__(self, objective: Objective) -> None:
         self.soft, self.mean = objective.loss != "exponential", objective.reduction == "mean"
 
     def shares(self, s: Tensor) -> tuple[Tensor, Tensor]:
         """``log L`` (R,) of scores s (R, n), and its derivatives in them."""
-        log_loss, share = torch.empty_like(s[:, 0]), torch.empty_like(s)
+        log_loss, share = s.new_empty(len(s)), s.new_empty(s.shape)
         c.shares_into(s.contiguous().numpy(), self.soft, self._less(s.shape[1]), log_loss.numpy(), share.numpy())
         return log_loss, share
 
     def slopes(self, f: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """``log L`` (R,) of outputs f (R, n, C) and labels y (R, n), and its derivatives in f."""
         runs, n, _ = f.shape
-        log_loss, slopes = f.new_empty(runs), torch.empty(f.shape, dtype=f.dtype)
+        log_loss, slopes = f.new_empty(runs), f.new_empty(f.shape)
         given = f.contiguous().numpy(), y.contiguous().numpy()
         c.slopes_into(*given, self.soft, self._less(n), log_loss.numpy(), slopes.numpy())
         return log_loss, slopes
@@ -37,7 +40,7 @@ class Scores:
     @staticmethod
     def sign_step(x: Tensor, gradient: Tensor, length: Tensor, rounding: float) -> Tensor:
         """``x - length sign(gradient)``, x (n, d), length (n, 1); x where it is ``rounding`` of a row's largest."""
-        out = torch.empty_like(x)
+        out = x.new_empty(x.shape)
         at, slopes, lengths = (a.contiguous().numpy() for a in (x, gradient, length.expand(len(x), 1).squeeze(-1)))
         c.sign_step_into(at, slopes, lengths, at.dtype.type(rounding), out.numpy())
         return out

@@ -13,8 +13,9 @@ import torch
 from robust_erm.attacks.attack import rounding, steepest_step
 from robust_erm.core.norms import Norm
 from robust_erm.objectives import Objective, score_slopes
+from robust_erm.training.kernels import compiled_scores as c
 from robust_erm.training.kernels.compiled_scores import log_into
-from robust_erm.training.kernels.scores import Scores
+from robust_erm.training.kernels.scores import Scores, warm_up
 
 OBJECTIVES = [Objective(loss, reduction) for loss in ("exponential", "cross_entropy") for reduction in ("sum", "mean")]
 # the tails, both sides of where log(1 + exp(s)) is computed otherwise, and what exp and log would leave numbers at
@@ -77,6 +78,23 @@ def test_what_is_not_finite_stays_so(classes: int, bad: float) -> None:
     assert found.isfinite().tolist() == theirs.isfinite().tolist()
     assert found[1] == calm[1]
     assert slopes[1].isfinite().all()
+
+
+def test_strides_do_not_matter_and_compile_nothing() -> None:
+    """What :func:`robust_erm.training.kernels._ready` has not had compiled may differ in the last bit."""
+    loops = c.shares_into, c.slopes_into, c.sign_step_into
+    g = torch.Generator().manual_seed(4)
+    f, y = torch.randn(5, 7, 3, generator=g).double(), torch.randint(0, 3, (5, 7), generator=g).double()
+    warm_up(torch.float64)
+    known, scored = [len(loop.signatures) for loop in loops], Scores(Objective("cross_entropy"))
+    turned = f.mT.contiguous().mT, y.mT.contiguous().mT, f[0].mT.contiguous().mT
+    for ours, theirs in zip(scored.slopes(f, y), scored.slopes(*turned[:2]), strict=True):
+        assert torch.equal(ours, theirs)
+    for ours, theirs in zip(scored.shares(y), scored.shares(turned[1]), strict=True):
+        assert torch.equal(ours, theirs)
+    step = y[0].unsqueeze(-1)
+    assert torch.equal(scored.sign_step(f[0], f[1], step, 0.0), scored.sign_step(turned[2], f[1], step, 0.0))
+    assert [len(loop.signatures) for loop in loops] == known
 
 
 @pytest.mark.parametrize("label", [-1.0, 3.0, 1e12, math.nan])
