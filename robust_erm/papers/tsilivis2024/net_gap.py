@@ -134,15 +134,14 @@ def claims(table: pd.DataFrame) -> list[Claim]:
         gd, sd = (f"{some[f'{name}_step'].min():,.0f}" for name in ("gd", "sd"))
         each = [f"{name.upper()} {100 * some[name].mean():.1f} %" for name in ("sd", "gd")]
         text = f"under the attack of training, {each[0]} after {sd} steps or more, {each[1]} after {gd}: "
-        strongly, known = f"SD beats GD under the strong attacks too: {label}", some["strong"].notna().all()
-        known &= some["box"].iloc[0] == RIGHT
-        if _fit(some):
-            found.append(above(claim, where, some["edge"], 0.0, text))
-            found += [above(strongly, "ours", some["strong"])] if known else []
-        else:
-            short = f"; {int((~some['fit'].astype(bool)).sum())} pairs have not reached 100 % robust train accuracy"
-            found.append(stated(claim, where, f"{text}{spread(some['edge'])}{short}", None))
-            found += [stated(strongly, "ours", f"{spread(some['strong'])}{short}", None)] if known else []
+        asked = [(claim, where, some["edge"], text)]
+        if some["strong"].notna().all() and some["box"].iloc[0] == RIGHT:
+            asked.append((f"SD beats GD under the strong attacks too: {label}", "ours", some["strong"], ""))
+        unfit = int((~some["fit"].astype(bool)).sum())
+        short = f"; {unfit} pairs have not reached 100 % robust train accuracy"
+        for name, says, gaps, before in asked:
+            left = stated(name, says, f"{before}{spread(gaps)}{short}", None)
+            found.append(left if unfit else above(name, says, gaps, 0.0, before))
     return [*found, *_moves(table), *_published(table), *_printed(table)]
 
 
