@@ -59,14 +59,25 @@ def one_graph(pack: Runs) -> tuple[Carry, Carry]:
 
 
 def evaluated(name: str, folder: str) -> dict[str, Any]:
-    """Of the runs of a recipe: an evaluation on the CPU, there, and there of fewer points; and what each asks."""
-    few = ["square.queries=3", "apgd.steps=2", "apgd.restarts=1", "fab.steps=1", "fresh=true", "measure=per_attack"]
-    few += EVALUATED[name]
-    train_pack([replace(run, stop=replace(run.stop, steps=3)) for run in resolved(name, folder)])
+    """Of a recipe: evaluations on the CPU, there, there of half the points, and of twice the runs; what each asks."""
+    few = [
+        "square.queries=3",
+        "apgd.steps=2",
+        "apgd.restarts=1",
+        "fab.steps=1",
+        "fresh=true",
+        "measure=per_attack",
+        "parts=test",
+    ]
+    few += ["distance=true", *EVALUATED[name]]
+    for count in (2, 4):
+        runs = resolved(name, f"{folder}/{count}", count)
+        train_pack([replace(run, stop=replace(run.stop, steps=3)) for run in runs])
     rows, costs, failed = [], [], []
-    for device, points in (("cpu", 6), (pretended.NAME, 6), (pretended.NAME, 3)):
+    there = pretended.NAME
+    for device, points, count in (("cpu", 6, 2), (there, 6, 2), (there, 3, 2), (there, 6, 4)):
         folders.device_of = partial(_device, device)
-        given, options = parsed([folder, f"points={points}", *few])
+        given, options = parsed([f"{folder}/{count}", f"points={points}", *few])
         (found, wrong), counts = pretended.counted(partial(folders.evaluate, given, options))
         rows.append([[v for k, v in row.items() if isinstance(v, float) and k != "seconds"] for row in found])
         costs, failed = [*costs, counts.totals()], [*failed, *wrong]

@@ -14,20 +14,22 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.func import vmap
 
 from robust_erm.attacks.fab import FAB
 from robust_erm.core.linalg import own_class
+from robust_erm.core.marked import replaced, taken
 from robust_erm.core.norms import Norm
 from robust_erm.evaluation import certificates
 from robust_erm.evaluation.strong import Tick
 from robust_erm.oracles.boundary import across, lengths, nearest
 from robust_erm.oracles.certified import STEPS
-from robust_erm.training.attacked import FEW
-from robust_erm.training.step import Recipe, predictor
+from robust_erm.training.attacked import FEW, FILLED, MADE
+from robust_erm.training.step import Recipe
 
 Array = npt.NDArray[np.float64]
 Box = tuple[float, float] | None
-Labelled = Sequence[Tensor]  # x (n, d) and y (n,)
+Labelled = Sequence[Tensor]  # x (R, n, d) and y (R, n)
 _HALVINGS = 16  # of the interval from 0 to the attacked distance
 _ROUNDING = 1e-6  # by so much of itself an attacked distance may lie below a certified one
 _FAR = 100  # times the length of a point: no certificate is looked for beyond
@@ -44,7 +46,7 @@ class Distances:
     """
 
     attacked: Array
-    certified: Array | None
+    certified: Array | None = None
 
     def arrays(self, part: str) -> dict[str, Array]:
         """``<part>_distance`` and, where there are certificates, ``<part>_certified_distance``."""
@@ -94,14 +96,14 @@ def distances(
     box: Box,
     certify: bool,
     tick: Tick = lambda _: None,
-) -> Distances:
-    """Both distances of ``points``, of one run, in float64.
+) -> list[Distances]:
+    """Both distances of ``points``, of every run, in float64. On a device all runs are searched at once.
 
     Args:
-        recipe: of the run.
-        theta: (P,).
-        points: x (n, d) and y (n,).
-        train: those among which starts of another label are looked for.
+        recipe: of the runs.
+        theta: (R, P).
+        points: x (R, n, d) and y (R, n).
+        train: those among which starts of another label are looked for, x (R, m, d) and y (R, m).
         search: norm, steps and targets of the search.
         box: that x' must stay in, or None.
         certify: whether to look for lower bounds, where there are any.
@@ -110,19 +112,42 @@ def distances(
     Raises:
         ArithmeticError: a certified distance is above an attacked one.
     """
-    theta, norm = theta.double(), Norm(search.p)
-    xs, ys, others, labels = (z.double() for z in (*points, *train))
-    outputs, bounded = partial(recipe.model.apply, recipe.layout.unflatten(theta)), certificates.certifiable(recipe)
+    if theta.device.type == "cpu" and len(theta) > 1:
+        each = (slice(i, i + 1) for i in range(len(theta)))
+        own = [(theta[i], [z[i] for z in points], [z[i] for z in train]) for i in each]
+        return [found for one in own for found in distances(recipe, *one, search, box, certify, tick)]
+    theta, norm, certify = theta.double(), Norm(search.p), certify and certificates.certifiable(recipe)
     found: list[tuple[Tensor, ...]] = []
-    for k in range(0, len(xs), FEW):
-        tick(f"distances of {k}/{len(xs)} points")
-        x, y = xs[k : k + FEW], ys[k : k + FEW]
+    others, labels = (z.double() for z in train)
+    n, step = points[0].shape[1], _at_once(points[0], others)
+    for k in range(0, n, step):
+        tick(f"distances of {k}/{n} points")
+        x, y = (z[:, k : k + step].double() for z in points)
         starts = across(x, y, others, labels, norm)
-        step = nearest(outputs, x, y, search.p, search.steps, starts, search.targets, box)
-        high = lengths(norm, step)
-        found.append((high, certified(recipe, theta, x, y, high, box)) if certify and bounded else (high,))
-    kept = [torch.cat(part).cpu().numpy() for part in zip(*found, strict=True)]
-    return Distances(kept[0], kept[1] if len(kept) > 1 else None)
+        high = lengths(norm, _nearest(recipe, theta, x, y, search, starts, box))
+        found.append((high, certified(recipe, theta, x, y, high, box)) if certify else (high,))
+    kept = [torch.cat(part, dim=1).cpu().numpy() for part in zip(*found, strict=True)]
+    return [Distances(*(part[i] for part in kept)) for i in range(len(theta))]
+
+
+def _at_once(x: Tensor, others: Tensor) -> int:
+    """Points of all runs that are searched together: few on a CPU, as many as fill a device."""
+    if x.device.type == "cpu":
+        return FEW
+    return max(1, FILLED // (8 * len(x) * (MADE * x.shape[-1] + others.shape[1])))
+
+
+def _nearest(
+    recipe: Recipe, theta: Tensor, x: Tensor, y: Tensor, search: FAB, starts: list[Tensor], box: Box
+) -> Tensor:
+    def one(theta: Tensor, x: Tensor, y: Tensor, *starts: Tensor) -> Tensor:
+        outputs = partial(recipe.model.apply, recipe.layout.unflatten(theta))
+        return nearest(outputs, x, y, search.p, search.steps, starts, search.targets, box)
+
+    if len(theta) == 1:
+        return one(theta[0], x[0], y[0], *(start[0] for start in starts)).unsqueeze(0)
+    found: Tensor = vmap(one)(theta, x, y, *starts)
+    return found
 
 
 def certified(recipe: Recipe, theta: Tensor, x: Tensor, y: Tensor, attacked: Tensor, box: Box) -> Tensor:
@@ -130,7 +155,7 @@ def certified(recipe: Recipe, theta: Tensor, x: Tensor, y: Tensor, attacked: Ten
 
     Exact for models linear in their input without a box. Else the largest radius at which the margins are certified,
     by bisection from ``attacked``: for linear models in the box exact where p = inf, for nets with one hidden ReLU
-    layer a lower bound.
+    layer a lower bound. All of it may have a leading axis of runs.
 
     Args:
         recipe: certifiable.
@@ -143,34 +168,35 @@ def certified(recipe: Recipe, theta: Tensor, x: Tensor, y: Tensor, attacked: Ten
     Raises:
         ArithmeticError: more is certified than ``attacked`` allows.
     """
-    w, right = predictor(recipe, theta), attacked > 0
-    low = torch.zeros_like(attacked)
-    if w is not None and box is None:
-        low[right] = _linear(w, x[right], y[right], recipe.attack.p)
-    elif bool(right.any()):
-        low[right] = _halved(recipe, theta, x[right], y[right], attacked[right], box)
+    w = None if box is not None else certificates.predictors(recipe, theta)
+
+    def of_some(order: Tensor) -> Tensor:
+        own = taken(x, order), taken(y, order)
+        if w is None:
+            return _halved(recipe, theta, *own, taken(attacked, order), box)
+        return _linear(w, *own, recipe.attack.p)
+
+    low = replaced(torch.zeros_like(attacked), attacked > 0, of_some)
     if bool((low > attacked * (1 + _ROUNDING)).any()):
         raise ArithmeticError("a label changes within its certified distance: a certificate or an attack is wrong")
     return torch.minimum(low, attacked)
 
 
 def _linear(w: Tensor, x: Tensor, y: Tensor, p: float) -> Tensor:
-    """``min_k <w_y - w_k, x> / ||w_y - w_k||_*`` (n,), or ``y <w, x> / ||w||_*``: w is (C, d) or (d,).
+    """``min_k <w_y - w_k, x> / ||w_y - w_k||_*`` (..., n), or ``y <w, x> / ||w||_*``: w is (..., C, d).
 
     Margins less 100 times their rounding, as :func:`robust_erm.evaluation.certificates.certified` has them.
     """
-    if w.ndim == 1:
-        slopes, own = (y.unsqueeze(-1) * w).unsqueeze(1), torch.zeros(len(x), 1, dtype=torch.bool, device=x.device)
-    else:
-        slopes, own = w[y.long()].unsqueeze(1) - w, own_class(len(w), y)
-    size = (slopes.abs() * x.abs().unsqueeze(1)).sum(-1)
-    margins = (slopes * x.unsqueeze(1)).sum(-1) - certificates.rounding(size)
+    classes = w.shape[-2]
+    slopes = (y.unsqueeze(-1) * w).unsqueeze(-2) if classes == 1 else certificates.differences(w, y)
+    size = (slopes.abs() * x.abs().unsqueeze(-2)).sum(-1)
+    margins = (slopes * x.unsqueeze(-2)).sum(-1) - certificates.rounding(size)
     found = torch.where(margins > 0, margins / Norm(p).dual.value(slopes), 0.0)
-    return found.masked_fill(own, math.inf).amin(-1)
+    return found.amin(-1) if classes == 1 else found.masked_fill(own_class(classes, y), math.inf).amin(-1)
 
 
 def _halved(recipe: Recipe, theta: Tensor, x: Tensor, y: Tensor, attacked: Tensor, box: Box) -> Tensor:
-    """The largest certified radii (n,) by bisection; inf where nothing in the box changes a label.
+    """The largest certified radii (..., n) by bisection; inf where nothing in the box changes a label.
 
     First a radius just beyond the attacked one is tried; where there is none, one that holds the whole box, or 100
     times the length of x. What is certified there has nothing left to halve. Then CROWN's largest radius is found, and
@@ -179,23 +205,24 @@ def _halved(recipe: Recipe, theta: Tensor, x: Tensor, y: Tensor, attacked: Tenso
     p, attained = recipe.attack.p, attacked.isfinite()
     far = Norm(p).value(_FAR * x if box is None else torch.full_like(x, box[1] - box[0]))
     most = torch.where(attained, attacked * (1 + 2 * _ROUNDING), far)
-    every = torch.arange(len(x), device=x.device)
 
-    def holds(rows: Tensor, eps: Tensor, steps: int) -> Tensor:
-        return certificates.certified(recipe, theta, x[rows], y[rows], eps, box, steps)[0] > 0
-
-    def bisected(rows: Tensor, low: Tensor, high: Tensor, steps: int) -> Tensor:
+    def bisected(x: Tensor, y: Tensor, low: Tensor, high: Tensor, steps: int) -> Tensor:
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            sure = holds(rows, middle, steps)
+            sure = certificates.certified(recipe, theta, x, y, middle, box, steps)[0] > 0
             low, high = torch.where(sure, middle, low), torch.where(sure, high, middle)
         return low
 
-    beyond = holds(every, most, STEPS)
-    low = bisected(every, torch.zeros_like(most), most, 0)
+    def holds(eps: Tensor) -> Tensor:
+        return certificates.certified(recipe, theta, x, y, eps, box)[0] > 0
+
+    beyond = holds(most)
+    low = bisected(x, y, torch.zeros_like(most), most, 0)
     more = low + (most - low) / 64
-    rows = holds(every, more, STEPS).nonzero().squeeze(-1)
-    if len(rows):
-        low[rows] = bisected(rows, more[rows], most[rows], STEPS)
+
+    def raised(some: Tensor) -> Tensor:
+        return bisected(taken(x, some), taken(y, some), taken(more, some), taken(most, some), STEPS)
+
+    low = replaced(low, holds(more), raised)
     whole = torch.full_like(most, math.inf) if box is not None else most
     return torch.where(beyond, torch.where(attained, most, whole), low)

@@ -78,9 +78,9 @@ def masking(runs: Runs, points: Points, eps: Tensor, rows: Tensor, box: bool, fo
         "answer is constant",
         "blind_beats_gradients": "of the points are broken without gradients and not by APGD: gradients are masked",
     }
-    answers = []
+    answers, shares = [], {name: value.tolist() for name, value in numbers.items()}
     for k in range(len(rows)):
-        own = {name: float(value[k]) for name, value in numbers.items()}
+        own = {name: share[k] for name, share in shares.items()}
         # one start in many is what an ensemble is for: only much of it is a sign
         bars = {"one_start": 10 * _MUCH}
         answers.append(Masking(own, [f"{100 * v:.1f} % {said[n]}" for n, v in own.items() if v > bars.get(n, _MUCH)]))

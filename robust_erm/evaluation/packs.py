@@ -139,32 +139,26 @@ def evaluate_pack(members: Sequence[Member], name: str, options: Options, device
         points = Points(x, y, rows)
         left = strong.attacked(pack, attacks, points, eps, rows, tick)
         for i, one in enumerate(left):
-            found[i].setdefault("spent", {})[part] = _spent(attacks, one, len(y[i]), first.outputs)
-            found[i] |= {f"{part}_points": len(y[i]), f"{part}_clean": one.after["clean"]}
+            found[i].setdefault("spent", {})[part] = _spent(attacks, one, len(ys[i]), first.outputs)
+            found[i] |= {f"{part}_points": len(ys[i]), f"{part}_clean": one.after["clean"]}
             found[i] |= {f"{part}_after_{k}": v for k, v in one.after.items() if k != "clean"}
-            high, low = one.least, None
-            if options.certify and certificates.certifiable(pack.recipe):
-                tick(f"{part}, certificates")
-                radius = float(eps[i])
-                low, size = certificates.certified(pack.recipe, pack.theta[i], x[i], y[i], radius, domain)
-                if options.exact and first.p == float("inf") and not hasattr(first.model, "weight"):
-                    low, high = certificates.settle(
-                        pack.recipe, pack.theta[i], x[i], y[i], radius, domain, (low, high), options.exact, tick
-                    )
-                if bool(certificates.contradictions(low, high, size).any()):
-                    raise ArithmeticError("a certified point has been broken: a certificate or an attack is wrong")
-                low = torch.where(high > 0, low, low.clamp_max(0))  # broken by rounding alone
-                found[i][f"{part}_certified"] = float((low > 0).double().mean())
-                arrays[i][f"{part}_certified"] = low.cpu().numpy()
-            found[i][f"{part}_attacked"] = float((high > 0).double().mean())
-            arrays[i][f"{part}_attacked"] = high.cpu().numpy()
+        bounds = {"attacked": torch.stack([one.least for one in left])}
+        if options.certify and certificates.certifiable(pack.recipe):
+            tick(f"{part}, certificates")
+            high, seconds = bounds["attacked"], options.exact
+            bounds |= certificates.bounds(pack.recipe, pack.theta, x, y, eps, domain, high, seconds, tick)
+        for kind, each in bounds.items():
+            for row, own_arrays, margins in zip(found, arrays, each.cpu().numpy(), strict=True):
+                row[f"{part}_{kind}"] = float((margins > 0).mean())
+                own_arrays[f"{part}_{kind}"] = margins
         if search is not None:
-            for i, (path, *_) in enumerate(members):
-                if (path, part) not in known:
-                    train = [torch.as_tensor(a).to(pack.theta) for a in (datasets[i].x_train, datasets[i].y_train)]
-                    known[path, part] = distances(
-                        pack.recipe, pack.theta[i], (x[i], y[i]), train, search, domain, options.certify, tick
-                    )
+            paths = [path for path, *_ in members]
+            new = rows[[(path, part) not in known for path in paths]]
+            if len(new):
+                of_these = pack.theta[new], (x[new], y[new]), pack.train.of(new)
+                away = distances(pack.recipe, *of_these, search, domain, options.certify, tick)
+                known |= {(paths[i], part): own for i, own in zip(new.tolist(), away, strict=True)}
+            for i, path in enumerate(paths):
                 found[i] |= known[path, part].numbers(part)
                 arrays[i] |= known[path, part].arrays(part)
         if options.checks and part == options.parts[-1] and first.p in (1, 2, float("inf")):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from robust_erm.attacks.attack import Victim, into_box, rivals
 from robust_erm.attacks.fab import FAB, linearised, nearest_zero
+from robust_erm.core.marked import taken
 from robust_erm.core.norms import Norm
 
 _HALVINGS = 60  # of the segment from a point to what was found: its end is exact to rounding
@@ -21,18 +22,18 @@ _BEYOND = 1 + 1e-6  # a linearised boundary, so that rounding does not hide that
 
 
 def across(x: Tensor, y: Tensor, points: Tensor, labels: Tensor, norm: Norm, many: int = 3) -> list[Tensor]:
-    """The ``many`` nearest of ``points`` (m, d) with another label of each x_i (n, d): fewer where there are fewer.
+    """The ``many`` nearest of ``points`` (..., m, d) with another label of each x_i (..., n, d); fewer where there are.
 
-    A network that fits the points has its boundary between the two.
+    A network that fits the points has its boundary between the two. May have leading axes, of runs.
     """
     points, labels = points.to(x), labels.to(y)
-    groups = [(y == label, points[labels != label]) for label in sorted(set(y.tolist()))]
-    many = min([many, *(len(theirs) for _, theirs in groups)])
-    near = x.expand(many, *x.shape).clone()
-    for mine, theirs in groups:
-        order = torch.cdist(x[mine], theirs, p=norm.p).topk(many, largest=False).indices
-        near[:, mine] = theirs[order.T]
-    return list(near)
+    alike = y.unsqueeze(-1) == labels.unsqueeze(-2)
+    if not alike.numel():
+        return []
+    many = min(many, int((~alike).sum(-1).min()))
+    away = torch.cdist(x, points, p=norm.p).masked_fill(alike, math.inf)
+    order = away.topk(many, largest=False).indices
+    return [taken(points, order[..., k]) for k in range(many)]
 
 
 def nearest(

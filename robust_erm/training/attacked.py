@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CHUNK = 1024  # points evaluated at once; fixed, so that noise does not depend on the number of runs
 FEW = 256  # the same for strong attacks, some of which need many random numbers for each point
 FILLED = 2**33  # bytes of attacked points and what is made of them that a device is given at once
-_MADE = 32  # numbers made for each of a point's own: of a convolutional net; fully connected ones make fewer
+MADE = 32  # numbers made for each of a point's own: of a convolutional net; fully connected ones make fewer
 
 
 def clean(runs: Runs, points: Points, rows: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ def _blocks_at_once(attack: Attack, x: Tensor) -> int:
     if x.device.type == "cpu":
         return 1
     drawn = attack.draw(1, x.shape[2], torch.Generator()).nbytes
-    each = x.shape[0] * FEW * (x.shape[2] * x.element_size() * _MADE + drawn)
+    each = x.shape[0] * FEW * (x.shape[2] * x.element_size() * MADE + drawn)
     room = torch.cuda.mem_get_info(x.device)[0] / 4 if x.is_cuda else FILLED
     return max(1, int(min(room, FILLED) / each))
 
@@ -128,10 +128,10 @@ def _noise_of_some(runs: Runs, attack: Attack, rows: list[int], counts: list[int
         attack.draw(max(n, 1), d, torch_stream(runs.seeds[i], f"eval from {first}"))
         for i, n in zip(rows, counts, strict=True)
     ]
-    whole = runs.theta.new_zeros(len(rows), drawn[0].shape[0], max(counts), *drawn[0].shape[2:])
+    whole = torch.zeros(len(rows), drawn[0].shape[0], max(counts), *drawn[0].shape[2:], dtype=runs.theta.dtype)
     for noise, own in zip(whole, drawn, strict=True):
-        noise[:, : own.shape[1]] = own.to(noise)
-    return whole
+        noise[:, : own.shape[1]] = own
+    return whole.to(runs.theta.device)
 
 
 def _attacked(

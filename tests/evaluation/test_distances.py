@@ -44,7 +44,9 @@ def recipe_of(model: Any, d: int, p: float, outputs: int = 1) -> tuple[Recipe, t
 
 def both(recipe: Recipe, theta: torch.Tensor, x: torch.Tensor, y: torch.Tensor, box: Box = None) -> Distances:
     """Both distances, by a short search."""
-    return distances(recipe, theta, (x, y), (x, y), FAB(recipe.attack.p, 20), box, True)
+    points = x.unsqueeze(0), y.unsqueeze(0)
+    (found,) = distances(recipe, theta.unsqueeze(0), points, points, FAB(recipe.attack.p, 20), box, True)
+    return found
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -241,7 +243,7 @@ def test_the_command_from_end_to_end(
     monkeypatch.setattr(packs, "distances", lambda *given: asked.append(1) or real(*given))
     line = [folder, "attack=none", "checks=false", "points=10", "fab.steps=5", "eps=0.05,0.1"]
     assert evaluate.main([*line, "distance=true"]) == 0
-    assert len(asked) == 4, "two runs, two parts"
+    assert len(asked) == 2, "all runs at once, two parts"
     shown = capsys.readouterr().out
     assert "median l_p distance" in shown
     frame = load(folder)

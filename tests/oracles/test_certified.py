@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -47,6 +49,34 @@ def test_every_point_may_have_a_radius_of_its_own(p: float, box: tuple[float, fl
             assert float(bound(of, whole)[i]) == pytest.approx(float(bound(own, alone)), rel=1e-9)
         if p == math.inf and box is None:
             assert exact(of, whole, i).verdict == exact(own, alone, 0).verdict
+
+
+@pytest.mark.parametrize("rivals", [1, 3])
+@pytest.mark.parametrize("p", PS)
+@pytest.mark.parametrize("box", [None, (0.0, 1.0)])
+def test_runs_at_once_are_each_alone(box: tuple[float, float] | None, p: float, rivals: int) -> None:
+    """A leading axis of runs; of the first all points are sure, of the last none, in pieces of 4 points."""
+    each = [net(seed, rivals=rivals) for seed in range(3)]
+    each[0] = (replace(each[0][0], c=each[0][0].c + 100), each[0][1])
+    each[2] = (replace(each[2][0], c=each[2][0].c - 100), each[2][1])
+    together = Hidden(*(torch.stack([getattr(of, name) for of, _ in each]) for name in ("w", "b", "a", "c")))
+    x, eps = torch.stack([x for _, x in each]), torch.rand(3, 10, generator=torch.Generator().manual_seed(0)).double()
+    whole = Region(x, eps, p, box)
+    bounds: list[Callable[[Hidden, Region], torch.Tensor]] = [
+        interval_bound,
+        crown_bound,
+        lambda net, region: crown_bound(net, region, 5),
+        lambda net, region: certified_margin(net, region, 5, chunk=4),
+        lambda net, region: net.size(region.x),
+        lambda net, region: net.margins(region.x),
+    ]
+    for bound in bounds:
+        found = bound(together, whole)
+        for i, (alone, own) in enumerate(each):
+            assert torch.allclose(found[i], bound(alone, Region(own, eps[i], p, box)), rtol=1e-12, atol=1e-12)
+    sure = certified_margin(together, whole, 5) > 0
+    assert sure.sum(-1).tolist()[::2] == [10, 0]
+    assert 0 <= int(sure[1].sum()) < 10
 
 
 @pytest.mark.parametrize("rivals", [1, 3])
