@@ -1,4 +1,4 @@
-"""Tests that take turns: of those marked ``turns`` a check runs a quarter, another one for another commit.
+"""Tests that take turns: of those marked ``turns`` a check runs a sixth, another one for another commit.
 
 ``pytest`` runs all that it is asked for; ``pytest --turn <any text>``, as ``make test`` has it with the commit, those
 of one turn, and says at the end how many were left to others.
@@ -12,7 +12,7 @@ from zlib import crc32
 
 import pytest
 
-TURNS = 4
+TURNS = 6
 LEFT = pytest.StashKey[int]()
 
 

@@ -344,6 +344,7 @@ def test_what_cannot_be_read_is_refused_in_one_line(name: str, place: Path, monk
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.turns
 def test_from_a_csv_to_a_table(place: Path) -> None:
     """The command line; a file that has changed since is told, and its old results are not taken for new."""
     line = ["data=arrays", "data.file=all.csv", "data.classes=[yes,no]", "data.m=12", "stop.steps=3", "logger=none"]

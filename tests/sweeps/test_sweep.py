@@ -545,6 +545,7 @@ print(used / sum(resources.of_run(run) + resources.of_data(run) for run in runs)
     ],
     ids=["net", "linear", "cnn"],
 )
+@pytest.mark.turns
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own account of peak memory")
 def test_the_estimate_of_memory_holds(overrides: list[str]) -> None:
     """Peak memory of a pack beyond that of one run, over the estimate: at most 1, and not absurdly less."""
