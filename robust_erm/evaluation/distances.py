@@ -24,7 +24,7 @@ from robust_erm.evaluation import certificates
 from robust_erm.evaluation.strong import Tick
 from robust_erm.oracles.boundary import across, lengths, nearest
 from robust_erm.oracles.certified import STEPS
-from robust_erm.training.attacked import FEW, FILLED, MADE
+from robust_erm.training.attacked import FEW, MADE, filling
 from robust_erm.training.step import Recipe
 
 Array = npt.NDArray[np.float64]
@@ -134,7 +134,7 @@ def _at_once(x: Tensor, others: Tensor) -> int:
     """Points of all runs that are searched together: few on a CPU, as many as fill a device."""
     if x.device.type == "cpu":
         return FEW
-    return max(1, FILLED // (8 * len(x) * (MADE * x.shape[-1] + others.shape[1])))
+    return max(1, int(filling(x.device) / (8 * len(x) * (MADE * x.shape[-1] + others.shape[1]))))
 
 
 def _nearest(

@@ -153,11 +153,12 @@ def evaluate_pack(members: Sequence[Member], name: str, options: Options, device
                 own_arrays[f"{part}_{kind}"] = margins
         if search is not None:
             paths = [path for path, *_ in members]
-            new = rows[[(path, part) not in known for path in paths]]
-            if len(new):
-                of_these = pack.theta[new], (x[new], y[new]), pack.train.of(new)
+            new = {path: i for i, path in enumerate(paths) if (path, part) not in known}  # once, whatever the radii
+            if new:
+                some = rows[list(new.values())]
+                of_these = pack.theta[some], (x[some], y[some]), pack.train.of(some)
                 away = distances(pack.recipe, *of_these, search, domain, options.certify, tick)
-                known |= {(paths[i], part): own for i, own in zip(new.tolist(), away, strict=True)}
+                known |= {(path, part): own for path, own in zip(new, away, strict=True)}
             for i, path in enumerate(paths):
                 found[i] |= known[path, part].numbers(part)
                 arrays[i] |= known[path, part].arrays(part)

@@ -113,8 +113,12 @@ def _blocks_at_once(attack: Attack, x: Tensor) -> int:
         return 1
     drawn = attack.draw(1, x.shape[2], torch.Generator()).nbytes
     each = x.shape[0] * FEW * (x.shape[2] * x.element_size() * MADE + drawn)
-    room = torch.cuda.mem_get_info(x.device)[0] / 4 if x.is_cuda else FILLED
-    return max(1, int(min(room, FILLED) / each))
+    return max(1, int(filling(x.device) / each))
+
+
+def filling(device: torch.device) -> float:
+    """Bytes that a device is given at once: FILLED, or a quarter of what is free."""
+    return min(FILLED, torch.cuda.mem_get_info(device)[0] / 4) if device.type == "cuda" else FILLED
 
 
 def _net_for(runs: Runs, attack: Attack) -> Any:
