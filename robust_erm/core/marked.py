@@ -18,9 +18,14 @@ def replaced(values: Tensor, marks: Tensor, better: Callable[[Tensor], Tensor]) 
     most = int(marks.sum(-1).max()) if marks.numel() else 0
     if not most:
         return values
-    order = (~marks).to(torch.int8).argsort(dim=-1, stable=True)[..., :most]
+    order = first(marks, most)
     new = torch.where(marks.gather(-1, order), better(order), values.gather(-1, order))
     return values.scatter(-1, order, new)
+
+
+def first(marks: Tensor, most: int) -> Tensor:
+    """Indices (..., most) of the marked entries of every row of ``marks`` (..., n), in order, and then of others."""
+    return (~marks).to(torch.int8).argsort(dim=-1, stable=True)[..., :most]
 
 
 def taken(values: Tensor, order: Tensor) -> Tensor:

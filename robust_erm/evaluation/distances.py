@@ -6,7 +6,7 @@ Robust accuracy at every radius follows from it (:func:`curve`), so one answer s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,11 +25,11 @@ from robust_erm.evaluation.strong import Tick
 from robust_erm.oracles.boundary import across, lengths, nearest
 from robust_erm.oracles.certified import STEPS
 from robust_erm.training.attacked import FEW, MADE, filling
+from robust_erm.training.points import Points
 from robust_erm.training.step import Recipe
 
 Array = npt.NDArray[np.float64]
 Box = tuple[float, float] | None
-Labelled = Sequence[Tensor]  # x (R, n, d) and y (R, n)
 _HALVINGS = 16  # of the interval from 0 to the attacked distance
 _ROUNDING = 1e-6  # by so much of itself an attacked distance may lie below a certified one
 _FAR = 100  # times the length of a point: no certificate is looked for beyond
@@ -90,20 +90,22 @@ def quantile(values: Array, share: float) -> float | None:
 def distances(
     recipe: Recipe,
     theta: Tensor,
-    points: Labelled,
-    train: Labelled,
+    points: Points,
+    train: Points,
+    rows: Tensor,
     search: FAB,
     box: Box,
     certify: bool,
     tick: Tick = lambda _: None,
 ) -> list[Distances]:
-    """Both distances of ``points``, of every run, in float64. On a device all runs are searched at once.
+    """Both distances of ``points``, of the runs ``rows``, in float64. On a device they are searched at once.
 
     Args:
         recipe: of the runs.
-        theta: (R, P).
-        points: x (R, n, d) and y (R, n).
-        train: those among which starts of another label are looked for, x (R, m, d) and y (R, m).
+        theta: (R, P), of all runs.
+        points: of all runs.
+        train: those among which starts of another label are looked for.
+        rows: the runs that are asked for.
         search: norm, steps and targets of the search.
         box: that x' must stay in, or None.
         certify: whether to look for lower bounds, where there are any.
@@ -112,17 +114,16 @@ def distances(
     Raises:
         ArithmeticError: a certified distance is above an attacked one.
     """
-    if theta.device.type == "cpu" and len(theta) > 1:
-        each = (slice(i, i + 1) for i in range(len(theta)))
-        own = [(theta[i], [z[i] for z in points], [z[i] for z in train]) for i in each]
-        return [found for one in own for found in distances(recipe, *one, search, box, certify, tick)]
-    theta, norm, certify = theta.double(), Norm(search.p), certify and certificates.certifiable(recipe)
+    if theta.device.type == "cpu" and len(rows) > 1:
+        each = (distances(recipe, theta, points, train, row, search, box, certify, tick) for row in rows.unsqueeze(-1))
+        return [found for (found,) in each]
+    theta, norm, certify = theta[rows].double(), Norm(search.p), certify and certificates.certifiable(recipe)
+    (xs, ys), (others, labels) = points.of(rows), (z.double() for z in train.of(rows))
     found: list[tuple[Tensor, ...]] = []
-    others, labels = (z.double() for z in train)
-    n, step = points[0].shape[1], _at_once(points[0], others)
+    n, step = xs.shape[1], _at_once(xs, others)
     for k in range(0, n, step):
         tick(f"distances of {k}/{n} points")
-        x, y = (z[:, k : k + step].double() for z in points)
+        x, y = xs[:, k : k + step].double(), ys[:, k : k + step].double()
         starts = across(x, y, others, labels, norm)
         high = lengths(norm, _nearest(recipe, theta, x, y, search, starts, box))
         found.append((high, certified(recipe, theta, x, y, high, box)) if certify else (high,))

@@ -142,11 +142,11 @@ def evaluate_pack(members: Sequence[Member], name: str, options: Options, device
             found[i].setdefault("spent", {})[part] = _spent(attacks, one, len(ys[i]), first.outputs)
             found[i] |= {f"{part}_points": len(ys[i]), f"{part}_clean": one.after["clean"]}
             found[i] |= {f"{part}_after_{k}": v for k, v in one.after.items() if k != "clean"}
-        bounds = {"attacked": torch.stack([one.least for one in left])}
+        high = torch.stack([one.least for one in left])
+        bounds = {"attacked": high}
         if options.certify and certificates.certifiable(pack.recipe):
             tick(f"{part}, certificates")
-            high, seconds = bounds["attacked"], options.exact
-            bounds |= certificates.bounds(pack.recipe, pack.theta, x, y, eps, domain, high, seconds, tick)
+            bounds = certificates.bounds(pack.recipe, pack.theta, x, y, eps, domain, high, options.exact, tick)
         for kind, each in bounds.items():
             for row, own_arrays, margins in zip(found, arrays, each.cpu().numpy(), strict=True):
                 row[f"{part}_{kind}"] = float((margins > 0).mean())
@@ -156,8 +156,8 @@ def evaluate_pack(members: Sequence[Member], name: str, options: Options, device
             new = {path: i for i, path in enumerate(paths) if (path, part) not in known}  # once, whatever the radii
             if new:
                 some = rows[list(new.values())]
-                of_these = pack.theta[some], (x[some], y[some]), pack.train.of(some)
-                away = distances(pack.recipe, *of_these, search, domain, options.certify, tick)
+                given = pack.recipe, pack.theta, points, pack.train, some
+                away = distances(*given, search, domain, options.certify, tick)
                 known |= {(path, part): own for path, own in zip(new, away, strict=True)}
             for i, path in enumerate(paths):
                 found[i] |= known[path, part].numbers(part)

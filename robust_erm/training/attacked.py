@@ -11,6 +11,7 @@ from torch.func import vmap
 from robust_erm.attacks.attack import Attack
 from robust_erm.attacks.none import NoAttack
 from robust_erm.core.margins import margin
+from robust_erm.core.marked import first, taken
 from robust_erm.core.streams import torch_stream
 from robust_erm.training import kernels, stacked
 from robust_erm.training.mapped import parts
@@ -92,16 +93,11 @@ def attacked_among(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows
     blocks = [(k, count) for k, count in zip(starts, counts, strict=True) if max(count)]
     step = _blocks_at_once(attack, x)
     for some in (blocks[k : k + step] for k in range(0, len(blocks), step)):
-        orders = [
-            (~among[:, k : k + FEW]).to(torch.int8).argsort(dim=-1, stable=True)[:, : max(count)] + k
-            for k, count in some
-        ]
-        order = torch.cat(orders, dim=1)
-        some_x = x.gather(1, order.unsqueeze(-1).expand(*order.shape, x.shape[-1]))
+        order = torch.cat([first(among[:, k : k + FEW], max(count)) + k for k, count in some], dim=1)
+        some_x, some_y = taken(x, order), taken(y, order)
         noise = None
         if not kernel:
             noise = torch.cat([_noise_of_some(runs, attack, index, count, k) for k, count in some], dim=2)
-        some_y = y.gather(1, order)
         moved = _attacked(runs, attack, kernel, theta, radii, some_x, some_y, noise)
         found.scatter_(1, order, margins_of(moved, some_y))
     return torch.where(among, found, torch.inf)

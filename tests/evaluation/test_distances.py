@@ -28,6 +28,7 @@ from robust_erm.reports.tables import load
 from robust_erm.store.config import Run
 from robust_erm.store.run_folder import folder_of
 from robust_erm.training.pack import train_pack
+from robust_erm.training.points import Points
 from robust_erm.training.step import Recipe
 
 FEW = ("fab.steps=5", "parts=test")
@@ -44,8 +45,9 @@ def recipe_of(model: Any, d: int, p: float, outputs: int = 1) -> tuple[Recipe, t
 
 def both(recipe: Recipe, theta: torch.Tensor, x: torch.Tensor, y: torch.Tensor, box: Box = None) -> Distances:
     """Both distances, by a short search."""
-    points = x.unsqueeze(0), y.unsqueeze(0)
-    (found,) = distances(recipe, theta.unsqueeze(0), points, points, FAB(recipe.attack.p, 20), box, True)
+    row = torch.tensor([0])
+    points = Points(x.unsqueeze(0), y.unsqueeze(0), row)
+    (found,) = distances(recipe, theta.unsqueeze(0), points, points, row, FAB(recipe.attack.p, 20), box, True)
     return found
 
 
@@ -240,7 +242,7 @@ def test_the_command_from_end_to_end(
     runs = trained("model.width=8", "stop.steps=60", "eps=0.1")
     folder, asked = str(folder_of(runs[0]).parent), []
     real = packs.distances
-    monkeypatch.setattr(packs, "distances", lambda *given: asked.append(len(given[1])) or real(*given))
+    monkeypatch.setattr(packs, "distances", lambda *given: asked.append(len(given[4])) or real(*given))
     line = [folder, "attack=none", "checks=false", "points=10", "fab.steps=5", "eps=0.05,0.1"]
     assert evaluate.main([*line, "distance=true"]) == 0
     assert sum(asked) == 4, "two runs, two parts"
