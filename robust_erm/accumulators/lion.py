@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.accumulators.accumulator import InItsGeometry, State, decay, faded
-from robust_erm.core.fields import beside, per_run
+from robust_erm.core.fields import beside, number, per_run
 from robust_erm.core.params import Layout
 from robust_erm.schedules.schedule import log
 
@@ -51,6 +51,7 @@ class TwoMeans(InItsGeometry):
         """See :class:`robust_erm.accumulators.accumulator.Accumulator`."""
         unit, old, new = faded(log_loss, state["unit"], log(self.beta2, log_loss))
         before, now = beside(old) * state["mean"], beside(new) * grad
-        given = beside(self.beta1) * before + beside(1 - self.beta1) * now
-        mean = beside(self.beta2) * before + beside(1 - self.beta2) * now
+        beta1, beta2 = number(self.beta1, log_loss), number(self.beta2, log_loss)
+        given = beside(beta1) * before + beside(1 - beta1) * now
+        mean = beside(beta2) * before + beside(1 - beta2) * now
         return given, unit, {"mean": mean, "unit": unit}

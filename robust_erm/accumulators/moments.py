@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robust_erm.accumulators.accumulator import State, decay, faded
 from robust_erm.core.errors import require
-from robust_erm.core.fields import beside, per_run
+from robust_erm.core.fields import beside, number, per_run
 from robust_erm.core.params import Layout
 from robust_erm.geometries.lp import Lp
 from robust_erm.schedules.schedule import log
@@ -62,13 +62,14 @@ class Moments:
     def update(self, grad: Tensor, log_loss: Tensor, state: State, layout: Layout) -> tuple[Tensor, Tensor, State]:
         """See :class:`robust_erm.accumulators.accumulator.Accumulator`."""
         unit, old, new = faded(log_loss, state["unit"], log(self.beta2, log_loss) / 2)
-        scaled, count = beside(new) * grad, state["count"] + 1
-        m = beside(self.beta1 * old) * state["m"] + beside(1 - self.beta1) * scaled
-        v = beside(self.beta2 * old**2) * state["v"] + beside(1 - self.beta2) * scaled**2
+        beta1, beta2, count = number(self.beta1, log_loss), number(self.beta2, log_loss), state["count"] + 1
+        root = beside((1 - beta2).sqrt() * new) * grad
+        m = (beside(beta1 * old) * state["m"]).add_(beside((1 - beta1) * new) * grad)
+        v = (beside(beta2 * old**2) * state["v"]).addcmul_(root, root)
         # beta^count by exp and log, which give a number the same bits wherever it lies in a tensor, as pow does not
         seen1, seen2 = (1 - (count * log(beta, log_loss)).exp() for beta in (self.beta1, self.beta2))
-        size = (v / beside(seen2)).sqrt()
+        size = v.sqrt().mul_(beside(seen1 / seen2.sqrt()))  # times seen1, so that m need not be divided by it
         if self.epsilon:
-            size = size + beside(self.epsilon * (-unit).exp())
-        given = torch.where(size > 0, m / beside(seen1) / size, 0.0)
+            size.add_(beside(self.epsilon * seen1 * (-unit).exp()))
+        given = torch.where(size > 0, m / size, 0.0)
         return given, torch.zeros_like(log_loss), {"m": m, "v": v, "unit": unit, "count": count}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.accumulators.accumulator import InItsGeometry, State, decay, faded
-from robust_erm.core.fields import beside, per_run
+from robust_erm.core.fields import beside, number, per_run
 from robust_erm.core.params import Layout
 from robust_erm.schedules.schedule import log
 
@@ -55,5 +55,5 @@ class Velocity(InItsGeometry):
         now = beside(new) * grad
         velocity = beside(self.beta * old) * state["velocity"] + now
         given = now + beside(self.beta) * velocity if self.nesterov else velocity
-        scale = unit + log(1 - self.beta, log_loss) if self.mean else unit
+        scale = unit + (1 - number(self.beta, log_loss)).log() if self.mean else unit
         return given, scale, {"velocity": velocity, "unit": unit}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.accumulators.accumulator import State, decay, faded
-from robust_erm.core.fields import per_run
+from robust_erm.core.fields import number, per_run
 from robust_erm.core.linalg import product
 from robust_erm.core.norms import power
 from robust_erm.core.params import Layout
@@ -65,7 +65,8 @@ class Shampoo:
     def update(self, grad: Tensor, log_loss: Tensor, state: State, layout: Layout) -> tuple[Tensor, Tensor, State]:
         """See :class:`robust_erm.accumulators.accumulator.Accumulator`."""
         unit, old, new = faded(log_loss, state["unit"], log(self.beta, log_loss) / 2)
-        keep, add = (share[..., None, None] for share in (self.beta * old**2, (1 - self.beta) * new**2))
+        beta = number(self.beta, log_loss)
+        keep, add = (share[..., None, None] for share in (beta * old**2, (1 - beta) * new**2))
         found, given = {"unit": unit}, []
         for name, g in _matrices(grad, layout):
             left, right = product(g, g.mT), product(g.mT, g)

@@ -14,6 +14,8 @@ from robust_erm.core.linalg import own_class
 from robust_erm.core.margins import margin
 from robust_erm.core.norms import Norm
 
+Box = tuple[float, float] | None
+
 
 @dataclass(frozen=True)
 class Victim:
@@ -54,9 +56,18 @@ class Victim:
         found: tuple[Tensor, Tensor] = torch.func.grad(total, has_aux=True)(x)
         return found[1], found[0]
 
-    def step(self, norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: tuple[float, float] | None) -> Tensor:
+    def step(self, norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: Box) -> Tensor:
         """:func:`steepest_step`."""
         return steepest_step(norm, gradient, x, length, box)
+
+    def step_within(
+        self, norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: Box, radius: Tensor | None = None
+    ) -> Tensor:
+        """That, then onto the ball of ``radius`` around the clean inputs, where given, and into the box."""
+        moved = self.step(norm, gradient, x, length, box)
+        if radius is not None:
+            moved = self.x + norm.project(moved - self.x, radius)
+        return into_box(moved, box)
 
 
 class Attack(Protocol):
@@ -125,7 +136,7 @@ def uniform_in_ball(p: float, shape: tuple[int, int, int], generator: torch.Gene
     return sign * z / (z.sum(-1, keepdim=True) + extra)
 
 
-def steepest_step(norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: tuple[float, float] | None) -> Tensor:
+def steepest_step(norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: Box) -> Tensor:
     """X minus the step of ``||.||_p``-length ``length`` that lowers the margin most, to first order.
 
     In l_inf a coordinate whose slope is rounding beside the steepest one's (:func:`without_rounding`) stays. In l_inf
@@ -171,7 +182,7 @@ def _beyond_rounding(gradient: Tensor) -> Tensor:
     return size > rounding(gradient) * size.amax(-1, keepdim=True)
 
 
-def into_box(x: Tensor, box: tuple[float, float] | None) -> Tensor:
+def into_box(x: Tensor, box: Box) -> Tensor:
     """Clip x to the box, where there is one.
 
     Clipping towards an interval that holds the clean point never leaves the l_p ball.

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from robust_erm.attacks.attack import Deterministic, Victim, into_box
+from robust_erm.attacks.attack import Deterministic, Victim
 from robust_erm.core.norms import Norm
 
 
@@ -34,4 +34,4 @@ class FGM(Deterministic):
         """X' (n, d)."""
         box = victim.domain if self.box else None
         gradient = victim.margin_gradient(victim.x)
-        return into_box(victim.step(Norm(self.p), gradient, victim.x, eps, box), box)
+        return victim.step_within(Norm(self.p), gradient, victim.x, eps, box)

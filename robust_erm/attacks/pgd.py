@@ -68,6 +68,5 @@ class PGD(Iterative):
         norm, x = Norm(self.p), start
         box = victim.domain if self.box else None
         for _ in range(self.steps):
-            moved = victim.step(norm, victim.margin_gradient(x), x, self.relative_step * eps, box)
-            x = into_box(victim.x + norm.project(moved - victim.x, eps), box)
+            x = victim.step_within(norm, victim.margin_gradient(x), x, self.relative_step * eps, box, eps)
         return x

@@ -7,6 +7,7 @@ from dataclasses import MISSING, field, fields, is_dataclass
 from functools import lru_cache
 from typing import Any, TypeGuard, TypeVar
 
+import torch
 from torch import Tensor
 
 T = TypeVar("T")
@@ -16,8 +17,8 @@ def per_run(default: Any = MISSING) -> Any:
     """A dataclass field that changes neither shapes nor code, only numbers.
 
     Runs that differ in such fields alone are trained together. In an optimizer or a schedule the
-    field must then be used as a tensor without axes (see :func:`substituted`); in a model or a data
-    set it is used before training only.
+    field must then be used as a tensor without axes (see :func:`substituted`), which :func:`number`
+    makes of it in any case; in a model or a data set it is used before training only.
     """
     return field(default=default, metadata={"per_run": True})
 
@@ -25,6 +26,22 @@ def per_run(default: Any = MISSING) -> Any:
 def beside(scalar: Any) -> Any:
     """A number of each run, () or (R,), as what multiplies vectors (P,) or (R, P); a plain number stays one."""
     return scalar.unsqueeze(-1) if isinstance(scalar, Tensor) else scalar
+
+
+def number(value: float | Tensor, like: Tensor) -> Tensor:
+    """A per-run field, () or (R,), as a tensor of the type of ``like``, whether or not it differs within a pack.
+
+    ``1 - beta`` in Python and as a tensor of float32 are not the same number: what is computed from this has the same
+    bits alone and in a pack.
+    """
+    if isinstance(value, Tensor):
+        return value.to(like)
+    return _number(float(value), like.dtype, like.device)
+
+
+@lru_cache(maxsize=256)
+def _number(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(value, dtype=dtype, device=device)
 
 
 def takes_runs(component: object) -> bool:

@@ -35,6 +35,16 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return (b.mT @ a.mT).mT if b.shape[-1] == 1 else a @ b
 
 
+def product_into(out: Tensor, a: Tensor, b: Tensor) -> None:
+    """``out = a b`` (R, n, d) for a (R, n, k) and b (R, k, d), in place: ``out`` may be a part of longer rows."""
+    if a.shape[-1] == 1:
+        torch.mul(a, b, out=out)
+    elif b.shape[-1] == 1:
+        out.copy_(product(a, b))
+    else:
+        torch.bmm(a, b, out=out)
+
+
 def own_class(classes: int, y: Tensor) -> Tensor:
     """Mask (n, classes) of each sample's own class: y (n,) in 0..classes-1."""
     return y.unsqueeze(-1) == torch.arange(classes, dtype=y.dtype, device=y.device)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from robust_erm.core.activations import IDENTITY, Activation
-from robust_erm.core.linalg import linear, product
+from robust_erm.core.linalg import linear, product, product_into
 from robust_erm.core.params import Params
 
 
@@ -72,19 +72,19 @@ class Stack:
                 slope = product(before, self.weight(0, params))
         return slope
 
-    def to_params(self, params: Params, trace: Trace, slope: Tensor) -> Params:
-        """``sum_{i, c} slope_ic grad_theta f_c(x_i)``, of every run, for slope (R, n, C)."""
-        found: Params = {}
+    def to_params(self, params: Params, trace: Trace, slope: Tensor, into: Params) -> None:
+        """Write ``sum_{i, c} slope_ic grad_theta f_c(x_i)``, of every run, for slope (R, n, C), over ``into``."""
         for k, after, before in self.backward(params, trace, slope):
             weight, bias = self.layers[k]
             if weight is not None:
-                found[weight] = product(before.mT, trace.inputs[k]).reshape(params[weight].shape)
+                out = into[weight]
+                product_into(out if out.ndim == 3 else out.unsqueeze(-2), before.mT, trace.inputs[k])
                 if k + 1 < len(self.layers):
                     more = self.activation.through_weight(params[weight], trace.inputs[k + 1], after)
-                    found[weight] = found[weight] if more is None else found[weight] + more
+                    if more is not None:
+                        out += more
             if bias is not None:
-                found[bias] = before.sum(-2)
-        return found
+                into[bias].copy_(before.sum(-2))
 
     def numbers(self, params: Params) -> int:
         """How many numbers one point makes on its way through; ``params`` without a run axis."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robust_erm.accumulators.none import NoMemory
 from robust_erm.core.errors import require
-from robust_erm.core.fields import beside, per_run
+from robust_erm.core.fields import beside, number, per_run
 from robust_erm.geometries.lp import Lp
 from robust_erm.optimizers.optimizer import Composed
 from robust_erm.schedules.constant import Constant
@@ -46,5 +46,6 @@ class Decayed(Composed):
 
     def moved(self, theta: Tensor, step: Tensor) -> Tensor:
         """See :class:`robust_erm.optimizers.optimizer.Optimizer`."""
-        kept: Tensor = theta * beside(1 - self.schedule.lr * self.decay)
-        return kept - step
+        kept = 1 - number(self.schedule.lr, theta) * number(self.decay, theta)
+        moved: Tensor = theta * beside(kept) - step
+        return moved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +12,7 @@ from robust_erm.core.fields import unchanged
 from robust_erm.core.params import Layout
 
 State = dict[str, Tensor]
+Accumulate = Callable[[Any, Tensor, Tensor, State, Layout], tuple[Tensor, Tensor, State]]
 
 
 class Optimizer(Protocol):
@@ -81,9 +83,14 @@ class Composed:
         state: State = self.accumulator.init(theta, layout)
         return state
 
-    def update(self, grad: Tensor, log_loss: Tensor, state: State, layout: Layout) -> tuple[Tensor, Tensor, State]:
-        """See :class:`Optimizer`."""
-        a, log_scale, state = self.accumulator.update(grad, log_loss, state, layout)
+    def update(
+        self, grad: Tensor, log_loss: Tensor, state: State, layout: Layout, accumulate: Accumulate | None = None
+    ) -> tuple[Tensor, Tensor, State]:
+        """See :class:`Optimizer`; ``accumulate`` does what the accumulator's own ``update`` does, of R runs, faster."""
+        if accumulate is None:
+            a, log_scale, state = self.accumulator.update(grad, log_loss, state, layout)
+        else:
+            a, log_scale, state = accumulate(self.accumulator, grad, log_loss, state, layout)
         if self.normalized:
             return self.geometry.steepest(a, layout), torch.zeros_like(log_loss), state
         return self.geometry.sharp(a, layout), log_scale, state

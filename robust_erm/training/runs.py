@@ -102,6 +102,7 @@ class Runs:
         whole = compiled and self.order is None
         self.kernel = kernels.whole_steps(self.recipe, self.train.x, self.train.y) if whole else None
         self.net = kernels.for_net(self.recipe, self.recipe.attack, self.theta.dtype) if compiled else None
+        self.accumulate = kernels.for_moments(self.recipe.optimizer, self.theta.dtype) if compiled else None
         if self.kernel is not None:
             self.state["kernel"] = self.kernel.init(self.theta, self.train.of_run.tolist())
         self.bound = self.train.bound
@@ -245,7 +246,8 @@ class Runs:
             self.status[rows],
             self.stopped_at[rows],
         )
-        return now, Stepper(self.recipe, self.net, batch, self._groups(rows, batch), target, self.most)
+        groups = self._groups(rows, batch)
+        return now, Stepper(self.recipe, self.net, batch, groups, target, self.most, self.accumulate)
 
     def _whole(self, stepper: Stepper, index: list[int], now: Carry, noises: Iterator[Tensor]) -> Carry:
         """Steps on all points, one for each noise; by a graph where that is asked for and can be made."""

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from robust_erm.attacks.attack import Attack, Victim, rounding
+from robust_erm.attacks.attack import Attack, Box, Victim, rounding
 from robust_erm.attacks.none import NoAttack
 from robust_erm.core.devices import readable
 from robust_erm.core.fields import unchanged
 from robust_erm.core.linalg import matvec, own_class, product
 from robust_erm.core.norms import Norm
-from robust_erm.core.params import Params
+from robust_erm.core.params import Layout, Params
 from robust_erm.core.stack import Stack, Trace
 from robust_erm.models.model import squeeze_logit
 from robust_erm.objectives import score_slopes
@@ -34,7 +34,12 @@ def fits(recipe: Recipe, attack: Attack) -> bool:
     """Whether this form knows the model, the objective and the attack."""
     known = attack.closed_form or unchanged(attack, NoAttack) or getattr(attack, "samplewise", False)
     differentiable = callable(getattr(recipe.objective, "shares", None))
-    return known and differentiable and recipe.stack is not None
+    return known and differentiable and recipe.stack is not None and _holds_all(recipe.stack, recipe.layout)
+
+
+def _holds_all(stack: Stack, layout: Layout) -> bool:
+    """Whether every parameter stands in one layer, once: tied or unused ones are left to the mapped form."""
+    return sorted(name for layer in stack.layers for name in layer if name) == sorted(name for name, _ in layout.shapes)
 
 
 def loss_and_grad(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,10 +49,10 @@ def loss_and_grad(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) ->
         return torch.cat(losses), torch.cat(grads)
     stack, params = _stack(recipe), recipe.layout.unflatten(theta)
     if _exact(recipe, recipe.attack, params):
-        return _closed_form(recipe, params, batch)
+        return _closed_form(recipe, params, theta, batch)
     trace = stack.forward(params, _perturbed(recipe, recipe.attack, params, batch, noise))
     log_loss, slopes = _loss_slopes(recipe, trace.outputs, batch.y)
-    return log_loss, recipe.layout.flatten(stack.to_params(params, trace, slopes))
+    return log_loss, _gradient(recipe, params, theta, trace, slopes)
 
 
 def outputs(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise: Tensor) -> Tensor:
@@ -61,6 +66,13 @@ def outputs(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise: 
         return batch.y * (batch.y * matvec(batch.x, w) - push)
     f = _stack(recipe).forward(params, _perturbed(recipe, attack, params, batch, noise)).outputs
     return squeeze_logit(f)
+
+
+def _gradient(recipe: Recipe, params: Params, theta: Tensor, trace: Trace, slopes: Tensor) -> Tensor:
+    """``sum_{i, c} slope_ic grad_theta f_c(x_i)`` (R, P); every layer's product is written where it belongs."""
+    grad = theta.new_empty(theta.shape)
+    _stack(recipe).to_params(params, trace, slopes, recipe.layout.unflatten(grad))
+    return grad
 
 
 def _loss_slopes(recipe: Recipe, f: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,7 +114,7 @@ def _exact(recipe: Recipe, attack: Attack, params: Params) -> bool:
     return attack.closed_form and _stack(recipe).weight(-1, params).shape[-2] == 1
 
 
-def _closed_form(recipe: Recipe, params: Params, batch: Batch) -> tuple[Tensor, Tensor]:
+def _closed_form(recipe: Recipe, params: Params, theta: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     stack, dual, eps = _stack(recipe), Norm(recipe.attack.p).dual, batch.eps.unsqueeze(-1)
     w = stack.predictor(params).squeeze(-2)
     s = eps * dual.value(w).unsqueeze(-1) - batch.y * matvec(batch.x, w)
@@ -114,7 +126,7 @@ def _closed_form(recipe: Recipe, params: Params, batch: Batch) -> tuple[Tensor, 
     grad_w = dual.least_sum(w, grad_w, share.sum(-1, keepdim=True) * eps)
     # <g, w(theta)> is the output at x = g, and its gradient in theta is what g is pulled back to
     trace = stack.forward(params, grad_w.unsqueeze(-2))
-    return log_loss, recipe.layout.flatten(stack.to_params(params, trace, torch.ones_like(trace.outputs)))
+    return log_loss, _gradient(recipe, params, theta, trace, torch.ones_like(trace.outputs))
 
 
 def _perturbed(recipe: Recipe, attack: Attack, params: Params, batch: Batch, noise: Tensor) -> Tensor:
@@ -155,7 +167,7 @@ class _Victim(Victim):
 
     def margin_gradient(self, x: Tensor) -> Tensor:
         trace, y = self._trace(x), self.y.reshape(self.runs, -1)
-        slope = y.unsqueeze(-1) if trace.outputs.shape[-1] == 1 else _margin_slope(trace.outputs, y)
+        slope = y.unsqueeze(-1) if trace.outputs.shape[-1] == 1 else _margin_slopes(trace.outputs, y)
         return self.stack.to_inputs(self.params, trace, slope).flatten(0, 1)
 
     def gradient(self, of: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,11 +178,21 @@ class _Victim(Victim):
             (slope,) = torch.autograd.grad(values.sum(), f)
         return values.detach(), self.stack.to_inputs(self.params, trace, slope).flatten(0, 1)
 
-    def step(self, norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: tuple[float, float] | None) -> Tensor:
-        compiled = kernels.for_signs(x.dtype) if norm.p == math.inf and readable(x) else None
+    def step(self, norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: Box) -> Tensor:
+        compiled = kernels.for_attacks(x.dtype) if norm.p == math.inf and readable(x) else None
         if compiled is None:
             return super().step(norm, gradient, x, length, box)
-        found: Tensor = compiled(x, gradient, length, rounding(gradient))
+        found: Tensor = compiled.sign_step(x, gradient, length, rounding(gradient))
+        return found
+
+    def step_within(
+        self, norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: Box, radius: Tensor | None = None
+    ) -> Tensor:
+        compiled = kernels.for_attacks(x.dtype) if norm.p == math.inf and readable(x) else None
+        if compiled is None:
+            return super().step_within(norm, gradient, x, length, box, radius)
+        ball = None if radius is None else (self.x, radius)
+        found: Tensor = compiled.sign_step(x, gradient, length, rounding(gradient), ball, box)
         return found
 
     def _trace(self, x: Tensor) -> Trace:
@@ -182,8 +204,11 @@ def _flat(f: Tensor) -> Tensor:
     return squeeze_logit(f.flatten(0, 1))
 
 
-def _margin_slope(f: Tensor, y: Tensor) -> Tensor:
+def _margin_slopes(f: Tensor, y: Tensor) -> Tensor:
     """Of the true minus the best other logit, in f (R, n, C); those that tie share."""
+    if readable(f) and (compiled := kernels.for_attacks(f.dtype)) is not None:
+        found: Tensor = compiled.margin_slopes(f, y)
+        return found
     own = own_class(f.shape[-1], y)
     others = torch.where(own, torch.full_like(f, -torch.inf), f)
     best = (others == others.amax(-1, keepdim=True)).to(f)

@@ -142,13 +142,15 @@ def _closed_form(recipe: Recipe, theta: Tensor, batch: Batch) -> tuple[Tensor, T
 
 
 def move(
-    recipe: Recipe, t: Tensor, found: Point, state: dict[str, Any], batch: Batch
+    recipe: Recipe, t: Tensor, found: Point, state: dict[str, Any], batch: Batch, **faster: Any
 ) -> tuple[Point, Tensor, dict[str, Any]]:
     """One step from theta_t, given loss and gradient there; of R runs at once where :func:`native` says so.
 
     A weight that would pass over the kink of ``eps ||w||_1`` at 0 stops there, as the flow does; where the
     subgradient of least norm says so, it goes on in the next step. Otherwise steps of any fixed size go to and
     fro over the kink, and coordinate descent may do nothing else.
+
+    ``faster``: what :meth:`robust_erm.optimizers.optimizer.Composed.update` may be given.
 
     Returns:
         The point stepped from (theta_t, or where the schedule backed off to), theta_{t+1}, and the
@@ -162,7 +164,7 @@ def move(
     else:
         point, schedule_state = schedule.accept(found, state["schedule"])
     direction, log_scale, optimizer_state = optimizer.update(
-        point.grad, point.log_loss, state["optimizer"], recipe.layout
+        point.grad, point.log_loss, state["optimizer"], recipe.layout, **faster
     )
     given = batch.eps, batch.bound, schedule_state
     if isinstance(schedule, Along):

@@ -41,6 +41,7 @@ class Stepper:
         groups: the runs by the attack that they need.
         target: (R,) log loss at which a run has converged.
         most: points at once.
+        accumulate: a kernel that accumulates gradients, or None.
     """
 
     recipe: Recipe
@@ -49,6 +50,7 @@ class Stepper:
     groups: list[Group]
     target: Tensor
     most: int | None = None
+    accumulate: Any = None
 
     def on(self, x: Tensor, y: Tensor) -> Stepper:
         """The same on other points, x (R, n, d) and y (R, n)."""
@@ -84,16 +86,16 @@ class Stepper:
 
     @cached_property
     def _moved(self) -> Moved:
-        return _moved_by(self.recipe)
+        return _moved_by(self.recipe, self.accumulate)
 
 
 Moved = Callable[[Tensor, Point, Any, Batch], tuple[Point, Tensor, Any]]
 
 
-def _moved_by(recipe: Recipe) -> Moved:
+def _moved_by(recipe: Recipe, accumulate: Any) -> Moved:
     """:func:`robust_erm.training.step.move` of R runs; of one without vmap, which takes longer than its sums."""
     if native(recipe.optimizer):
-        return partial(move, recipe)
+        return partial(move, recipe) if accumulate is None else partial(move, recipe, accumulate=accumulate)
 
     products = isinstance(recipe.optimizer.schedule, Layered)  # whose rounding is that of a batch only in one
 
@@ -117,7 +119,7 @@ def _each(state: Any, of: Callable[[Tensor], Tensor]) -> Any:
 def _chosen(rows: Tensor, new: tuple[Tensor, ...], old: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """``new`` (R, ...) in the rows that are true, else ``old``; on a CPU without a copy where all agree."""
     if readable(rows):
-        count = int(rows.sum())
+        count = sum(rows.tolist())
         if count in (0, len(rows)):
             return new if count else old
     return tuple(torch.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(new, old, strict=True))

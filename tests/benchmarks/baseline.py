@@ -136,3 +136,10 @@ def seconds(run: Callable[[int], object], n: int, repeats: int = 5) -> float:
         run(n)
         best = min(best, (time.perf_counter() - start) / n)
     return best
+
+
+def in_turns(runs: Sequence[Callable[[int], object]], n: int, turns: int = 10, most: float = 0.2) -> list[float]:
+    """The same of several, taken in turns of at most n steps and some ``most`` seconds: one pace for all of them."""
+    counts = [max(min(n, 10), min(n, int(most / seconds(run, 2, 1)))) for run in runs]
+    taken = [[seconds(run, count, 1) for run, count in zip(runs, counts, strict=True)] for _ in range(turns)]
+    return [min(some) for some in zip(*taken, strict=True)]

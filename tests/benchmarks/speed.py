@@ -199,6 +199,7 @@ def components(sizes: Sizes) -> Iterator[Row]:
     classes = Digits(classes=tuple(range(10)), m=200).draw(0)
     pair = Digits(classes=(2, 7), m=200).draw(0)
     sphere, wide = Sphere(d=200, m=200, m_test=1).draw(0), 1000 if sizes.commands else 20
+    batch, large = Sphere(d=784, m=64, m_test=1).draw(0), 1024 if sizes.commands else 20
     cross, logistic, exponential = Objective("cross_entropy", "mean"), Objective("logistic", "mean"), Objective()
     gd, adam = Steepest(Constant(1e-12)), Adam(Constant(1e-12))  # nothing ends, nothing diverges
     calm, fgsm, box = NoAttack(), FGM(math.inf), (0.0, 1.0)
@@ -229,29 +230,30 @@ def components(sizes: Sizes) -> Iterator[Row]:
          binary(pair.y_train, soft), sgd, 0.1),
         (f"MLP 200-{wide}-1 with hidden biases, m = 200, GD", sphere, MLP(width=wide, bias="first"), gd, calm,
          exponential, 1, [200, wide, 1], binary(sphere.y_train, hard), sgd, 0.0),
+        (f"MLP 784-{large}-64-1 on a batch of 64 points, GD, FGSM", batch, MLP(widths=(large, 64)), gd, fgsm,
+         logistic, 1, [784, large, 64, 1], binary(batch.y_train, soft), sgd, 0.1),
     ]  # fmt: skip
     for name, drawn, model, optimizer, attack, objective, outputs, shape, loss, theirs, eps in rows:
         dtype = torch.float64 if model.__class__ is MLP and model.bias == "first" else torch.float32
         x = torch.as_tensor(drawn.x_train, dtype=dtype)
         linear_ = isinstance(model, DeepLinear | Linear)
         plain = baseline.stack(shape, getattr(model, "bias", "none") == "first", None if linear_ else nn.ReLU).to(dtype)
-        usual_ = baseline.seconds(baseline.loop(plain, theirs(plain), x, x, loss, eps), sizes.steps, sizes.repeats)
-        found = []
+        what = [baseline.loop(plain, theirs(plain), x, x, loss, eps)]
         for count in (1, 16):
             given: dict[str, Any] = {"model": model, "optimizer": optimizer, "attack": attack, "objective": objective}
             given |= {"outputs": outputs, "dtype": dtype, "steps": 10**9, "domain": box, "seeds": list(range(count))}
-            runs = make_runs(x, drawn.y_train, [eps or 0.1] * count, **given)
-            found.append(baseline.seconds(runs.advance, sizes.steps, sizes.repeats) / count)
-        alone, pack = found[0] / usual_, usual_ / found[1]
-        bound = usual_ / _products(shape, len(x), dtype, sizes, attacked=eps > 0)
+            what.append(make_runs(x, drawn.y_train, [eps or 0.1] * count, **given).advance)
+        what.append(_products(shape, len(x), dtype, attacked=eps > 0))
+        usual_, one, many, products = baseline.in_turns(what, sizes.steps, 2 * sizes.repeats)
+        alone, pack, bound = one / usual_, 16 * usual_ / many, 16 * usual_ / products
         in_pack = f"in a pack of 16 {pack:.1f}x faster"
         in_pack += "" if attack.closed_form else f", its products alone {bound:.1f}x"
         said = f"alone {alone:.2f} of its {1e6 * usual_:,.0f} us; {in_pack}"
         yield f"{name}, {str(dtype)[6:]}, one thread", said, "alone at most 1.2; in a pack 4x"
 
 
-def _products(shape: list[int], n: int, dtype: torch.dtype, sizes: Sizes, attacked: bool) -> float:
-    """Seconds of a run's step in a pack of 16 that its matrix products take, whoever computes them."""
+def _products(shape: list[int], n: int, dtype: torch.dtype, attacked: bool) -> Callable[[int], None]:
+    """The matrix products of steps of a pack of 16, whoever computes them."""
     many = 16
     xs = [torch.randn(many, n, width, dtype=dtype) for width in shape]
     weights = [torch.randn(many, b, a, dtype=dtype) for a, b in itertools.pairwise(shape)]
@@ -265,7 +267,7 @@ def _products(shape: list[int], n: int, dtype: torch.dtype, sizes: Sizes, attack
                     xs[k + 1] @ w
                 xs[k + 1].mT @ xs[k]
 
-    return baseline.seconds(passes, sizes.steps, sizes.repeats) / many
+    return passes
 
 
 def factor(sizes: Sizes) -> Iterator[Row]:

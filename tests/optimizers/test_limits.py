@@ -16,6 +16,7 @@ from robust_erm.accumulators.momentum import Velocity
 from robust_erm.accumulators.none import NoMemory
 from robust_erm.accumulators.shampoo import Shampoo
 from robust_erm.attacks.none import NoAttack
+from robust_erm.core.fields import numbers
 from robust_erm.core.norms import Norm
 from robust_erm.geometries.layers import Layers
 from robust_erm.geometries.lp import Lp
@@ -177,3 +178,34 @@ def test_so_it_does_by_steps_that_follow_the_flow(name: str, resolved: Callable[
         best = robust_max_margin(z.numpy(), r, 2.0, float(eps)).value
         share = float((z @ w - eps * w.norm()).min()) / float(Norm(r).value(w)) / best
         assert share > 0.9
+
+
+def found_in(folder: str) -> list[str]:
+    """Names of the yamls in a folder of conf/optimizer."""
+    return sorted(path.stem for path in (conf_dir() / "optimizer" / folder).glob("*.yaml"))
+
+
+LINES = [f"optimizer={name}" for name in [*NAMES, STAYS]]
+LINES += [f"optimizer=gd optimizer/schedule={name}" for name in found_in("schedule")]
+LINES += [f"optimizer=descent optimizer/accumulator={name}" for name in found_in("accumulator")]
+LINES += ["optimizer=descent optimizer/accumulator=momentum optimizer.accumulator.mean=true"]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_run_alone_has_the_bits_that_it_has_beside_others_numbers(line: str, resolved: Callable[..., Run]) -> None:
+    """Whatever differs within a pack, every per-run field of every yaml: in float32, where 1 - 0.9 is not 0.1."""
+    model = ("model=mlp", "model.width=6", "attack=fgm")
+    if line.endswith(("=oracle", "=smooth")):  # which know linear models alone
+        model = ("model=linear" if line.endswith("oracle") else "model=deep_linear", "attack=exact", "p=2")
+    common = (*model, "data=digits", "data.m=30", "eps=0.05", "dtype=float32", "objective=logistic", *line.split())
+    common = (*common, "stop.loss=null", "stop.steps=25")
+    first = resolved(*common)
+    for path, value in numbers(first.optimizer).items():
+        runs = [first, resolved(*common, f"optimizer.{path}={0.93 * value or 0.1}")]
+        together, _, _ = build(runs, torch.device("cpu"))
+        assert list(together.numbers) == [path]
+        train(together)
+        for run, theta in zip(runs, together.theta, strict=True):
+            alone, _, _ = build([run], torch.device("cpu"))
+            assert not alone.numbers
+            assert torch.equal(train(alone).theta[0], theta), path

@@ -165,6 +165,37 @@ class Shift:
         return victim.x - eps * victim.margin_gradient(victim.x).mean(0).sign()
 
 
+@dataclasses.dataclass(frozen=True)
+class Tied:
+    """A model of one's own, fully connected: W = diag(u) in both layers, or a parameter that nothing uses."""
+
+    tied: bool
+    degree = 2
+
+    @property
+    def stack(self) -> Stack:
+        """Its layers."""
+        return Stack((("u", None), ("u" if self.tied else "v", None)), MLP(width=4).stack.activation)
+
+    def init(self, d: int, outputs: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Normal."""
+        shapes = {"u": (d, d)} if self.tied else {"u": (d, d), "v": (d, d), "w": (3,)}
+        return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+    def apply(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
+        """As of its stack, all of whose outputs are classes."""
+        return (x @ params["u"].mT).relu() @ params["u" if self.tied else "v"].mT
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_parameters_that_stand_twice_or_nowhere_are_left_to_autograd(tied: bool) -> None:
+    runs = packed(Tied(tied), ATTACKS[0], 5, OBJECTIVES[2])
+    assert not stacked.fits(runs.recipe, runs.recipe.attack)
+    (loss, grad), (other_loss, other_grad) = both(runs)
+    assert torch.equal(loss, other_loss)
+    assert torch.equal(grad, other_grad)
+
+
 def test_components_of_ones_own_are_mapped() -> None:
     """Unless they say what this form needs to know."""
     runs = packed(MLP(width=4), Shift(), 1, OBJECTIVES[1])

@@ -21,9 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robust_erm.accumulators.moments import Moments
 from robust_erm.core.errors import first_line
 from robust_erm.core.fields import unchanged
 from robust_erm.objectives import Objective
+from robust_erm.optimizers.optimizer import Composed
 from robust_erm.training.kernels import plan
 from robust_erm.training.step import Recipe
 
@@ -51,10 +53,19 @@ def for_scores(objective: Objective, dtype: torch.dtype) -> Any:
 
 
 @cache
-def for_signs(dtype: torch.dtype) -> Any:
-    """What takes a step of l_inf attacks on a CPU, or None where nothing is compiled."""
-    kernel = _loaded("Scores", dtype)
-    return None if kernel is None else kernel.sign_step
+def for_attacks(dtype: torch.dtype) -> Any:
+    """What takes steps of l_inf attacks, and slopes of margins, on a CPU; None where nothing is compiled."""
+    return _loaded("Scores", dtype)
+
+
+def for_moments(optimizer: Any, dtype: torch.dtype) -> Any:
+    """What accumulates the gradients of a composed optimizer on a CPU, or None for other memories than Adam's."""
+    if not unchanged(optimizer, Composed, "norm", "scales_with_loss", "init", "init_layers"):
+        return None
+    if not unchanged(optimizer.accumulator, Moments):
+        return None
+    kernel = _loaded("Moments", dtype)
+    return None if kernel is None else kernel.update
 
 
 def _loaded(name: str, dtype: torch.dtype) -> Any:
@@ -89,10 +100,11 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _warm_up(name: str, dtype: torch.dtype) -> None:
     """Have everything compiled, or loaded, that the class of that name calls."""
-    from robust_erm.training.kernels import dense, net, scores, sparse
+    from robust_erm.training.kernels import dense, moments, net, scores, sparse
 
-    if name in ("Net", "Scores"):
-        (net if name == "Net" else scores).warm_up(dtype)
+    own: dict[str, Any] = {"Net": net, "Scores": scores, "Moments": moments}
+    if name in own:
+        own[name].warm_up(dtype)
     else:
         dense.tiny_run(sparse.Sparse if name == "Sparse" else dense.Dense, dtype)
 
@@ -134,7 +146,8 @@ def _compile(folder: Path, name: str, dtype: torch.dtype, afresh: bool) -> None:
     import numba
 
     here = Path(__file__).resolve().parent
-    sources = [(here / f"{part}.py").read_bytes() for part in ("compiled", "compiled_net", "compiled_scores", "plan")]
+    parts = ("compiled", "compiled_moments", "compiled_net", "compiled_scores", "plan")
+    sources = [(here / f"{part}.py").read_bytes() for part in parts]
     made_by = (sources, sys.version, numba.__version__, llvmlite.binding.get_host_cpu_name())
     version = hashlib.sha256(repr(made_by).encode()).hexdigest()[:16]
     mark = folder / f"{name}-{dtype}-{version}.ready"

@@ -173,7 +173,43 @@ def sign_step_row(x, gradient, step, bar, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def sign_step_into(x, gradient, length, rounding, out):
-    """The same of rows (n, d), for entries within ``rounding`` of their row's largest."""
+def into_ball_row(x, center, radius):
+    """Clip one row to the l_inf ball, in place; nan stays."""
+    for j in range(x.shape[0]):
+        off = x[j] - center[j]
+        x[j] = center[j] + (radius if off > radius else (-radius if off < -radius else off))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def into_box_row(x, low, high):
+    """Clip one row to the box, in place; nan stays."""
+    for j in range(x.shape[0]):
+        x[j] = high if x[j] > high else (low if x[j] < low else x[j])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def sign_step_into(x, gradient, length, rounding, ball, center, radius, low, high, out):
+    """The same of rows (n, d), for entries within ``rounding`` of their row's largest; then into ball and box."""
     for i in range(x.shape[0]):
         sign_step_row(x[i], gradient[i], length[i], rounding * steepest(gradient[i]), out[i])
+        if ball:
+            into_ball_row(out[i], center[i], radius[i])
+        if low > -np.inf or high < np.inf:
+            into_box_row(out[i], low, high)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def margin_slopes_into(f, y, out):
+    """Derivatives of ``f_y - max_{c != y} f_c`` in f (n, C); those that tie share; nan stays."""
+    n, classes = f.shape
+    for i in range(n):
+        k = np.int64(y[i])
+        top, ties = -np.inf, 0
+        for c in range(classes):
+            if c != k and f[i, c] > top:
+                top = f[i, c]
+        for c in range(classes):
+            ties += c != k and f[i, c] == top
+        for c in range(classes):
+            v = f[i, c]
+            out[i, c] = 1.0 if c == k else (-1.0 / ties if v == top else v * 0.0)

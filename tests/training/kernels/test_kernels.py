@@ -228,11 +228,11 @@ def test_nets_where_numba_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         if missing:
             monkeypatch.setattr(kernels, "_loaded", lambda *_: None)
         kernels.for_scores.cache_clear()
-        kernels.for_signs.cache_clear()
+        kernels.for_attacks.cache_clear()
         assert (kernels.for_scores(given["objective"], torch.float64) is None) is missing
         found.append(train(make_runs(*points(False), EPS, optimizer=Steepest(Constant(1e-2)), **given)).theta)
     kernels.for_scores.cache_clear()
-    kernels.for_signs.cache_clear()
+    kernels.for_attacks.cache_clear()
     assert torch.allclose(*found, rtol=0, atol=1e-11 * float(found[0].abs().max()))
 
 
