@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
-from robust_erm.attacks.attack import Attack, Box, Victim, rounding
+from robust_erm.attacks.attack import Attack, Box, Victim
 from robust_erm.attacks.none import NoAttack
 from robust_erm.core.devices import readable
 from robust_erm.core.fields import unchanged
@@ -179,24 +180,28 @@ class _Victim(Victim):
         return values.detach(), self.stack.to_inputs(self.params, trace, slope).flatten(0, 1)
 
     def step(self, norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: Box) -> Tensor:
-        compiled = kernels.for_attacks(x.dtype) if norm.p == math.inf and readable(x) else None
+        compiled = _steps(norm, x)
         if compiled is None:
             return super().step(norm, gradient, x, length, box)
-        found: Tensor = compiled.sign_step(x, gradient, length, rounding(gradient))
+        found: Tensor = compiled.step(norm.p, gradient, x, length, None)
         return found
 
     def step_within(
         self, norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: Box, radius: Tensor | None = None
     ) -> Tensor:
-        compiled = kernels.for_attacks(x.dtype) if norm.p == math.inf and readable(x) else None
+        compiled = _steps(norm, x)
         if compiled is None:
             return super().step_within(norm, gradient, x, length, box, radius)
-        ball = None if radius is None else (self.x, radius)
-        found: Tensor = compiled.sign_step(x, gradient, length, rounding(gradient), ball, box)
+        found: Tensor = compiled.step(norm.p, gradient, x, length, box, None if radius is None else (self.x, radius))
         return found
 
     def _trace(self, x: Tensor) -> Trace:
         return self.stack.forward(self.params, x.reshape(self.runs, -1, x.shape[-1]))
+
+
+def _steps(norm: Norm, x: Tensor) -> Any:
+    """What takes steps of attacks in one pass, where there is such."""
+    return kernels.for_attacks(x.dtype) if norm.p in (2, math.inf) and readable(x) else None
 
 
 def _flat(f: Tensor) -> Tensor:

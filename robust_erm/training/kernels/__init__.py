@@ -54,8 +54,8 @@ def for_scores(objective: Objective, dtype: torch.dtype) -> Any:
 
 @cache
 def for_attacks(dtype: torch.dtype) -> Any:
-    """What takes steps of l_inf attacks, and slopes of margins, on a CPU; None where nothing is compiled."""
-    return _loaded("Scores", dtype)
+    """What takes steps of l_2 and l_inf attacks, and slopes of margins, on a CPU; None where nothing is compiled."""
+    return _loaded("Attacks", dtype)
 
 
 def for_moments(optimizer: Any, dtype: torch.dtype) -> Any:
@@ -100,9 +100,9 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _warm_up(name: str, dtype: torch.dtype) -> None:
     """Have everything compiled, or loaded, that the class of that name calls."""
-    from robust_erm.training.kernels import dense, moments, net, scores, sparse
+    from robust_erm.training.kernels import attacks, dense, moments, net, scores, sparse
 
-    own: dict[str, Any] = {"Net": net, "Scores": scores, "Moments": moments}
+    own: dict[str, Any] = {"Attacks": attacks, "Moments": moments, "Net": net, "Scores": scores}
     if name in own:
         own[name].warm_up(dtype)
     else:
@@ -146,7 +146,7 @@ def _compile(folder: Path, name: str, dtype: torch.dtype, afresh: bool) -> None:
     import numba
 
     here = Path(__file__).resolve().parent
-    parts = ("compiled", "compiled_moments", "compiled_net", "compiled_scores", "plan")
+    parts = ("compiled", "compiled_attacks", "compiled_moments", "compiled_net", "compiled_scores", "plan")
     sources = [(here / f"{part}.py").read_bytes() for part in parts]
     made_by = (sources, sys.version, numba.__version__, llvmlite.binding.get_host_cpu_name())
     version = hashlib.sha256(repr(made_by).encode()).hexdigest()[:16]

@@ -37,42 +37,9 @@ class Scores:
     def _less(self, n: int) -> float:
         return math.log(n) if self.mean else 0.0
 
-    @staticmethod
-    def sign_step(
-        x: Tensor,
-        gradient: Tensor,
-        length: Tensor,
-        rounding: float,
-        ball: tuple[Tensor, Tensor] | None = None,
-        box: tuple[float, float] | None = None,
-    ) -> Tensor:
-        """``x - length sign(gradient)``, x (n, d), length (n, 1); x where it is ``rounding`` of a row's largest.
-
-        Then clipped to the ``ball`` of centers (n, d) and radii (n, 1), and to the ``box``, where these are given.
-        """
-        out, (center, radius) = x.new_empty(x.shape), ball or (x, length)
-        lengths, radii = (a.expand(len(x), 1).squeeze(-1) for a in (length, radius))
-        at, slopes, long, around, far = (a.contiguous().numpy() for a in (x, gradient, lengths, center, radii))
-        kind = at.dtype.type
-        low, high = box or (-math.inf, math.inf)
-        some = around, far, kind(low), kind(high)
-        c.sign_step_into(at, slopes, long, kind(rounding), ball is not None, *some, out.numpy())
-        return out
-
-    @staticmethod
-    def margin_slopes(f: Tensor, y: Tensor) -> Tensor:
-        """Derivatives of true minus best other logit in f (R, n, C), for labels y (R, n); those that tie share."""
-        out = f.new_empty(f.shape)
-        outputs, slopes = (a.flatten(0, 1).numpy() for a in (f.contiguous(), out))
-        c.margin_slopes_into(outputs, y.contiguous().flatten().numpy(), slopes)
-        return out
-
 
 def warm_up(dtype: torch.dtype) -> None:
     """Have everything compiled that :class:`Scores` calls, for numbers of ``dtype``."""
     some = Scores(Objective("cross_entropy"))
     some.slopes(torch.eye(2, dtype=dtype).unsqueeze(0), torch.zeros(1, 2, dtype=dtype))
     some.shares(torch.zeros(1, 2, dtype=dtype))
-    square = torch.eye(2, dtype=dtype)
-    some.sign_step(square, square, square[:, :1], 0.0)
-    some.margin_slopes(square.unsqueeze(0), square[:1])

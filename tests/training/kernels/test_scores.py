@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import product
 from typing import Any
 
 import mpmath
@@ -11,10 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from robust_erm.attacks.attack import Victim, rounding, steepest_step
-from robust_erm.core.linalg import own_class
-from robust_erm.core.margins import margin
-from robust_erm.core.norms import Norm
 from robust_erm.objectives import Objective, score_slopes
 from robust_erm.training.kernels import compiled_scores as c
 from robust_erm.training.kernels.compiled_scores import log_into
@@ -85,21 +80,16 @@ def test_what_is_not_finite_stays_so(classes: int, bad: float) -> None:
 
 def test_strides_do_not_matter_and_compile_nothing() -> None:
     """What :func:`robust_erm.training.kernels._ready` has not had compiled may differ in the last bit."""
-    loops = c.shares_into, c.slopes_into, c.sign_step_into, c.margin_slopes_into
+    loops = c.shares_into, c.slopes_into
     g = torch.Generator().manual_seed(4)
     f, y = torch.randn(5, 7, 3, generator=g).double(), torch.randint(0, 3, (5, 7), generator=g).double()
     warm_up(torch.float64)
     known, scored = [len(loop.signatures) for loop in loops], Scores(Objective("cross_entropy"))
-    turned = f.mT.contiguous().mT, y.mT.contiguous().mT, f[0].mT.contiguous().mT
-    for ours, theirs in zip(scored.slopes(f, y), scored.slopes(*turned[:2]), strict=True):
+    turned = f.mT.contiguous().mT, y.mT.contiguous().mT
+    for ours, theirs in zip(scored.slopes(f, y), scored.slopes(*turned), strict=True):
         assert torch.equal(ours, theirs)
     for ours, theirs in zip(scored.shares(y), scored.shares(turned[1]), strict=True):
         assert torch.equal(ours, theirs)
-    step = y[0].unsqueeze(-1)
-    assert torch.equal(scored.sign_step(f[0], f[1], step, 0.0), scored.sign_step(turned[2], f[1], step, 0.0))
-    for box in (None, (0, 1)):
-        scored.sign_step(turned[2], f[1], step, 0.0, (turned[2], step[:1]), box)
-    assert torch.equal(scored.margin_slopes(f, y), scored.margin_slopes(*turned[:2]))
     assert [len(loop.signatures) for loop in loops] == known
 
 
@@ -128,42 +118,3 @@ def test_logarithms() -> None:
     bad = np.array([math.nan, math.inf])
     log_into(bad, out[:2], bits[:2])
     assert np.isnan(out[:2]).all()
-
-
-@pytest.mark.parametrize("classes", [2, 3, 10])
-def test_slopes_of_margins(classes: int) -> None:
-    """Those of the true minus the best other logit by autograd; the best that tie share one slope."""
-    g = torch.Generator().manual_seed(5)
-    f = torch.randn(3, 20, classes, generator=g, dtype=torch.float64)
-    y = torch.randint(0, classes, (3, 20), generator=g).double()
-    (theirs,) = torch.autograd.grad(margin(at := f.clone().requires_grad_(), y).sum(), at)  # type: ignore[arg-type]
-    assert torch.equal(Scores.margin_slopes(f, y), theirs)
-    tied = Scores.margin_slopes(torch.zeros_like(f), y)
-    assert torch.equal(tied, torch.where(own_class(classes, y), 1.0, -1.0 / (classes - 1)).double())
-    f[1, 4] = math.nan
-    assert Scores.margin_slopes(f, y)[1, 4].isnan().any()
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_a_step_of_signs(dtype: torch.dtype) -> None:
-    """The bits of :func:`steepest_step`, for slopes that are rounding, ties and zeros too; nan stays visible."""
-    g = torch.Generator().manual_seed(2)
-    for d in (1, 3, 4, 7, 64):
-        x, gradient = (torch.randn(30, d, generator=g, dtype=dtype) for _ in range(2))
-        gradient[:, 0] *= 1e-9
-        gradient[3:5] = 0.0
-        gradient[5] = -gradient[5].abs().max()
-        gradient[6] *= 1e-300 if dtype == torch.float64 else 1e-38
-        length = torch.rand(30, 1, generator=g, dtype=dtype)
-        ours = Scores.sign_step(x, gradient, length, rounding(gradient))
-        assert torch.equal(ours, steepest_step(Norm(math.inf), gradient, x, length, None))
-        assert torch.equal(ours[:1], Scores.sign_step(x[:1], gradient[:1], length[:1], rounding(gradient)))
-        for ball, box in product((None, (x + 0.1 * length, length)), (None, (-0.3, 0.8))):
-            there = Victim(torch.Tensor.sum, x if ball is None else ball[0], x[:, 0], box, None)
-            radius = None if ball is None else ball[1]
-            ours = Scores.sign_step(x, gradient, length, rounding(gradient), ball, box)
-            assert torch.equal(ours, there.step_within(Norm(math.inf), gradient, x, length, box, radius))
-    gradient[8, 2] = math.nan
-    for ball in (None, (x, length)):
-        assert Scores.sign_step(x, gradient, length, rounding(gradient), ball, (0.0, 1.0))[8].isnan().any()
-    assert Scores.sign_step(x, gradient, length, rounding(gradient))[8].isnan().any()

@@ -1,0 +1,123 @@
+"""The loops of :mod:`robust_erm.training.kernels.attacks`, compiled by numba."""
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
+def steepest(row):
+    """The largest size of an entry; any of them where there are nans."""
+    a = b = c = d = abs(row[0])  # four chains: one would wait for each comparison
+    whole = row.shape[0] // 4 * 4
+    for j in range(0, whole, 4):
+        a, b = max(a, abs(row[j])), max(b, abs(row[j + 1]))
+        c, d = max(c, abs(row[j + 2])), max(d, abs(row[j + 3]))
+    for j in range(whole, row.shape[0]):
+        a = max(a, abs(row[j]))
+    return max(max(a, b), max(c, d))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def sign_step_row(x, gradient, step, bar, out):
+    """Out = x - step sign(gradient) of one row; entries of at most ``bar`` do not move."""
+    for j in range(x.shape[0]):
+        g = gradient[j]
+        move = step if g > bar else (-step if g < -bar else g * 0)  # nan stays visible
+        out[j] = x[j] - move
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def into_ball_row(x, center, radius):
+    """Clip one row to the l_inf ball, in place; nan stays."""
+    for j in range(x.shape[0]):
+        off = x[j] - center[j]
+        x[j] = center[j] + (radius if off > radius else (-radius if off < -radius else off))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def into_box_row(x, low, high):
+    """Clip one row to the box, in place; nan stays."""
+    for j in range(x.shape[0]):
+        x[j] = high if x[j] > high else (low if x[j] < low else x[j])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def sign_step_into(x, gradient, length, rounding, ball, center, radius, low, high, out):
+    """The same of rows (n, d), for entries within ``rounding`` of their row's largest; then into ball and box."""
+    for i in range(x.shape[0]):
+        sign_step_row(x[i], gradient[i], length[i], rounding * steepest(gradient[i]), out[i])
+        if ball:
+            into_ball_row(out[i], center[i], radius[i])
+        if low > -np.inf or high < np.inf:
+            into_box_row(out[i], low, high)
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def sum_of_squares(row):
+    """In float64."""
+    whole = 0.0
+    for j in range(row.shape[0]):
+        v = np.float64(row[j])
+        whole += v * v
+    return whole
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def length_of(row):
+    """``||row||_2`` in float64; no overflow for finite results, and nan stays."""
+    whole = sum_of_squares(row)
+    if 1e-200 < whole < 1e200 or whole != whole:
+        return np.sqrt(whole)
+    top = np.float64(steepest(row))
+    if top == 0 or top == np.inf:
+        return top
+    whole = 0.0
+    for j in range(row.shape[0]):
+        v = row[j] / top
+        whole += v * v
+    return top * np.sqrt(whole)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def length_step_row(x, gradient, step, ball, center, radius, off, out):
+    """Out = x - step gradient / ||gradient||_2 of one row, then into the l_2 ball; ``off`` is float64 and for work."""
+    size = length_of(gradient)
+    size = 1.0 if size == 0 else size
+    for j in range(x.shape[0]):
+        off[j] = np.float64(x[j]) - center[j] - step * (gradient[j] / size)
+    share = 1.0
+    if ball:
+        far = length_of(off)
+        share = radius / far if far > radius else 1.0
+    for j in range(x.shape[0]):
+        out[j] = center[j] + share * off[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def length_step_into(x, gradient, length, ball, center, radius, low, high, out):
+    """The same of rows (n, d); then into the box."""
+    off = np.empty(x.shape[1])
+    for i in range(x.shape[0]):
+        length_step_row(x[i], gradient[i], length[i], ball, center[i], radius[i], off, out[i])
+        if low > -np.inf or high < np.inf:
+            into_box_row(out[i], low, high)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def margin_slopes_into(f, y, out):
+    """Derivatives of ``f_y - max_{c != y} f_c`` in f (n, C); those that tie share; nan stays."""
+    n, classes = f.shape
+    for i in range(n):
+        k = np.int64(y[i])
+        top, ties = -np.inf, 0
+        for c in range(classes):
+            if c != k and f[i, c] > top:
+                top = f[i, c]
+        for c in range(classes):
+            ties += c != k and f[i, c] == top
+        for c in range(classes):
+            v = f[i, c]
+            out[i, c] = 1.0 if c == k else (-1.0 / ties if v == top else v * 0.0)
