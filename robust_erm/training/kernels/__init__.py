@@ -157,6 +157,9 @@ def _compile(folder: Path, name: str, dtype: torch.dtype, afresh: bool) -> None:
         for pattern in ("compiled*.nbi", "compiled*.nbc", "*.ready"):
             for path in folder.glob(pattern):
                 path.unlink(missing_ok=True)
+    log.warning(
+        "compiling loops (%s, %s), once on this machine: some seconds, up to half a minute", name.lower(), dtype
+    )
     line = f"import torch; from robust_erm.training import kernels; kernels._warm_up({name!r}, {dtype})"
     paths = os.pathsep.join([str(here.parents[2]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths}
