@@ -65,7 +65,7 @@ class Moments:
         beta1, beta2, count = number(self.beta1, log_loss), number(self.beta2, log_loss), state["count"] + 1
         root = beside((1 - beta2).sqrt() * new) * grad
         m = (beside(beta1 * old) * state["m"]).add_(beside((1 - beta1) * new) * grad)
-        v = (beside(beta2 * old**2) * state["v"]).addcmul_(root, root)
+        v = (beside(beta2 * old**2) * state["v"]).add_(root * root)
         # beta^count by exp and log, which give a number the same bits wherever it lies in a tensor, as pow does not
         seen1, seen2 = (1 - (count * log(beta, log_loss)).exp() for beta in (self.beta1, self.beta2))
         size = v.sqrt().mul_(beside(seen1 / seen2.sqrt()))  # times seen1, so that m need not be divided by it

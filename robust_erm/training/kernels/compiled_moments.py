@@ -49,7 +49,7 @@ def moments_into(grad, log_loss, beta1, beta2, epsilon, most, before, after, giv
             kind(b2 * old * old),
             kind(np.sqrt(1 - b2) * new),
             kind(seen1 / np.sqrt(seen2)),
-            kind(epsilon * seen1 * np.exp(-now)),
+            kind(epsilon * seen1 * np.exp(-now) if epsilon > 0 else 0.0),  # not 0 times infinity
             next_m[r],
             next_v[r],
             given[r],
