@@ -52,6 +52,7 @@ def steps(name: str, folder: str) -> dict[str, Any]:
 def one_graph(pack: Runs) -> tuple[Carry, Carry]:
     """A step of all runs: as it is, and as one graph without a break."""
     now, stepper, noise = begun(pack)
+    stepper = replace(stepper, accumulate=None)  # whose loop is numba's: graphs hold torch's form, of other last digits
     known = stepper.step(now, noise)  # first: a cached property is found once, under a lock
     torch._dynamo.reset()
     whole = torch.compile(stepper.step, fullgraph=True, backend="aot_eager", dynamic=False)

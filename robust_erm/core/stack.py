@@ -72,19 +72,26 @@ class Stack:
                 slope = product(before, self.weight(0, params))
         return slope
 
-    def to_params(self, params: Params, trace: Trace, slope: Tensor, into: Params) -> None:
-        """Write ``sum_{i, c} slope_ic grad_theta f_c(x_i)``, of every run, for slope (R, n, C), over ``into``."""
+    def to_params(self, params: Params, trace: Trace, slope: Tensor, into: Params | None = None) -> Params:
+        """``sum_{i, c} slope_ic grad_theta f_c(x_i)``, of every run, slope (R, n, C); over ``into``, where given."""
+        found: Params = {} if into is None else into
         for k, after, before in self.backward(params, trace, slope):
             weight, bias = self.layers[k]
             if weight is not None:
-                out = into[weight]
-                product_into(out if out.ndim == 3 else out.unsqueeze(-2), before.mT, trace.inputs[k])
+                if into is None:
+                    found[weight] = product(before.mT, trace.inputs[k]).reshape(params[weight].shape)
+                else:
+                    out = into[weight]
+                    product_into(out if out.ndim == 3 else out.unsqueeze(-2), before.mT, trace.inputs[k])
                 if k + 1 < len(self.layers):
                     more = self.activation.through_weight(params[weight], trace.inputs[k + 1], after)
                     if more is not None:
-                        out += more
-            if bias is not None:
-                into[bias].copy_(before.sum(-2))
+                        found[weight] += more
+            if bias is not None and into is None:
+                found[bias] = before.sum(-2)
+            elif bias is not None:
+                found[bias].copy_(before.sum(-2))
+        return found
 
     def numbers(self, params: Params) -> int:
         """How many numbers one point makes on its way through; ``params`` without a run axis."""

@@ -70,9 +70,12 @@ def outputs(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise: 
 
 
 def _gradient(recipe: Recipe, params: Params, theta: Tensor, trace: Trace, slopes: Tensor) -> Tensor:
-    """``sum_{i, c} slope_ic grad_theta f_c(x_i)`` (R, P); every layer's product is written where it belongs."""
+    """``sum_{i, c} slope_ic grad_theta f_c(x_i)`` (R, P); on a CPU each product is written where it belongs."""
+    stack, layout = _stack(recipe), recipe.layout
+    if not readable(theta):  # graphs know no such writes
+        return layout.flatten(stack.to_params(params, trace, slopes))
     grad = theta.new_empty(theta.shape)
-    _stack(recipe).to_params(params, trace, slopes, recipe.layout.unflatten(grad))
+    stack.to_params(params, trace, slopes, layout.unflatten(grad))
     return grad
 
 

@@ -95,7 +95,8 @@ Moved = Callable[[Tensor, Point, Any, Batch], tuple[Point, Tensor, Any]]
 def _moved_by(recipe: Recipe, accumulate: Any) -> Moved:
     """:func:`robust_erm.training.step.move` of R runs; of one without vmap, which takes longer than its sums."""
     if native(recipe.optimizer):
-        return partial(move, recipe) if accumulate is None else partial(move, recipe, accumulate=accumulate)
+        slow, fast = partial(move, recipe), partial(move, recipe, accumulate=accumulate)
+        return slow if accumulate is None else lambda *given: (fast if readable(given[0]) else slow)(*given)
 
     products = isinstance(recipe.optimizer.schedule, Layered)  # whose rounding is that of a batch only in one
 
