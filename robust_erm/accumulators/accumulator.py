@@ -63,8 +63,12 @@ def faded(log_loss: Tensor, unit: Tensor, log_decay: Tensor) -> tuple[Tensor, Te
     once has no such bound: there the old unit's factor is kept below the root of the largest number. All are ().
     """
     new = torch.maximum(log_loss, unit + log_decay)
-    most = math.log(torch.finfo(log_loss.dtype).max) / 2 - 1
-    return new, (unit - new).clamp_max(most).exp(), (log_loss - new).exp()
+    return new, (unit - new).clamp_max(most(log_loss.dtype)).exp(), (log_loss - new).exp()
+
+
+def most(dtype: torch.dtype) -> float:
+    """Log of what is below the root of the largest number of ``dtype``."""
+    return math.log(torch.finfo(dtype).max) / 2 - 1
 
 
 def decay(key: str, value: Any) -> None:

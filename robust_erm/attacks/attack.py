@@ -12,9 +12,7 @@ from torch import Tensor
 
 from robust_erm.core.linalg import own_class
 from robust_erm.core.margins import margin
-from robust_erm.core.norms import Norm
-
-Box = tuple[float, float] | None
+from robust_erm.core.norms import Box, Norm
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,10 @@ def project_simplex(v: Tensor, total: Tensor | float = 1.0) -> Tensor:
     return torch.where(torch.isfinite(v), (v - tau).clamp_min(0), torch.zeros_like(v))
 
 
+Box = tuple[float, float] | None
+"""The interval that every coordinate must stay in, where there is one."""
+
+
 @dataclass(frozen=True)
 class Norm:
     """The norm ``||x||_p``, 1 <= p <= inf.

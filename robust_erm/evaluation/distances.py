@@ -19,7 +19,7 @@ from torch.func import vmap
 from robust_erm.attacks.fab import FAB
 from robust_erm.core.linalg import own_class
 from robust_erm.core.marked import replaced, taken
-from robust_erm.core.norms import Norm
+from robust_erm.core.norms import Box, Norm
 from robust_erm.evaluation import certificates
 from robust_erm.evaluation.strong import Tick
 from robust_erm.oracles.boundary import across, lengths, nearest
@@ -29,7 +29,6 @@ from robust_erm.training.points import Points
 from robust_erm.training.step import Recipe
 
 Array = npt.NDArray[np.float64]
-Box = tuple[float, float] | None
 _HALVINGS = 16  # of the interval from 0 to the attacked distance
 _ROUNDING = 1e-6  # by so much of itself an attacked distance may lie below a certified one
 _FAR = 100  # times the length of a point: no certificate is looked for beyond

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robust_erm.core.norms import Box
 from robust_erm.evaluation.certificates import affine, hidden, rounding
 from robust_erm.oracles.certified import Region, certified_margin
-
-Box = tuple[float, float] | None
 
 
 @dataclass(frozen=True)

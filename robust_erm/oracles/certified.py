@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from robust_erm.core.marked import replaced, taken
-from robust_erm.core.norms import Norm
+from robust_erm.core.norms import Box, Norm
 
-Box = tuple[float, float] | None
 Array = npt.NDArray[np.float64]
 
 STEPS = 50  # of alpha-CROWN

@@ -8,7 +8,6 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from robust_erm.core.fields import number
 from robust_erm.core.params import Layout
 
 State = dict[str, Tensor]
@@ -95,10 +94,11 @@ class Memoryless:
 def log(value: float | Tensor, like: Tensor) -> Tensor:
     """log(value) as a tensor of the type of ``like``; value is a number, or a tensor, () or (R,)."""
     if isinstance(value, Tensor):
-        return number(value, like).log()
+        return value.to(like).log()
     return _log(float(value), like.dtype, like.device)
 
 
 @lru_cache(maxsize=256)
 def _log(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return number(value, torch.empty((), dtype=dtype, device=device)).log()
+    """By torch, as of tensors, so that a number has the same log whether or not it differs within a pack."""
+    return torch.tensor(value, dtype=dtype, device=device).log()

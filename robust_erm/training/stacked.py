@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from robust_erm.attacks.attack import Attack, Box, Victim
+from robust_erm.attacks.attack import Attack, Victim
 from robust_erm.attacks.none import NoAttack
 from robust_erm.core.devices import readable
 from robust_erm.core.fields import unchanged
 from robust_erm.core.linalg import matvec, own_class, product
-from robust_erm.core.norms import Norm
-from robust_erm.core.params import Layout, Params
+from robust_erm.core.norms import Box, Norm
+from robust_erm.core.params import Params
 from robust_erm.core.stack import Stack, Trace
 from robust_erm.models.model import squeeze_logit
 from robust_erm.objectives import score_slopes
@@ -35,12 +35,7 @@ def fits(recipe: Recipe, attack: Attack) -> bool:
     """Whether this form knows the model, the objective and the attack."""
     known = attack.closed_form or unchanged(attack, NoAttack) or getattr(attack, "samplewise", False)
     differentiable = callable(getattr(recipe.objective, "shares", None))
-    return known and differentiable and recipe.stack is not None and _holds_all(recipe.stack, recipe.layout)
-
-
-def _holds_all(stack: Stack, layout: Layout) -> bool:
-    """Whether every parameter stands in one layer, once: tied or unused ones are left to the mapped form."""
-    return sorted(name for layer in stack.layers for name in layer if name) == sorted(name for name, _ in layout.shapes)
+    return known and differentiable and recipe.stack is not None
 
 
 def loss_and_grad(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) -> tuple[Tensor, Tensor]:

@@ -54,9 +54,12 @@ class Recipe:
 
     @cached_property
     def stack(self) -> Stack | None:
-        """The layers of a fully connected model."""
+        """The layers of a fully connected model; None where a parameter stands in none of them, or twice."""
         found = getattr(self.model, "stack", None)
-        return found if isinstance(found, Stack) else None
+        if not isinstance(found, Stack):
+            return None
+        held = sorted(name for layer in found.layers for name in layer if name)
+        return found if held == sorted(name for name, _ in self.layout.shapes) else None
 
     @cached_property
     def kinked(self) -> bool:

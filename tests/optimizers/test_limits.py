@@ -30,8 +30,14 @@ from robust_erm.store.config import Run
 from robust_erm.store.source import conf_dir
 from robust_erm.training.problem import build
 
+
+def found_in(folder: str) -> list[str]:
+    """Names of the yamls in a folder of conf/optimizer."""
+    return sorted(path.stem for path in (conf_dir() / "optimizer" / folder).glob("*.yaml"))
+
+
 STAYS = "decayed"  # which ends at the least of loss and penalty: test_optimizers.py
-NAMES = sorted(path.stem for path in (conf_dir() / "optimizer").glob("*.yaml") if path.stem != STAYS)
+NAMES = [name for name in found_in("") if name != STAYS]
 
 # By how much of the greatest robust margin per ||w||_r a run may miss it, and after how many steps. At margin gamma it
 # misses some log(m) / (gamma ||w||), and the more, the more of the margin the threat takes. -log L, and ||w|| with it,
@@ -180,12 +186,7 @@ def test_so_it_does_by_steps_that_follow_the_flow(name: str, resolved: Callable[
         assert share > 0.9
 
 
-def found_in(folder: str) -> list[str]:
-    """Names of the yamls in a folder of conf/optimizer."""
-    return sorted(path.stem for path in (conf_dir() / "optimizer" / folder).glob("*.yaml"))
-
-
-LINES = [f"optimizer={name}" for name in [*NAMES, STAYS]]
+LINES = [f"optimizer={name}" for name in found_in("")]
 LINES += [f"optimizer=gd optimizer/schedule={name}" for name in found_in("schedule")]
 LINES += [f"optimizer=descent optimizer/accumulator={name}" for name in found_in("accumulator")]
 LINES += ["optimizer=descent optimizer/accumulator=momentum optimizer.accumulator.mean=true"]

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from robust_erm.attacks.attack import Box, rounding
+from robust_erm.attacks.attack import rounding
+from robust_erm.core.norms import Box
 from robust_erm.training.kernels import compiled_attacks as c
 
 

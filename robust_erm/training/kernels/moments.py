@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from robust_erm.accumulators.accumulator import State
+from robust_erm.accumulators.accumulator import State, most
 from robust_erm.accumulators.moments import Moments as Reference
 from robust_erm.core.fields import number
 from robust_erm.core.params import Layout
@@ -32,9 +31,8 @@ class Moments:
         numbers = (number(beta, log_loss).expand_as(log_loss) for beta in (accumulator.beta1, accumulator.beta2))
         arrays = [a.contiguous().numpy() for a in (grad, log_loss, *numbers)]
         states = [tuple(some[name].contiguous().numpy() for name in _NAMES) for some in (state, after)]
-        most = math.log(torch.finfo(grad.dtype).max) / 2 - 1  # of robust_erm.accumulators.accumulator.faded
         loop: Any = c.moments_into
-        loop(*arrays, float(accumulator.epsilon), most, *states, given.numpy())
+        loop(*arrays, float(accumulator.epsilon), most(grad.dtype), *states, given.numpy())
         return given, torch.zeros_like(log_loss), after
 
 
