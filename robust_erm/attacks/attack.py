@@ -67,6 +67,14 @@ class Victim:
             moved = self.x + norm.project(moved - self.x, radius)
         return into_box(moved, box)
 
+    def descend(
+        self, norm: Norm, x: Tensor, length: Tensor, box: Box, radius: Tensor | None = None, steps: int = 1
+    ) -> Tensor:
+        """That, ``steps`` times from x (n, d), along the gradient of every sample's own margin."""
+        for _ in range(steps):
+            x = self.step_within(norm, self.margin_gradient(x), x, length, box, radius)
+        return x
+
 
 class Attack(Protocol):
     """A threat (p) and a way to find a point of the l_p ball of radius eps with a small margin."""

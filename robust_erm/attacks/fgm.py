@@ -33,5 +33,4 @@ class FGM(Deterministic):
     def perturb(self, victim: Victim, eps: Tensor, noise: Tensor) -> Tensor:
         """X' (n, d)."""
         box = victim.domain if self.box else None
-        gradient = victim.margin_gradient(victim.x)
-        return victim.step_within(Norm(self.p), gradient, victim.x, eps, box)
+        return victim.descend(Norm(self.p), victim.x, eps, box)

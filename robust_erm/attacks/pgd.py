@@ -65,8 +65,5 @@ class PGD(Iterative):
         return weaker(victim, (self._descend(victim, eps, into_box(victim.x + eps * u, box)) for u in noise))
 
     def _descend(self, victim: Victim, eps: Tensor, start: Tensor) -> Tensor:
-        norm, x = Norm(self.p), start
         box = victim.domain if self.box else None
-        for _ in range(self.steps):
-            x = victim.step_within(norm, victim.margin_gradient(x), x, self.relative_step * eps, box, eps)
-        return x
+        return victim.descend(Norm(self.p), start, self.relative_step * eps, box, eps, self.steps)

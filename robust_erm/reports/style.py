@@ -55,10 +55,12 @@ def over_steps(ax: Axes) -> None:
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write ``stem``.png (200 dpi) and ``stem``.pdf whole, close the figure, and return the paths.
 
-    Where lines of an axis end outside of what it shows, the axis says how many.
+    Where lines of an axis end outside of what it shows, the axis says how many. A legend that is wider than the figure
+    gets more rows.
     """
     for ax in figure.axes:
         _say_cut_off(ax)
+    _into_width(figure)
     paths = []
     for suffix in (".png", ".pdf"):
         path = stem.with_name(stem.name + suffix)
@@ -73,6 +75,22 @@ def rendered(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=200)
     return buffer.getvalue()
+
+
+def _into_width(figure: Figure) -> None:
+    """Fewer columns for legends of the whole figure, below it, that it would cut off."""
+    for legend in list(figure.legends):
+        figure.draw_without_rendering()
+        texts = legend.get_texts()
+        columns = len({round(text.get_window_extent().x0) for text in texts})
+        looks = {"frameon": legend.get_frame_on(), "fontsize": texts[0].get_fontsize() if texts else None}
+        while legend.get_window_extent().width > figure.bbox.width and columns > 1:
+            columns -= 1
+            given: dict[str, Any] = {"handles": legend.legend_handles, "title": legend.get_title().get_text() or None}
+            given |= {"labels": [text.get_text() for text in texts], "ncols": columns, **looks}
+            legend.remove()
+            legend = figure.legend(loc="outside lower center", **given)
+            figure.draw_without_rendering()
 
 
 def _say_cut_off(ax: Axes) -> None:

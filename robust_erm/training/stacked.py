@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ from robust_erm.training.step import Batch, Recipe
 
 CACHE = 2**21  # bytes of one layer's numbers: with its inputs, slopes and gradients, what stays near a core
 
+SMALL = 2**19  # bytes of one run's parameters, or of a layer's numbers, up to which runs are computed one by one
+
 
 def fits(recipe: Recipe, attack: Attack) -> bool:
     """Whether this form knows the model, the objective and the attack."""
@@ -43,10 +46,16 @@ def loss_and_grad(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) ->
     if some := _blocks(recipe, theta, batch, noise):
         losses, grads = zip(*(loss_and_grad(recipe, *one) for one in some), strict=True)
         return torch.cat(losses), torch.cat(grads)
-    stack, params = _stack(recipe), recipe.layout.unflatten(theta)
-    if _exact(recipe, recipe.attack, params):
+    stack, attack = _stack(recipe), recipe.attack
+    small = _small(recipe, theta, batch.x)
+    if small is not None and not attack.closed_form:
+        x = _perturbed(recipe, attack, theta, batch, noise, small)
+        found: tuple[Tensor, Tensor] = small.loss_and_grad(theta, x, batch.y)
+        return found
+    params = recipe.layout.unflatten(theta)
+    if _exact(recipe, attack, params):
         return _closed_form(recipe, params, theta, batch)
-    trace = stack.forward(params, _perturbed(recipe, recipe.attack, params, batch, noise))
+    trace = stack.forward(params, _perturbed(recipe, attack, theta, batch, noise, small))
     log_loss, slopes = _loss_slopes(recipe, trace.outputs, batch.y)
     return log_loss, _gradient(recipe, params, theta, trace, slopes)
 
@@ -60,7 +69,8 @@ def outputs(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise: 
         w = _stack(recipe).predictor(params).squeeze(-2)
         push = (batch.eps * Norm(attack.p).dual.value(w)).unsqueeze(-1)
         return batch.y * (batch.y * matvec(batch.x, w) - push)
-    f = _stack(recipe).forward(params, _perturbed(recipe, attack, params, batch, noise)).outputs
+    x = _perturbed(recipe, attack, theta, batch, noise, _small(recipe, theta, batch.x))
+    f = _stack(recipe).forward(params, x).outputs
     return squeeze_logit(f)
 
 
@@ -94,8 +104,7 @@ def _shares(recipe: Recipe, s: Tensor) -> tuple[Tensor, Tensor]:
 
 def _blocks(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) -> list[tuple[Tensor, Batch, Tensor]]:
     """The runs, as many at once as a CPU's cache holds; nothing where that is all of them."""
-    widest = max(shape[0] for _, shape in recipe.layout.shapes)
-    each = batch.x.shape[-2] * max(widest, batch.x.shape[-1]) * theta.element_size()
+    each = batch.x.shape[-2] * max(recipe.widest, batch.x.shape[-1]) * theta.element_size()
     count = max(1, CACHE // each)
     if theta.device.type != "cpu" or count >= len(theta):
         return []
@@ -128,12 +137,20 @@ def _closed_form(recipe: Recipe, params: Params, theta: Tensor, batch: Batch) ->
     return log_loss, _gradient(recipe, params, theta, trace, torch.ones_like(trace.outputs))
 
 
-def _perturbed(recipe: Recipe, attack: Attack, params: Params, batch: Batch, noise: Tensor) -> Tensor:
+def _small(recipe: Recipe, theta: Tensor, x: Tensor) -> Any:
+    """What computes runs of small nets one after another, where theta (R, P) and x (R, n, d) are such."""
+    _, n, d = x.shape
+    if max(theta.shape[1], n * max(recipe.widest, d)) * theta.element_size() > SMALL or not readable(theta):
+        return None
+    return kernels.for_stack(_stack(recipe), recipe.layout, recipe.objective, theta.dtype)
+
+
+def _perturbed(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise: Tensor, small: Any) -> Tensor:
     """X' (R, n, d)."""
     if unchanged(attack, NoAttack):
         return batch.x
     if attack.closed_form:
-        weight = _stack(recipe).predictor(params)
+        weight = _stack(recipe).predictor(recipe.layout.unflatten(theta))
 
         def one(w: Tensor, x: Tensor, y: Tensor, eps: Tensor, noise: Tensor) -> Tensor:
             return attack.perturb(Victim(lambda z: z @ w.mT, x, y, recipe.domain, w), eps, noise)
@@ -141,7 +158,7 @@ def _perturbed(recipe: Recipe, attack: Attack, params: Params, batch: Batch, noi
         found: Tensor = vmap(one)(weight, batch.x, batch.y, batch.eps, noise)
         return found
     runs, n, d = batch.x.shape
-    victim = _Victim.of(recipe, params, batch)
+    victim = _Victim.of(recipe, theta, batch, small)
     eps = batch.eps.repeat_interleave(n).unsqueeze(-1)
     return attack.perturb(victim, eps, noise.transpose(0, 1).flatten(1, 2)).reshape(runs, n, d)
 
@@ -151,23 +168,27 @@ class _Victim(Victim):
     """R models on n samples each, as one batch of R n."""
 
     stack: Stack = field(kw_only=True)
-    params: Params = field(kw_only=True)
-    runs: int = field(kw_only=True)
+    params: Callable[[], Params] = field(kw_only=True)
+    batch: Batch = field(kw_only=True)
+    theta: Tensor = field(kw_only=True)
+    small: Any = field(kw_only=True)  # of :func:`_small`
 
     @staticmethod
-    def of(recipe: Recipe, params: Params, batch: Batch) -> _Victim:
+    def of(recipe: Recipe, theta: Tensor, batch: Batch, small: Any) -> _Victim:
         stack, (runs, n, d) = _stack(recipe), batch.x.shape
+        params = cache(lambda: recipe.layout.unflatten(theta))
 
         def outputs(x: Tensor) -> Tensor:
-            return _flat(stack.forward(params, x.reshape(runs, n, d)).outputs)
+            return _flat(stack.forward(params(), x.reshape(runs, n, d)).outputs)
 
         x, y = batch.x.reshape(-1, d), batch.y.reshape(-1)
-        return _Victim(outputs, x, y, recipe.domain, None, stack=stack, params=params, runs=runs)
+        own = {"stack": stack, "params": params, "batch": batch, "theta": theta, "small": small}
+        return _Victim(outputs, x, y, recipe.domain, None, **own)
 
     def margin_gradient(self, x: Tensor) -> Tensor:
-        trace, y = self._trace(x), self.y.reshape(self.runs, -1)
+        trace, y = self._trace(x), self.batch.y
         slope = y.unsqueeze(-1) if trace.outputs.shape[-1] == 1 else _margin_slopes(trace.outputs, y)
-        return self.stack.to_inputs(self.params, trace, slope).flatten(0, 1)
+        return self.stack.to_inputs(self.params(), trace, slope).flatten(0, 1)
 
     def gradient(self, of: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         trace = self._trace(x)
@@ -175,7 +196,7 @@ class _Victim(Victim):
             f = trace.outputs.detach().requires_grad_()
             values = of(_flat(f))
             (slope,) = torch.autograd.grad(values.sum(), f)
-        return values.detach(), self.stack.to_inputs(self.params, trace, slope).flatten(0, 1)
+        return values.detach(), self.stack.to_inputs(self.params(), trace, slope).flatten(0, 1)
 
     def step(self, norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: Box) -> Tensor:
         compiled = _steps(norm, x)
@@ -193,8 +214,20 @@ class _Victim(Victim):
         found: Tensor = compiled.step(norm.p, gradient, x, length, box, None if radius is None else (self.x, radius))
         return found
 
+    def descend(
+        self, norm: Norm, x: Tensor, length: Tensor, box: Box, radius: Tensor | None = None, steps: int = 1
+    ) -> Tensor:
+        if self.small is None or norm.p not in (2, math.inf):
+            return super().descend(norm, x, length, box, radius, steps)
+        y, clean = self.batch.y, self.batch.x
+        lengths, radii = (None if a is None else a.expand(len(x), 1).reshape(y.shape) for a in (length, radius))
+        start = clean if x is self.x else x.reshape(clean.shape)  # of runs on one data set that is read once
+        ball = None if radii is None else (clean, radii)
+        found: Tensor = self.small.descend(norm.p, self.theta, y, start, lengths, box, ball, steps)
+        return found.flatten(0, 1)
+
     def _trace(self, x: Tensor) -> Trace:
-        return self.stack.forward(self.params, x.reshape(self.runs, -1, x.shape[-1]))
+        return self.stack.forward(self.params(), x.reshape(self.batch.x.shape))
 
 
 def _steps(norm: Norm, x: Tensor) -> Any:

@@ -62,6 +62,11 @@ class Recipe:
         return found if held == sorted(name for name, _ in self.layout.shapes) else None
 
     @cached_property
+    def widest(self) -> int:
+        """The most rows of a parameter."""
+        return max(shape[0] for _, shape in self.layout.shapes)
+
+    @cached_property
     def kinked(self) -> bool:
         """Whether the parameters themselves are the w of ``eps ||w||_1`` in the closed-form loss."""
         l1 = self.attack.closed_form and Norm(self.attack.p).dual.p == 1

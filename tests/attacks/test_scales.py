@@ -29,7 +29,7 @@ from robust_erm.models.mlp import MLP
 from robust_erm.objectives import Objective
 from robust_erm.oracles.certified import Hidden, Region, certified_margin, crown_bound
 from robust_erm.oracles.risk import gaussian_accuracy
-from robust_erm.training.kernels import for_net
+from robust_erm.training.kernels import for_net, plan
 from robust_erm.training.kernels.compiled import dual_norm
 from robust_erm.training.step import Recipe
 
@@ -171,8 +171,11 @@ def test_bounds_and_accuracies_do_not_see_the_scale(power: int) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("eps", [0.1, 1e-3, 1e-5, 1e-6])
-def test_the_compiled_pgd_sees_steps_of_any_size(dtype: torch.dtype, eps: float) -> None:
+def test_the_compiled_pgd_sees_steps_of_any_size(
+    dtype: torch.dtype, eps: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Beside attacks/pgd.py, also where a step is near the rounding of inputs in float32."""
+    monkeypatch.setattr(plan, "MANY", 0)
     model, g = MLP(width=30), torch.Generator().manual_seed(2)
     params = model.init(9, 1, g)
     theta = torch.cat([v.reshape(-1) for v in params.values()]).to(dtype)

@@ -131,3 +131,20 @@ def test_a_cell_has_one_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
     assert table["test_robust_acc"].to_dict() == {"GD": 0.2, "SD": 0.4}
     table = cnn.table(runs.assign(status="converged")).set_index("algorithm")
     assert table["test_robust_acc"]["GD"] == 0.3
+
+
+@pytest.mark.parametrize("columns", [2, 8])
+def test_a_legend_is_not_cut_off(columns: int, tmp_path: Path) -> None:
+    """It gets as many rows as it needs, and no more."""
+    figure, ax = plt.subplots(figsize=(3, 2), layout="constrained")
+    for k in range(8):
+        ax.plot([0, 1], [0, k], label=f"number {k}")
+    figure.legend(loc="outside lower center", ncols=columns)
+    save(figure, tmp_path / "some")
+    (legend,) = figure.legends
+    figure.draw_without_rendering()
+    box = legend.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+    rows = len({round(text.get_window_extent().y0) for text in legend.get_texts()})
+    assert rows == 4 if columns == 2 else 1 < rows < 8

@@ -22,8 +22,11 @@ import torch
 from torch import Tensor
 
 from robust_erm.accumulators.moments import Moments
+from robust_erm.core.activations import Activation
 from robust_erm.core.errors import first_line
 from robust_erm.core.fields import unchanged
+from robust_erm.core.params import Layout
+from robust_erm.core.stack import Stack
 from robust_erm.objectives import Objective
 from robust_erm.optimizers.optimizer import Composed
 from robust_erm.training.kernels import plan
@@ -56,6 +59,19 @@ def for_scores(objective: Objective, dtype: torch.dtype) -> Any:
 def for_attacks(dtype: torch.dtype) -> Any:
     """What takes steps of l_2 and l_inf attacks, and slopes of margins, on a CPU; None where nothing is compiled."""
     return _loaded("Attacks", dtype)
+
+
+@cache
+def for_stack(stack: Stack, layout: Layout, objective: Objective, dtype: torch.dtype) -> Any:
+    """What trains and attacks small nets run by run on a CPU, or None for parts that it does not know."""
+    if (
+        not unchanged(objective, Objective)
+        or not unchanged(stack, Stack)
+        or not unchanged(stack.activation, Activation)
+    ):
+        return None
+    kernel = _loaded("Stacks", dtype)
+    return kernel(stack, layout, objective) if kernel is not None and kernel.knows(stack) else None
 
 
 def for_moments(optimizer: Any, dtype: torch.dtype) -> Any:
@@ -100,9 +116,9 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _warm_up(name: str, dtype: torch.dtype) -> None:
     """Have everything compiled, or loaded, that the class of that name calls."""
-    from robust_erm.training.kernels import attacks, dense, moments, net, scores, sparse
+    from robust_erm.training.kernels import attacks, dense, moments, net, scores, sparse, stacks
 
-    own: dict[str, Any] = {"Attacks": attacks, "Moments": moments, "Net": net, "Scores": scores}
+    own: dict[str, Any] = {"Attacks": attacks, "Moments": moments, "Net": net, "Scores": scores, "Stacks": stacks}
     if name in own:
         own[name].warm_up(dtype)
     else:
@@ -146,7 +162,15 @@ def _compile(folder: Path, name: str, dtype: torch.dtype, afresh: bool) -> None:
     import numba
 
     here = Path(__file__).resolve().parent
-    parts = ("compiled", "compiled_attacks", "compiled_moments", "compiled_net", "compiled_scores", "plan")
+    parts = (
+        "compiled",
+        "compiled_attacks",
+        "compiled_moments",
+        "compiled_net",
+        "compiled_scores",
+        "compiled_stacks",
+        "plan",
+    )
     sources = [(here / f"{part}.py").read_bytes() for part in parts]
     made_by = (sources, sys.version, numba.__version__, llvmlite.binding.get_host_cpu_name())
     version = hashlib.sha256(repr(made_by).encode()).hexdigest()[:16]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from robust_erm.attacks.attack import rounding
 from robust_erm.core.norms import Box
 from robust_erm.training.kernels import compiled_attacks as c
+
+BITS = {np.float32: np.int32, np.float64: np.int64}  # integers of as many bytes
 
 
 class Attacks:
@@ -32,7 +35,8 @@ class Attacks:
         kind, (low, high) = at.dtype.type, box or (-math.inf, math.inf)
         where = ball is not None, around, far, kind(low), kind(high), out.numpy()
         if p == math.inf:
-            c.sign_step_into(at, slopes, long, kind(rounding(gradient)), *where)
+            bits = slopes.view(BITS[kind])
+            c.sign_step_into(at, slopes, bits, long, kind(rounding(gradient)), *where)
         else:
             c.length_step_into(at, slopes, long, *where)
         return out

@@ -7,26 +7,28 @@ import numpy as np
 from numba import njit
 
 
-@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
-def steepest(row):
-    """The largest size of an entry; any of them where there are nans."""
-    a = b = c = d = abs(row[0])  # four chains: one would wait for each comparison
-    whole = row.shape[0] // 4 * 4
-    for j in range(0, whole, 4):
-        a, b = max(a, abs(row[j])), max(b, abs(row[j + 1]))
-        c, d = max(c, abs(row[j + 2])), max(d, abs(row[j + 3]))
-    for j in range(whole, row.shape[0]):
-        a = max(a, abs(row[j]))
-    return max(max(a, b), max(c, d))
+@njit(cache=True, nogil=True)
+def steepest(bits):
+    """The bits of the largest size of an entry, of the bits of a row: floats without signs are ordered as integers are.
+
+    In one vectorised pass, which a search among floats is not; nan is above all.
+    """
+    most = np.iinfo(bits.dtype).max
+    top = bits[0] & most
+    for j in range(bits.shape[0]):
+        size = bits[j] & most
+        top = size if size > top else top
+    return top
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def sign_step_row(x, gradient, step, bar, out):
-    """Out = x - step sign(gradient) of one row; entries of at most ``bar`` do not move."""
+def sign_step_row(x, gradient, step, bar, low, high, out):
+    """Out = x - step sign(gradient) of one row, in [low, high]; entries of at most ``bar`` do not move."""
     for j in range(x.shape[0]):
         g = gradient[j]
         move = step if g > bar else (-step if g < -bar else g * 0)  # nan stays visible
-        out[j] = x[j] - move
+        at = x[j] - move
+        out[j] = high if at > high else (low if at < low else at)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -45,14 +47,22 @@ def into_box_row(x, low, high):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def sign_step_into(x, gradient, length, rounding, ball, center, radius, low, high, out):
-    """The same of rows (n, d), for entries within ``rounding`` of their row's largest; then into ball and box."""
+def sign_step_into(x, gradient, bits, length, rounding, ball, center, radius, low, high, out):
+    """The same of rows (n, d), for entries within ``rounding`` of their row's largest; then into ball and box.
+
+    ``bits``: of the gradient, the same memory as integers.
+    """
+    held = np.empty(1, bits.dtype)
+    top, nowhere = held.view(x.dtype), x.dtype.type(np.inf)  # of the rows' type: else loops would go by way of float64
     for i in range(x.shape[0]):
-        sign_step_row(x[i], gradient[i], length[i], rounding * steepest(gradient[i]), out[i])
+        held[0] = steepest(bits[i])
+        bar = rounding * top[0]
         if ball:
+            sign_step_row(x[i], gradient[i], length[i], bar, -nowhere, nowhere, out[i])
             into_ball_row(out[i], center[i], radius[i])
-        if low > -np.inf or high < np.inf:
             into_box_row(out[i], low, high)
+        else:
+            sign_step_row(x[i], gradient[i], length[i], bar, low, high, out[i])
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
@@ -71,7 +81,9 @@ def length_of(row):
     whole = sum_of_squares(row)
     if 1e-200 < whole < 1e200 or whole != whole:
         return np.sqrt(whole)
-    top = np.float64(steepest(row))
+    top = 0.0
+    for j in range(row.shape[0]):
+        top = max(top, np.float64(abs(row[j])))
     if top == 0 or top == np.inf:
         return top
     whole = 0.0

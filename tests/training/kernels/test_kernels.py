@@ -261,7 +261,7 @@ from robust_erm.attacks.fgm import FGM
 from robust_erm.data.gaussian import Gaussian
 from robust_erm.models.mlp import MLP
 from robust_erm.objectives import Objective
-from robust_erm.training.kernels import compiled, compiled_attacks, compiled_scores
+from robust_erm.training.kernels import compiled, compiled_stacks
 from robust_erm.optimizers.steepest import Steepest
 from robust_erm.schedules.bounded_loss import BoundedLoss
 from robust_erm.schedules.constant import Constant
@@ -272,7 +272,7 @@ runs = make_runs(drawn.x_train, drawn.y_train, [0.0, 0.059], **given)
 given = {{"model": MLP(width=8), "objective": Objective("logistic"), "optimizer": Steepest(Constant(1e-2))}}
 nets = make_runs(drawn.x_train, drawn.y_train, [0.0, 0.059], **given, attack=FGM(float("inf")), steps=50)
 found = b"".join(train(some).theta.numpy().tobytes() for some in (runs, nets))
-functions = compiled.update, compiled_scores.slopes_into, compiled_attacks.sign_step_into
+functions = compiled.update, compiled_stacks.descend_into, compiled_stacks.grads_into
 print(hashlib.sha256(found).hexdigest(), sum(sum(f.stats.cache_misses.values()) for f in functions))
 """
 
@@ -287,5 +287,5 @@ def test_first_use_gives_the_bits_of_every_later_one(tmp_path: Path) -> None:
     said = [subprocess.run(line, env=environment, capture_output=True, text=True, check=True) for _ in range(2)]
     assert said[0].stdout == said[1].stdout
     assert said[0].stdout.split()[1] == "0"
-    assert "compiling loops (scores, torch.float64), once on this machine" in said[0].stderr
+    assert "compiling loops (stacks, torch.float64), once on this machine" in said[0].stderr
     assert "compiling" not in said[1].stderr

@@ -19,12 +19,18 @@ from robust_erm.objectives import Objective
 from robust_erm.optimizers.steepest import Steepest
 from robust_erm.schedules.constant import Constant
 from robust_erm.schedules.inverse_loss import InverseLoss
-from robust_erm.training.kernels import net
+from robust_erm.training.kernels import net, plan
 from robust_erm.training.runs import Runs
 from robust_erm.training.step import loss_and_grad
 
 SD = Steepest(Constant(1e-3), math.inf, True)
 GD = Steepest(InverseLoss(0.05, 1, 1))
+
+
+@pytest.fixture(autouse=True)
+def _also_for_small_nets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "MANY", 0)
+
 
 ATTACKS = {
     "pgd": PGD(),
@@ -100,3 +106,10 @@ OTHERS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("other", OTHERS)
 def test_what_it_does_not_know_is_mapped(other: str) -> None:
     assert nets(**{"attack": PGD(), **OTHERS[other]}).net is None
+
+
+def test_small_nets_are_left_to_the_other_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "MANY", 50 * 64 + 50)
+    assert nets(PGD()).net is not None
+    monkeypatch.setattr(plan, "MANY", 50 * 64 + 51)
+    assert nets(PGD()).net is None

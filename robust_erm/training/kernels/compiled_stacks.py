@@ -1,0 +1,201 @@
+"""The loops of :mod:`robust_erm.training.kernels.stacks`, compiled by numba around BLAS.
+
+``row``: parameters (P,) of one run. ``layers``: of each layer where its weight begins in ``row``, its rows and columns,
+and where its bias begins, or -1. ``work``: room for the values of all layers, one after another.
+"""
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from robust_erm.training.kernels.compiled_attacks import length_step_into, margin_slopes_into, sign_step_into
+from robust_erm.training.kernels.compiled_scores import slopes_into
+
+WEIGHT, OUT, IN, BIAS = range(4)
+
+
+@njit(cache=True, nogil=True)
+def part(numbers, begin, rows, columns):
+    """A matrix (rows, columns) out of ``numbers``, a view."""
+    return numbers[begin : begin + rows * columns].reshape(rows, columns)
+
+
+@njit(cache=True, nogil=True)
+def room(layers, n):
+    """How many numbers n points make: of all layers together, and of the widest side of one."""
+    every, widest = 0, 1
+    for k in range(layers.shape[0]):
+        every += n * layers[k, OUT]
+        widest = max(widest, n * layers[k, OUT], n * layers[k, IN])
+    return every, widest
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def dot(a, b):
+    """In float64."""
+    whole = 0.0
+    for j in range(a.shape[0]):
+        whole += np.float64(a[j]) * np.float64(b[j])
+    return whole
+
+
+@njit(cache=True, nogil=True)
+def add_rows_of(slopes, inputs, sums, out):
+    """``out_j = sum_i slopes_i inputs_ij`` for slopes (n, 1), added up in float64; ``sums`` is for work."""
+    for j in range(out.shape[0]):
+        sums[j] = 0.0
+    for i in range(inputs.shape[0]):
+        s = np.float64(slopes[i, 0])
+        for j in range(out.shape[0]):
+            sums[j] += s * np.float64(inputs[i, j])
+    for j in range(out.shape[0]):
+        out[j] = sums[j]
+
+
+@njit(cache=True, nogil=True)
+def activate(z, slope):
+    """``z`` where that is above 0, ``slope z`` elsewhere, in place; nan stays."""
+    for i in range(z.shape[0]):
+        row = z[i]
+        if slope == 0:  # where z may be infinite
+            for j in range(row.shape[0]):
+                v = row[j]
+                row[j] = 0 if v <= 0 else v
+        else:
+            for j in range(row.shape[0]):
+                v = row[j]
+                row[j] = slope * v if v <= 0 else v
+
+
+@njit(cache=True, nogil=True)
+def activate_back(slopes, a, slope):
+    """Slopes in z from those in ``a = activate(z)``, in place; at the kink as on the left."""
+    for i in range(a.shape[0]):
+        row, values = slopes[i], a[i]
+        if slope == 0:
+            for j in range(row.shape[0]):
+                s = row[j]
+                row[j] = 0 if values[j] <= 0 else s
+        else:
+            for j in range(row.shape[0]):
+                s = row[j]
+                row[j] = slope * s if values[j] <= 0 else s
+
+
+@njit(cache=True, nogil=True)
+def forward(row, layers, slope, x, work):
+    """Outputs (n, C) at x (n, d), in ``work`` after the values of all other layers; slope 1 is no activation."""
+    n, begin, h = x.shape[0], 0, x
+    for k in range(layers.shape[0]):
+        weight = part(row, layers[k, WEIGHT], layers[k, OUT], layers[k, IN])
+        z = part(work, begin, n, layers[k, OUT])
+        if layers[k, OUT] == 1:
+            for i in range(n):
+                z[i, 0] = dot(h[i], weight[0])
+        else:
+            np.dot(h, weight.T, z)
+        if layers[k, BIAS] >= 0:
+            for i in range(n):
+                for j in range(z.shape[1]):
+                    z[i, j] += row[layers[k, BIAS] + j]
+        if k + 1 < layers.shape[0] and slope != 1:
+            activate(z, slope)
+        begin, h = begin + z.size, z
+    return h
+
+
+@njit(cache=True, nogil=True)
+def down(row, layers, k, slopes, out):
+    """Slopes (n, in) in the inputs of layer k from those (n, out) in what it gives."""
+    weight = part(row, layers[k, WEIGHT], layers[k, OUT], layers[k, IN])
+    if layers[k, OUT] > 1:
+        np.dot(slopes, weight, out)
+        return
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = slopes[i, 0] * weight[0, j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def margin_gradient(row, layers, slope, x, y, work, spare, slopes, out):
+    """Gradients (n, d) of the margins of labels y (n,) in x (n, d)."""
+    n, last = x.shape[0], layers.shape[0] - 1
+    f = forward(row, layers, slope, x, work)
+    if f.shape[1] == 1:
+        slopes[:, 0] = y
+    else:
+        margin_slopes_into(f, y, slopes)
+    begin, above = work.size - f.size, slopes
+    for k in range(last, 0, -1):
+        width = layers[k, IN]
+        below = part(spare[k % 2], 0, n, width)
+        down(row, layers, k, above, below)
+        begin -= n * width
+        if slope != 1:
+            activate_back(below, part(work, begin, n, width), slope)
+        above = below
+    down(row, layers, 0, above, out)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def descend_into(
+    theta, layers, slope, y, start, center, far, ball, low, high, sign, rounding, steps, gradient, bits, out
+):
+    """From ``start`` (R, n, d), ``steps`` steps against :func:`margin_gradient`, every one into ball and box.
+
+    In l_inf, where ``sign``, or l_2. ``far``: lengths of steps, and radii of balls around ``center``, (2, R, n). Of
+    start and center there may be one for all runs, (1, n, d). ``gradient`` (n, d) is for work, ``bits`` the same
+    memory as integers.
+    """
+    n = start.shape[1]
+    every, widest = room(layers, n)
+    work, spare = np.empty(every, out.dtype), np.empty((2, widest), out.dtype)
+    slopes, other = np.empty((n, layers[-1, OUT]), out.dtype), np.empty_like(gradient)
+    for r in range(theta.shape[0]):
+        x, middle = start[r % start.shape[0]], center[r % center.shape[0]]
+        length, radius = far[0, r], far[1, r]
+        for left in range(steps - 1, -1, -1):
+            to = other if left % 2 else out[r]  # not in place: such loops are not vectorised
+            margin_gradient(theta[r], layers, slope, x, y[r], work, spare, slopes, gradient)
+            if sign:
+                sign_step_into(x, gradient, bits, length, rounding, ball, middle, radius, low, high, to)
+            else:
+                length_step_into(x, gradient, length, ball, middle, radius, low, high, to)
+            x = to
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def grads_into(theta, layers, slope, x, y, soft, less, log_loss, grad):
+    """Log losses (R,), less ``less``, and their gradients (R, P) in theta, at x as above."""
+    n, last = x.shape[1], layers.shape[0] - 1
+    every, widest = room(layers, n)
+    work, spare = np.empty(every, x.dtype), np.empty((2, widest), x.dtype)
+    sums, slopes = np.empty(widest), np.empty((1, n, layers[last, OUT]), x.dtype)
+    for r in range(theta.shape[0]):
+        row, at = theta[r], x[r % x.shape[0]]
+        f = forward(row, layers, slope, at, work)
+        slopes_into(f.reshape(1, n, f.shape[1]), y[r : r + 1], soft, less, log_loss[r : r + 1], slopes)
+        begin, above = every - f.size, slopes[0]
+        for k in range(last, -1, -1):
+            out, width = layers[k, OUT], layers[k, IN]
+            begin -= n * width
+            h = part(work, begin, n, width) if k else at
+            found = part(grad[r], layers[k, WEIGHT], out, width)
+            if out == 1:
+                add_rows_of(above, h, sums, found[0])
+            else:
+                np.dot(above.T, h, found)
+            if layers[k, BIAS] >= 0:
+                for j in range(out):
+                    whole = 0.0
+                    for i in range(n):
+                        whole += above[i, j]
+                    grad[r, layers[k, BIAS] + j] = whole
+            if k:
+                below = part(spare[k % 2], 0, n, width)
+                down(row, layers, k, above, below)
+                if slope != 1:
+                    activate_back(below, h, slope)
+                above = below

@@ -1,0 +1,122 @@
+"""Losses, and derivatives in parameters and inputs, of small fully connected nets: one run after another.
+
+As batched products (:mod:`robust_erm.core.stack`) the values of all runs go through memory from product to product;
+those of one small run stay near the core.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from threadpoolctl import ThreadpoolController
+from torch import Tensor
+
+from robust_erm.attacks.attack import rounding
+from robust_erm.core.norms import Box
+from robust_erm.core.params import Layout
+from robust_erm.core.stack import Stack
+from robust_erm.objectives import Objective
+from robust_erm.training.kernels import compiled_stacks as c
+from robust_erm.training.kernels.attacks import BITS
+
+_SLOPES = {"identity": 1.0, "relu": 0.0}  # below 0, over that above
+
+
+class Stacks:
+    """What :mod:`robust_erm.training.stacked` computes of R runs of one stack.
+
+    All arrays that the loops are given are contiguous: for others numba would compile anew, in this process.
+    """
+
+    @staticmethod
+    def knows(stack: Stack) -> bool:
+        """Whether all weights are parameters, and the sign of what the activation gives tells where it has a kink.
+
+        Not a single layer: runs on one data set share its product.
+        """
+        activation = stack.activation
+        known = activation.kind in _SLOPES or (activation.kind == "leaky" and activation.slope >= 0)
+        return known and len(stack.layers) > 1 and all(weight is not None for weight, _ in stack.layers)
+
+    def __init__(self, stack: Stack, layout: Layout, objective: Objective) -> None:
+        ends = np.cumsum([math.prod(shape) for _, shape in layout.shapes])
+        begins = dict(zip([name for name, _ in layout.shapes], [0, *ends[:-1].tolist()], strict=True))
+        shapes, layers = dict(layout.shapes), []
+        for weight, bias in stack.layers:
+            assert weight is not None, "asked for before"
+            *out, columns = shapes[weight]
+            layers.append([begins[weight], math.prod(out), columns, -1 if bias is None else begins[bias]])
+        self.layers = np.array(layers, dtype=np.int64)
+        activation = stack.activation
+        self.slope = _SLOPES.get(activation.kind, activation.slope)
+        self.soft, self.mean = objective.loss != "exponential", objective.reduction == "mean"
+
+    def descend(
+        self,
+        p: float,
+        theta: Tensor,
+        y: Tensor,
+        start: Tensor,
+        length: Tensor,
+        box: Box,
+        ball: tuple[Tensor, Tensor] | None,
+        steps: int,
+    ) -> Tensor:
+        """:meth:`robust_erm.attacks.attack.Victim.descend` for p = 2 or inf: X' (R, n, d).
+
+        Args:
+            p: exponent of the threat's norm.
+            theta: (R, P).
+            y: labels (R, n).
+            start: (R, n, d).
+            length: of a step, (R, n).
+            box: bounds of every coordinate, or None.
+            ball: centers (R, n, d) and radii (R, n), or None.
+            steps: how many.
+        """
+        center, radius = ball or (start, length)
+        out, (low, high) = start.new_empty(start.shape), box or (-math.inf, math.inf)
+        rows, layers, slope = self._of(theta)
+        kind, work = rows.dtype.type, np.empty(start.shape[1:], rows.dtype)
+        ends = torch.stack([length, radius]).numpy(), ball is not None, kind(low), kind(high)
+        how = p == math.inf, kind(rounding(start)), steps
+        given = rows, layers, slope, y.contiguous().numpy(), _inputs(start), _inputs(center)
+        c.descend_into(*given, *ends, *how, work, work.view(BITS[kind]), out.numpy())
+        return out
+
+    def loss_and_grad(self, theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Log losses (R,) and gradients (R, P), at the same."""
+        log_loss, grad = theta.new_empty(len(theta)), theta.new_empty(theta.shape)
+        given = *self._of(theta), _inputs(x), y.contiguous().numpy()
+        less = math.log(x.shape[1]) if self.mean else 0.0
+        c.grads_into(*given, self.soft, less, log_loss.numpy(), grad.numpy())
+        return log_loss, grad
+
+    def _of(self, theta: Tensor) -> tuple[np.ndarray, np.ndarray, np.floating]:
+        rows = theta.contiguous().numpy()
+        return rows, self.layers, rows.dtype.type(self.slope)
+
+
+def warm_up(dtype: torch.dtype) -> None:
+    """Have everything compiled that :class:`Stacks` calls, for numbers of ``dtype``.
+
+    The BLAS that numba calls, scipy's, takes one thread from here on: it does not know of torch's number of threads,
+    and its rounding depends on its own.
+    """
+    import scipy.linalg.cython_blas  # noqa: F401
+
+    for library in ThreadpoolController().lib_controllers:
+        if library.internal_api == "openblas" and "numpy.libs" not in library.filepath:  # numpy's own is no matter
+            library.set_num_threads(1)
+    square, row = torch.eye(2, dtype=dtype), torch.ones(1, 2, dtype=dtype)
+    some = Stacks(Stack((("w", "b"),)), Layout((("w", (2, 2)), ("b", (2,)))), Objective("cross_entropy"))
+    some.loss_and_grad(torch.ones(1, 6, dtype=dtype), square.unsqueeze(0), row)
+    for p in (2.0, math.inf):
+        some.descend(p, torch.ones(1, 6, dtype=dtype), row, square.unsqueeze(0), row, None, None, 1)
+
+
+def _inputs(x: Tensor) -> np.ndarray:
+    """Of runs that share their inputs (R, n, d), those once, (1, n, d)."""
+    return (x[:1] if x.stride(0) == 0 else x).contiguous().numpy()
