@@ -85,7 +85,8 @@ def _into_width(figure: Figure) -> None:
         columns = len({round(text.get_window_extent().x0) for text in texts})
         looks = {"frameon": legend.get_frame_on(), "fontsize": texts[0].get_fontsize() if texts else None}
         while legend.get_window_extent().width > figure.bbox.width and columns > 1:
-            columns -= 1
+            rows = math.ceil(len(texts) / (columns - 1))
+            columns = math.ceil(len(texts) / rows)  # of about one length
             given: dict[str, Any] = {"handles": legend.legend_handles, "title": legend.get_title().get_text() or None}
             given |= {"labels": [text.get_text() for text in texts], "ncols": columns, **looks}
             legend.remove()
