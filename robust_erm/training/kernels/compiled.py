@@ -33,6 +33,13 @@ RUNNING, CONVERGED, DIVERGED = 0, 1, 3  # as in robust_erm.training.status
 _SUM = {"reassoc", "contract", "nsz"}  # vector sums; nan and inf keep their meaning
 
 
+@njit(cache=True, nogil=True)
+def copy_into(a, out):
+    """As many numbers of a as out has; ``out[:] = a`` takes numba seconds to compile."""
+    for i in range(out.shape[0]):
+        out[i] = a[i]
+
+
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def exp_into(x, sign, shift, out, bits):
     """``out = exp(sign x - shift)`` to 1e-15, for arguments of at most 0; 0 below -708.
@@ -248,7 +255,7 @@ def judged(log_loss, finite, theta, best, info, num, p, t):
     """Keep the best state, and say whether the run ends at step t."""
     if log_loss < num[BEST]:
         num[BEST] = log_loss
-        best[:p] = theta[:p]
+        copy_into(theta, best[:p])
     if finite and log_loss > num[TARGET]:
         return False
     info[STATUS] = CONVERGED if finite else DIVERGED

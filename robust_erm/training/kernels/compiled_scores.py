@@ -1,6 +1,7 @@
 """The loops of :mod:`robust_erm.training.kernels.scores`, compiled by numba.
 
-Rows are stored in the run's dtype; what happens between two stores is float64.
+Rows are stored in the run's dtype; what happens between two stores is float64. No array is unpacked, or filled at once:
+numba's code for that words errors first, and takes seconds to compile.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
@@ -9,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from robust_erm.training.kernels.compiled import exp_into, least, total
+from robust_erm.training.kernels.compiled import copy_into, exp_into, least, total
 
 _NONE = -1000.0  # its exp is 0
 _LOW = -40.0  # a score whose logistic loss is the exponential one, to rounding
@@ -50,7 +51,7 @@ def log_into(x, out, bits):
 def below_top(x, top, rows):
     """Take off x (rows n) the largest of each of n columns, ``top`` (n,); what is far below becomes _NONE."""
     n = top.shape[0]
-    top[:] = x[:n]
+    copy_into(x, top)
     for c in range(1, rows):
         for i in range(n):
             v = x[c * n + i]
@@ -99,19 +100,19 @@ def share_out(s, soft, share, e, work, bits):
 def shares_into(s, soft, less, log_loss, out):
     """Of every row of s (R, n): log of the sum of losses, minus ``less``, and its derivatives in s."""
     n = s.shape[1]
-    e, work, given, share = np.empty((4, n))
+    e, work, given, share = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
     bits = np.empty(n, np.int64)
     for r in range(s.shape[0]):
-        given[:] = s[r]
+        copy_into(s[r], given)
         log_loss[r] = share_out(given, soft, share, e, work, bits) - less
-        out[r] = share
+        copy_into(share, out[r])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def slopes_into(f, y, soft, less, log_loss, out):
     """The same of outputs f (R, n, C) and labels y (R, n), and its derivatives in f."""
     runs, n, classes = f.shape
-    e, work, s, share = np.empty((4, n))
+    e, work, s, share = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
     top, whole, bits = np.empty(n), np.empty(n), np.empty(n, np.int64)
     logits, exps, all_bits = np.empty(classes * n), np.empty(classes * n), np.empty(classes * n, np.int64)
     own = np.empty(n, np.int64)
@@ -134,7 +135,8 @@ def slopes_into(f, y, soft, less, log_loss, out):
             logits[own[i]] = -np.inf
         below_top(logits, top, classes)
         exp_into(logits, 1.0, 0.0, exps, all_bits)
-        whole[:] = 0.0
+        for i in range(n):
+            whole[i] = 0.0
         for c in range(classes):
             for i in range(n):
                 whole[i] += exps[c * n + i]

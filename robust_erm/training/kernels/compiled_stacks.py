@@ -124,7 +124,8 @@ def margin_gradient(row, layers, slope, x, y, work, spare, slopes, out):
     n, last = x.shape[0], layers.shape[0] - 1
     f = forward(row, layers, slope, x, work)
     if f.shape[1] == 1:
-        slopes[:, 0] = y
+        for i in range(n):
+            slopes[i, 0] = y[i]
     else:
         margin_slopes_into(f, y, slopes)
     begin, above = work.size - f.size, slopes
