@@ -30,6 +30,10 @@ class Stack:
     layers: tuple[tuple[str | None, str | None], ...]
     activation: Activation = IDENTITY
 
+    def __post_init__(self) -> None:
+        """Lists will do; what is compiled for a stack is looked up by it, and lists have no hash."""
+        object.__setattr__(self, "layers", tuple(map(tuple, self.layers)))
+
     def weight(self, k: int, params: Params) -> Tensor:
         """The weight (R, out, in) of layer k, from 0."""
         name = self.layers[k][0]

@@ -217,7 +217,7 @@ class _Victim(Victim):
     def descend(
         self, norm: Norm, x: Tensor, length: Tensor, box: Box, radius: Tensor | None = None, steps: int = 1
     ) -> Tensor:
-        if self.small is None or norm.p not in (2, math.inf):
+        if self.small is None or norm.p not in (2, math.inf) or steps < 1:
             return super().descend(norm, x, length, box, radius, steps)
         y, clean = self.batch.y, self.batch.x
         lengths, radii = (None if a is None else a.expand(len(x), 1).reshape(y.shape) for a in (length, radius))

@@ -123,10 +123,15 @@ SEPARATED = math.log(math.log(2) / 15)
 def test_an_absolute_step_on_log_loss_loses_what_a_deep_net_has_separated(
     schedule: str, steps: int, resolved: Callable[..., Run]
 ) -> None:
-    """As lyu2022's trap T1 has it: why schedules with a relative one exist."""
+    """As lyu2022's trap T1 has it: why schedules with a relative one exist.
+
+    At what step is a matter of rounding: a run may separate them again, and lose them again.
+    """
     found = deep_losses(resolved, steps, *schedule.split())
-    assert bool((found.amin(0) < SEPARATED).all())
-    assert bool((found[-1] > 0).all())
+    for k in range(2):
+        first = int((found[:, k] < SEPARATED).int().argmax())
+        assert float(found[first, k]) < SEPARATED
+        assert float(found[first:, k].max()) > 0
 
 
 @pytest.mark.parametrize("schedule", ["inverse_loss", "relative", "stable"])

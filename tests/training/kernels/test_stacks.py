@@ -112,6 +112,11 @@ def test_what_it_does_not_know(model: str) -> None:
     runs.advance(2)
 
 
+def test_layers_of_ones_own_may_be_lists() -> None:
+    given: Any = [["w", None], ["v", "b"]]
+    assert {Stack(given): 1} == {Stack((("w", None), ("v", "b"))): 1}
+
+
 def test_an_activation_must_tell_its_side_by_its_sign() -> None:
     def of(slope: float) -> Stack:
         return Stack((("w", None), ("v", None)), Activation("leaky", slope))
