@@ -46,16 +46,16 @@ def loss_and_grad(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) ->
     if some := _blocks(recipe, theta, batch, noise):
         losses, grads = zip(*(loss_and_grad(recipe, *one) for one in some), strict=True)
         return torch.cat(losses), torch.cat(grads)
-    stack, attack = _stack(recipe), recipe.attack
-    small = _small(recipe, theta, batch.x)
-    if small is not None and not attack.closed_form:
+    attack = recipe.attack
+    small = None if attack.closed_form else _small(recipe, theta, batch.x)
+    if small is not None:
         x = _perturbed(recipe, attack, theta, batch, noise, small)
         found: tuple[Tensor, Tensor] = small.loss_and_grad(theta, x, batch.y)
         return found
     params = recipe.layout.unflatten(theta)
     if _exact(recipe, attack, params):
         return _closed_form(recipe, params, theta, batch)
-    trace = stack.forward(params, _perturbed(recipe, attack, theta, batch, noise, small))
+    trace = _stack(recipe).forward(params, _perturbed(recipe, attack, theta, batch, noise, None))
     log_loss, slopes = _loss_slopes(recipe, trace.outputs, batch.y)
     return log_loss, _gradient(recipe, params, theta, trace, slopes)
 

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from robust_erm.accumulators.moments import Moments
-from robust_erm.core.activations import Activation
 from robust_erm.core.errors import first_line
 from robust_erm.core.fields import unchanged
 from robust_erm.core.params import Layout
@@ -64,14 +63,8 @@ def for_attacks(dtype: torch.dtype) -> Any:
 @cache
 def for_stack(stack: Stack, layout: Layout, objective: Objective, dtype: torch.dtype) -> Any:
     """What trains and attacks small nets run by run on a CPU, or None for parts that it does not know."""
-    if (
-        not unchanged(objective, Objective)
-        or not unchanged(stack, Stack)
-        or not unchanged(stack.activation, Activation)
-    ):
-        return None
-    kernel = _loaded("Stacks", dtype)
-    return kernel(stack, layout, objective) if kernel is not None and kernel.knows(stack) else None
+    kernel = _loaded("Stacks", dtype) if plan.known_stack(stack, objective) else None
+    return None if kernel is None else kernel(stack, layout, objective)
 
 
 def for_moments(optimizer: Any, dtype: torch.dtype) -> Any:

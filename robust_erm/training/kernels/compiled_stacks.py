@@ -118,6 +118,16 @@ def down(row, layers, k, slopes, out):
             out[i, j] = slopes[i, 0] * weight[0, j]
 
 
+@njit(cache=True, nogil=True)
+def below(row, layers, slope, k, slopes, h, spare):
+    """The same before the activation that gave layer k its inputs h (n, in); in one half of ``spare``."""
+    found = part(spare[k % 2], 0, h.shape[0], h.shape[1])
+    down(row, layers, k, slopes, found)
+    if slope != 1:
+        activate_back(found, h, slope)
+    return found
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def margin_gradient(row, layers, slope, x, y, work, spare, slopes, out):
     """Gradients (n, d) of the margins of labels y (n,) in x (n, d)."""
@@ -130,13 +140,8 @@ def margin_gradient(row, layers, slope, x, y, work, spare, slopes, out):
         margin_slopes_into(f, y, slopes)
     begin, above = work.size - f.size, slopes
     for k in range(last, 0, -1):
-        width = layers[k, IN]
-        below = part(spare[k % 2], 0, n, width)
-        down(row, layers, k, above, below)
-        begin -= n * width
-        if slope != 1:
-            activate_back(below, part(work, begin, n, width), slope)
-        above = below
+        begin -= n * layers[k, IN]
+        above = below(row, layers, slope, k, above, part(work, begin, n, layers[k, IN]), spare)
     down(row, layers, 0, above, out)
 
 
@@ -195,8 +200,4 @@ def grads_into(theta, layers, slope, x, y, soft, less, log_loss, grad):
                         whole += above[i, j]
                     grad[r, layers[k, BIAS] + j] = whole
             if k:
-                below = part(spare[k % 2], 0, n, width)
-                down(row, layers, k, above, below)
-                if slope != 1:
-                    activate_back(below, h, slope)
-                above = below
+                above = below(row, layers, slope, k, above, h, spare)

@@ -12,7 +12,9 @@ from torch import Tensor
 from robust_erm.attacks.exact import Exact
 from robust_erm.attacks.none import NoAttack
 from robust_erm.attacks.pgd import PGD
+from robust_erm.core.activations import Activation
 from robust_erm.core.fields import unchanged
+from robust_erm.core.stack import Stack
 from robust_erm.models.diagonal import Diagonal
 from robust_erm.models.linear import Linear
 from robust_erm.models.mlp import MLP
@@ -148,3 +150,16 @@ def known_net(recipe: Recipe, attack: Any) -> bool:
     )
     pgd = unchanged(attack, PGD) and attack.p == math.inf and not attack.random_start
     return net and pgd and recipe.layout.size >= MANY and recipe.layout.shapes[-1][1][0] == 1
+
+
+def known_stack(stack: Stack, objective: Objective) -> bool:
+    """Whether the loops for small nets know the layers and the loss.
+
+    All weights must be parameters, and the sign of what the activation gives must tell where it has a kink. Not a
+    single layer: runs on one data set share its product.
+    """
+    activation = stack.activation
+    if not (unchanged(objective, Objective) and unchanged(stack, Stack) and unchanged(activation, Activation)):
+        return False
+    known = activation.kind in ("identity", "relu") or (activation.kind == "leaky" and activation.slope >= 0)
+    return known and len(stack.layers) > 1 and all(weight is not None for weight, _ in stack.layers)

@@ -23,7 +23,7 @@ class Scores:
     def shares(self, s: Tensor) -> tuple[Tensor, Tensor]:
         """``log L`` (R,) of scores s (R, n), and its derivatives in them."""
         log_loss, share = s.new_empty(len(s)), s.new_empty(s.shape)
-        c.shares_into(s.contiguous().numpy(), self.soft, self._less(s.shape[1]), log_loss.numpy(), share.numpy())
+        c.shares_into(s.contiguous().numpy(), self.soft, self.less(s.shape[1]), log_loss.numpy(), share.numpy())
         return log_loss, share
 
     def slopes(self, f: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,10 +31,11 @@ class Scores:
         runs, n, _ = f.shape
         log_loss, slopes = f.new_empty(runs), f.new_empty(f.shape)
         given = f.contiguous().numpy(), y.contiguous().numpy()
-        c.slopes_into(*given, self.soft, self._less(n), log_loss.numpy(), slopes.numpy())
+        c.slopes_into(*given, self.soft, self.less(n), log_loss.numpy(), slopes.numpy())
         return log_loss, slopes
 
-    def _less(self, n: int) -> float:
+    def less(self, n: int) -> float:
+        """What a mean over n points takes off the log of their sum."""
         return math.log(n) if self.mean else 0.0
 
 

@@ -20,6 +20,7 @@ from robust_erm.core.stack import Stack
 from robust_erm.objectives import Objective
 from robust_erm.training.kernels import compiled_stacks as c
 from robust_erm.training.kernels.attacks import BITS
+from robust_erm.training.kernels.scores import Scores
 
 _SLOPES = {"identity": 1.0, "relu": 0.0}  # below 0, over that above
 
@@ -29,16 +30,6 @@ class Stacks:
 
     All arrays that the loops are given are contiguous: for others numba would compile anew, in this process.
     """
-
-    @staticmethod
-    def knows(stack: Stack) -> bool:
-        """Whether all weights are parameters, and the sign of what the activation gives tells where it has a kink.
-
-        Not a single layer: runs on one data set share its product.
-        """
-        activation = stack.activation
-        known = activation.kind in _SLOPES or (activation.kind == "leaky" and activation.slope >= 0)
-        return known and len(stack.layers) > 1 and all(weight is not None for weight, _ in stack.layers)
 
     def __init__(self, stack: Stack, layout: Layout, objective: Objective) -> None:
         ends = np.cumsum([math.prod(shape) for _, shape in layout.shapes])
@@ -51,7 +42,7 @@ class Stacks:
         self.layers = np.array(layers, dtype=np.int64)
         activation = stack.activation
         self.slope = _SLOPES.get(activation.kind, activation.slope)
-        self.soft, self.mean = objective.loss != "exponential", objective.reduction == "mean"
+        self.scores = Scores(objective)
 
     def descend(
         self,
@@ -90,8 +81,7 @@ class Stacks:
         """Log losses (R,) and gradients (R, P), at the same."""
         log_loss, grad = theta.new_empty(len(theta)), theta.new_empty(theta.shape)
         given = *self._of(theta), _inputs(x), y.contiguous().numpy()
-        less = math.log(x.shape[1]) if self.mean else 0.0
-        c.grads_into(*given, self.soft, less, log_loss.numpy(), grad.numpy())
+        c.grads_into(*given, self.scores.soft, self.scores.less(x.shape[1]), log_loss.numpy(), grad.numpy())
         return log_loss, grad
 
     def _of(self, theta: Tensor) -> tuple[np.ndarray, np.ndarray, np.floating]:

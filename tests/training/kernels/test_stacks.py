@@ -24,7 +24,7 @@ from robust_erm.models.linear import Linear
 from robust_erm.models.mlp import MLP
 from robust_erm.objectives import Objective
 from robust_erm.training import kernels, stacked
-from robust_erm.training.kernels.stacks import Stacks
+from robust_erm.training.kernels import plan
 from robust_erm.training.runs import Runs
 
 DTYPES = [torch.float64, torch.float32]
@@ -121,7 +121,7 @@ def test_an_activation_must_tell_its_side_by_its_sign() -> None:
     def of(slope: float) -> Stack:
         return Stack((("w", None), ("v", None)), Activation("leaky", slope))
 
-    assert [Stacks.knows(of(slope)) for slope in (-0.3, 0.0, 0.3, 1.0)] == [False, True, True, True]
+    assert [plan.known_stack(of(slope), Objective()) for slope in (-0.3, 0.0, 0.3, 1.0)] == [False, True, True, True]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
