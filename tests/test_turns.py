@@ -17,6 +17,9 @@ import pytest
 def test_many(k): pass
 @pytest.mark.turns
 def test_one(): pass
+@pytest.mark.turns
+@pytest.mark.parametrize("k", [pytest.param(k, marks=pytest.mark.turns(60)) for k in range(2)])
+def test_long(k): pass
 def test_always(): pass
 """
 
@@ -39,11 +42,9 @@ def test_each_turn_is_another_and_all_are_everything(tmp_path: Path) -> None:
     for text in texts.values():
         found, said = collected(tmp_path, text)
         assert "test_always" in found
-        assert f"{12 - len(found)} tests were left to the turns of other commits" in said
-        runs.append(set(found) - {"test_always"})
-        assert len([name for name in found if name.startswith("test_many")]) in (
-            10 // turns.TURNS,
-            10 // turns.TURNS + 1,
-        )
-    assert sum(map(len, runs)) == len(set.union(*runs)) == 11
-    assert len(collected(tmp_path, "all")[0]) == 12
+        assert f"{14 - len(found)} tests were left to the turns of other commits" in said
+        runs.append(sorted(set(found) - {"test_always"}))
+    assert sum(map(len, runs)) == len(set().union(*runs)) == 13
+    assert [run for run in runs if "test_long[0]" in run] == [["test_long[0]"]]  # as long as three of the others
+    assert sorted(map(len, runs)) == [1, 1, 2, 3, 3, 3]
+    assert len(collected(tmp_path, "all")[0]) == 14

@@ -115,11 +115,17 @@ def _of_modules(roots: tuple[str, ...], components: bool = False) -> Fingerprint
         path = _path(name)
         if name in found or path is None:
             continue
-        tree = ast.parse(path.read_bytes())
-        found[name] = _hashed(tree)
-        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        todo += [other for other in _imported(tree, package) if _followed(other, components)]
+        found[name], imported = _of_source(name, path)
+        todo += [other for other in imported if _followed(other, components)]
     return {name: value for name, value in found.items() if value != _NOTHING}
+
+
+@lru_cache(maxsize=1024)
+def _of_source(name: str, path: Path) -> tuple[str, tuple[str, ...]]:
+    """The hash of a module, and the modules that it imports."""
+    tree = ast.parse(path.read_bytes())
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    return _hashed(tree), tuple(dict.fromkeys(_imported(tree, package)))
 
 
 def _followed(name: str, components: bool) -> bool:

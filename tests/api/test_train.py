@@ -189,6 +189,7 @@ def test_what_the_command_refuses_is_raised() -> None:
     assert not list(Path().glob("outputs/*gaussian*"))
 
 
+@pytest.mark.turns(50)
 def test_a_script_needs_no_guard(place: Path) -> None:
     """No ``if __name__``: workers do not run the script again. What it prints is the command's progress and table."""
     (place / "script.py").write_text(

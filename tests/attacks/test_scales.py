@@ -118,6 +118,7 @@ def test_the_exact_attack_does_not_see_the_scale_of_weights(
     assert torch.equal(found(Exact(p), scaled, 0.4), found(Exact(p), one, 0.4))
 
 
+@pytest.mark.turns
 def test_fab_breaks_what_apgd_breaks_at_any_scale() -> None:
     """Logits from 1e-30 to 1e30 in float32: the fault was that FAB then broke none."""
     for p in PS:

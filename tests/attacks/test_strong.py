@@ -174,6 +174,7 @@ def test_square_changes_squares_and_lowers_margins(d: int) -> None:
     assert torch.allclose((x - of.x).abs(), torch.full_like(x, 0.1)), "every coordinate at +-eps"
 
 
+@pytest.mark.turns
 @pytest.mark.filterwarnings("ignore")
 def test_as_strong_as_autoattack() -> None:
     """Ten classes, trained a little robust: torchattacks' AutoAttack and ours leave the same points."""

@@ -123,6 +123,7 @@ def test_killed_and_resumed_is_uninterrupted(tmp_path: Path) -> None:
         assert (a / name).read_bytes() == (b / name).read_bytes(), name
 
 
+@pytest.mark.turns(40)
 def test_ctrl_c_keeps_what_was_reached(tmp_path: Path) -> None:
     """One line, status 130, no traceback; then the same line goes on."""
     overrides = ["stop.steps=5000", "stop.loss=null", "logger=none", "trainer.inner_steps=5", "trainer.threads=1"]

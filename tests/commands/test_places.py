@@ -103,7 +103,7 @@ def test_a_long_temporary_folder(tmp_path: Path) -> None:
     assert not list(long.iterdir()), "nothing is left behind"
 
 
-@pytest.mark.turns
+@pytest.mark.turns(220)
 def test_a_damaged_cache_of_numba_is_made_anew(tmp_path: Path) -> None:
     """Cut off by a full disk or a kill: once said and mended; one that cannot be written to is only slower."""
     cache = tmp_path / "cache"

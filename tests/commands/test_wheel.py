@@ -25,7 +25,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-@pytest.mark.turns
+@pytest.mark.turns(50)
 def test_the_main_line_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     where = "import robust_erm.store.source as s; print(s.conf_dir())"

@@ -66,6 +66,7 @@ def test_dual_of_dual(p: float) -> None:
     assert Norm(p).dual.dual.p == pytest.approx(p)
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("p", PS)
 @given(x=vectors, radius=st.floats(0.0, 50.0))
 @settings(max_examples=25, deadline=None)

@@ -9,7 +9,7 @@ import pytest
 from notebook import NOTEBOOK, cells, executed
 
 
-@pytest.mark.turns
+@pytest.mark.turns(60)
 def test_the_notebook_runs_and_is_the_one_of_the_gallery(tmp_path: Path) -> None:
     kept = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
     assert [cell["source"] for cell in kept["cells"]] == [cell["source"] for cell in cells()], (

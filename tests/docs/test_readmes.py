@@ -51,12 +51,15 @@ def lines(text: str) -> str:
     return "\n".join(short)
 
 
-FIRST = ROOT / "README.md"  # the others take turns
+FIRST = ROOT / "README.md"  # the others take turns, those of many examples so many seconds
+LONG = {"robust_erm": 180, "outputs": 155, "robust_erm/evaluation": 130, "launch": 70}
 
 
-@pytest.mark.parametrize(
-    "path", [pytest.param(p, marks=() if p == FIRST else pytest.mark.turns) for p in PAGES], ids=name
-)
+def turns(path: Path) -> pytest.MarkDecorator:
+    return pytest.mark.turns(LONG.get(path.parent.relative_to(ROOT).as_posix(), 30))
+
+
+@pytest.mark.parametrize("path", [pytest.param(p, marks=() if p == FIRST else turns(p)) for p in PAGES], ids=name)
 def test_the_examples_run(path: Path, tmp_path: Path) -> None:
     python = Path(sys.executable).parent
     (tmp_path / ".venv").mkdir()
@@ -84,7 +87,7 @@ def test_the_examples_run(path: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, f"{block['text']}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.turns
+@pytest.mark.turns(100)
 def test_the_tables_are_what_the_commands_print(tmp_path: Path) -> None:
     """The front page's table of the sweep, and the evaluation's, in full; other processors move a last digit."""
     for line in ("train -m optimizer=gd,sd eps=0,0.1,0.2", "evaluate"):

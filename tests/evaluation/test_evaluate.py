@@ -179,6 +179,7 @@ def test_a_linear_model_has_one_answer(trained: Callable[..., list[Run]], classe
         assert float((worst > 0).mean()) == one["test_attacked"]
 
 
+@pytest.mark.turns
 def test_masked_gradients_are_said(composed: Callable[..., DictConfig], capsys: pytest.CaptureFixture[str]) -> None:
     config = composed("optimizer.schedule.lr=0.05", "stop.steps=20", "eps=0.2", "stop.loss=null")
     config.model = {"_target_": "staircase.Staircase"}

@@ -92,6 +92,7 @@ def on_a_row(norm: Lp | Layers) -> float:
     return norm.r if isinstance(norm, Lp) else norm.vectors
 
 
+@pytest.mark.turns(4)
 @pytest.mark.parametrize(
     ("name", "p"), [(name, p) for name in NAMES for p in ("2", "inf") if p == "inf" or name in BOTH]
 )
@@ -135,6 +136,7 @@ BEYOND = {
 }
 
 
+@pytest.mark.turns(5)
 @pytest.mark.parametrize("name", BEYOND)
 def test_of_a_matrix_it_is_the_separator_of_that_geometry(name: str) -> None:
     """A linear model of four classes, clean: the margin over ||W|| against the best that duality allows."""
@@ -145,6 +147,7 @@ def test_of_a_matrix_it_is_the_separator_of_that_geometry(name: str) -> None:
     assert max(found, key=lambda other: found[other]) == own, "nearer to the best of its norm than of any other"
 
 
+@pytest.mark.turns
 def test_what_newton_schulz_does_to_the_margin() -> None:
     """Muon as published stays well below the spectral margin, which exact polar factors come to."""
     exact, five = (Descent(STEP, Layers(polar=polar), MOMENTUM) for polar in ("exact", "newton_schulz"))
@@ -168,6 +171,7 @@ def test_no_line_is_left_of_an_optimizer_that_is_not_there() -> None:
     assert set(INSTEAD) <= set(STEPS) <= set(NAMES)
 
 
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("name", ["gd", "cd", "sd", "steepest", "spectral", "momentum"])
 def test_so_it_does_by_steps_that_follow_the_flow(name: str, resolved: Callable[..., Run]) -> None:
     """``relative`` sets the length of a step itself, and so suits any optimizer, whatever its own schedule was."""

@@ -71,6 +71,7 @@ def test_the_margin_of_a_w_is_that_of_its_worst_attack() -> None:
         assert float(robust_margin(w, x, y, 0.3, p)) == pytest.approx(least, rel=1e-12)
 
 
+@pytest.mark.turns
 def test_what_is_not_separable_has_no_separator() -> None:
     x, y = points(3, 6, 4)
     found = robust_max_margin_of_classes(Lp(2.0), torch.cat([x, x]), torch.cat([y, (y + 1) % 3]), 0.0, 2.0)

@@ -37,6 +37,26 @@ CERTAIN = {
     "frei2023/kkt": 5,
 }
 
+# seconds of those that are long (turns.py)
+LONG = {
+    "tsilivis2024/cd_large_eps": 135,
+    "lyu2022/thm4": 115,
+    "frei2023/adversarial": 100,
+    "tsilivis2024/fig3_left": 100,
+    "tsilivis2024/fig3_right": 100,
+    "lyu2022/lemma3": 95,
+    "tsilivis2024/fig2_right": 90,
+    "lyu2022/thm5": 70,
+    "lyu2022/linf": 70,
+    "lyu2022/fig4": 70,
+    "tsilivis2024/bounds": 65,
+    "tsilivis2024/net_choices": 55,
+    "tsilivis2024/choices": 55,
+    "frei2023/geometries": 50,
+    "vardi2022/fig2": 50,
+    "lyu2022/choices": 45,
+}
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -62,11 +82,14 @@ def run(name: str, place: Path, *overrides: str) -> int:
 
 def _of_papers(names: list[str]) -> list[object]:
     """The experiments; those of later papers in a process of their own, for they share no runs with the first."""
-    papers = {name: name.partition("/")[0] for name in names}
-    return [pytest.param(n, marks=() if p == "tsilivis2024" else pytest.mark.xdist_group(p)) for n, p in papers.items()]
+    found = []
+    for name in names:
+        paper, marks = name.partition("/")[0], [pytest.mark.turns(LONG.get(name, 20))]
+        marks += [pytest.mark.xdist_group(paper)] if paper != "tsilivis2024" else []
+        found.append(pytest.param(name, marks=marks))
+    return found
 
 
-@pytest.mark.turns
 @pytest.mark.parametrize("experiment", _of_papers(experiments.names()))
 def test_smoke(experiment: str, place: Path) -> None:
     name = experiment.partition("/")[2]
@@ -157,6 +180,7 @@ def test_the_cnn_is_reported_at_the_first_loss_below(place: Path) -> None:
         assert row["test_robust_acc"] == at["test_robust_acc"]
 
 
+@pytest.mark.turns
 def test_the_kkt_residual_of_gd_and_sd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """GD on a small net is near a KKT point of the l_2 problem, SD is not; one perturbation a sample is not enough."""
     base = ["experiment=tsilivis2024/mnist", "data=digits", "data.m=20", "model.width=32", "eps=0.1", "report=false"]
@@ -171,7 +195,7 @@ def test_the_kkt_residual_of_gd_and_sd(tmp_path: Path, monkeypatch: pytest.Monke
     assert nets.residual(gd.working_dir) > 1.1 * near
 
 
-@pytest.mark.turns
+@pytest.mark.turns(110)
 def test_strong_attacks_of_a_figure_are_evaluate_s(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The last rows have what `evaluate` left in the runs' folders; what has been evaluated is not evaluated again."""
     assert run("fig3_left", place) == 0
@@ -238,7 +262,7 @@ def test_help_names_every_experiment(capsys: pytest.CaptureFixture[str]) -> None
         assert name in out
 
 
-@pytest.mark.turns
+@pytest.mark.turns(50)
 def test_the_papers_scale_composes(idx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each experiment the first and last sweep are lines that robust_erm.train would take; nothing is trained.
 

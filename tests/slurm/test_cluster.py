@@ -102,7 +102,7 @@ def _has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-@pytest.mark.turns
+@pytest.mark.turns(130)
 def test_many_points_on_both_nodes(quiet: Cluster, tmp_path: Path) -> None:
     """200 points in four tasks that fill a node each: two at a time, and one at a time on one node."""
     points = ["data=gaussian", "data.d=20", "data.m=10", "model=linear", "attack=exact", "optimizer=adam"]
@@ -120,7 +120,7 @@ def test_many_points_on_both_nodes(quiet: Cluster, tmp_path: Path) -> None:
     assert len(list(Path(tmp_path / "both" / sweep_of(tmp_path / "both") / "slurm" / "1").iterdir())) < 40
 
 
-@pytest.mark.turns
+@pytest.mark.turns(70)
 def test_gpus_are_not_shared(quiet: Cluster, tmp_path: Path) -> None:
     points = ["stop.steps=2", "logger=none", "seed=range(6)", "hydra.launcher.pack_size=1", "hydra.launcher.gpus=1"]
     done = quiet.train(*points, *ONE, cwd=tmp_path, launcher="slurm")
@@ -137,7 +137,7 @@ def test_gpus_are_not_shared(quiet: Cluster, tmp_path: Path) -> None:
 # ---- interruptions --------------------------------------------------------------------------------
 
 
-@pytest.mark.turns
+@pytest.mark.turns(120)
 def test_requeue_and_preemption(quiet: Cluster, reference: Reference, tmp_path: Path) -> None:
     """One task is requeued by hand, the other preempted by a job of the urgent partition: SIGTERM is all it is told,
     as before its time limit (``--signal=TERM@90``)."""
@@ -199,7 +199,7 @@ def kill_step(task: str) -> None:
             os.kill(process, signal.SIGKILL)
 
 
-@pytest.mark.turns
+@pytest.mark.turns(90)
 def test_what_is_killed_goes_on(quiet: Cluster, reference: Reference, tmp_path: Path) -> None:
     """A task's process, and the other node's daemon: SLURM gives that node up; what still runs there ends."""
     process = quiet.started(*SWEEP, *ONE, "hydra.launcher.cpus=4", cwd=tmp_path, **SLOW)
@@ -213,7 +213,7 @@ def test_what_is_killed_goes_on(quiet: Cluster, reference: Reference, tmp_path: 
     assert same_results(tmp_path, reference(*SWEEP)) == 4
 
 
-@pytest.mark.turns
+@pytest.mark.turns(70)
 def test_where_nothing_may_be_requeued(quiet: Cluster, reference: Reference, tmp_path: Path) -> None:
     """One task is told to end, the other killed: both are reported, and resumed."""
     process = quiet.started(*SWEEP, *ONE, "hydra.launcher.max_requeues=0", cwd=tmp_path, **SLOW)
@@ -243,7 +243,7 @@ def test_where_nothing_may_be_requeued(quiet: Cluster, reference: Reference, tmp
 # ---- other shells ---------------------------------------------------------------------------------
 
 
-@pytest.mark.turns
+@pytest.mark.turns(70)
 def test_the_submitting_process_killed_and_code_and_configs_edited(
     quiet: Cluster, reference: Reference, tmp_path: Path
 ) -> None:
@@ -278,7 +278,7 @@ def test_the_submitting_process_killed_and_code_and_configs_edited(
     assert "100.0" in collected.stdout
 
 
-@pytest.mark.turns
+@pytest.mark.turns(70)
 def test_ctrl_c_detaches_and_cancel_cancels(quiet: Cluster, tmp_path: Path) -> None:
     process = quiet.started(*SWEEP, *ONE, cwd=tmp_path, SLOW="0.05")
     until(lambda: has_checkpoint(tmp_path))

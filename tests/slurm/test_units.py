@@ -134,6 +134,7 @@ def runs_of(resolved: Callable[..., Run], seeds: int, *more: str) -> list[Run]:
     return [resolved(*base, f"seed={s}", *more) for s in range(seeds)]
 
 
+@pytest.mark.turns
 def test_thousands_of_points_are_tens_of_tasks(resolved: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submit, "_max_array_size", lambda: 1000)
     few = runs_of(resolved, 3)
@@ -267,6 +268,7 @@ def test_locks_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest
 # ---- copies of the code ---------------------------------------------------------------------------
 
 
+@pytest.mark.turns
 def test_snapshot(tmp_path: Path) -> None:
     place = source.snapshot(tmp_path / "code")
     assert source.snapshot(tmp_path / "code") == place

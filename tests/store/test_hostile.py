@@ -129,6 +129,7 @@ def require_nothing_happened(root: Path, done: Done, asked: list[str]) -> None:
     assert (root / "victim").read_text() == "untouched\n"
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_what_is_trained_again_runs_nothing(
     copied: Callable[[], Path], server: tuple[str, list[str]], attack: str
@@ -163,6 +164,7 @@ def test_a_foreign_run_trained_elsewhere_runs_nothing(
         assert [place.name for place in (root / "elsewhere").iterdir()] == [folder.name]
 
 
+@pytest.mark.turns
 def test_opening_foreign_folders_runs_nothing(copied: Callable[[], Path], server: tuple[str, list[str]]) -> None:
     """One tree with all of them, under every command that opens results; what is whole in it is shown."""
     root, (url, asked) = copied(), server

@@ -32,7 +32,7 @@ def found(cwd: Path) -> dict[str, Any]:
     return what
 
 
-@pytest.mark.turns
+@pytest.mark.turns(70)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_kills_at_any_moment(part: int, tmp_path: Path) -> None:
     began = time.monotonic()

@@ -252,6 +252,7 @@ def options(run: Run) -> dict[str, Any]:
     return {f.name: getattr(run, f.name) for f in dataclasses.fields(run)}
 
 
+@pytest.mark.turns
 def test_names_and_texts_are_literals(resolved: Callable[..., Run], tmp_path: Path) -> None:
     """What a hostile config can say of itself stays a value, or is refused."""
     file = tmp_path / "a' b=$(touch RAN),[c]{d:e}#\\'.npz"

@@ -67,13 +67,14 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---- launchers ------------------------------------------------------------------------------------
 
 
-@pytest.mark.turns
+@pytest.mark.turns(70)
 def test_one_by_one_gives_the_same_results(uninterrupted: Path, tmp_path: Path) -> None:
     done = command(*SWEEP, *LONG, "hydra/launcher=basic", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert same_results(uninterrupted, tmp_path) == 8
 
 
+@pytest.mark.turns(40)
 def test_quiet_and_line_by_line_off_a_terminal(uninterrupted: Path, tmp_path: Path) -> None:
     done = command("-m", "eps=0,0.1", "stop.steps=2", "logger=none", cwd=tmp_path)
     *before, last = done.stderr.splitlines()  # a line every few seconds, so on a slow machine there are some before
@@ -126,7 +127,7 @@ for first, seeds in ((0, [3, 1]), (2, [2, 3])):
 # ---- nothing is done twice ------------------------------------------------------------------------
 
 
-@pytest.mark.turns
+@pytest.mark.turns(50)
 def test_more_values_train_only_the_new_ones(tmp_path: Path) -> None:
     line = ["-m", *SMALL, "stop.steps=20"]
     assert command(*line, "seed=0,1", cwd=tmp_path).returncode == 0
@@ -190,7 +191,7 @@ def test_fast_composing_is_hydras() -> None:
 # ---- nothing is lost ------------------------------------------------------------------------------
 
 
-@pytest.mark.turns
+@pytest.mark.turns(80)
 def test_ctrl_c_then_the_same_line(uninterrupted: Path, tmp_path: Path) -> None:
     process = started(*SWEEP, *LONG, cwd=tmp_path)
     until(lambda: has_checkpoint(tmp_path))
@@ -205,7 +206,7 @@ def test_ctrl_c_then_the_same_line(uninterrupted: Path, tmp_path: Path) -> None:
     assert same_results(uninterrupted, tmp_path) == 8
 
 
-@pytest.mark.turns
+@pytest.mark.turns(70)
 def test_everything_killed_then_the_same_line(uninterrupted: Path, tmp_path: Path) -> None:
     """kill -9 of the whole session; in the next sweep other packs are formed, and bits stay."""
     process = started(*SWEEP, *LONG, cwd=tmp_path)
@@ -221,7 +222,7 @@ def test_everything_killed_then_the_same_line(uninterrupted: Path, tmp_path: Pat
     assert not list(tmp_path.glob("outputs/*/.*.tmp"))
 
 
-@pytest.mark.turns
+@pytest.mark.turns(40)
 def test_the_controller_killed_ends_its_workers(uninterrupted: Path, tmp_path: Path) -> None:
     process = started(*SWEEP, *LONG, cwd=tmp_path)
     until(lambda: has_checkpoint(tmp_path))
@@ -233,7 +234,7 @@ def test_the_controller_killed_ends_its_workers(uninterrupted: Path, tmp_path: P
     assert same_results(uninterrupted, tmp_path) == 8
 
 
-@pytest.mark.turns
+@pytest.mark.turns(40)
 def test_a_killed_worker_is_replaced(uninterrupted: Path, tmp_path: Path) -> None:
     process = started(*SWEEP, *LONG, cwd=tmp_path)
     until(lambda: has_checkpoint(tmp_path))
@@ -298,7 +299,7 @@ def test_a_full_disk(tiny_disk: Path, tmp_path: Path) -> None:
 # ---- two at once ----------------------------------------------------------------------------------
 
 
-@pytest.mark.turns
+@pytest.mark.turns(50)
 def test_two_sweeps_at_once(uninterrupted: Path, tmp_path: Path) -> None:
     """The second trains what is free, waits for the rest, and both end with everything."""
     first = started(*SWEEP, *LONG, cwd=tmp_path)
@@ -391,6 +392,7 @@ def test_a_heartbeat_shows_who_is_alive(tmp_path: Path, monkeypatch: pytest.Monk
     assert not [t for t in threading.enumerate() if t.name == "locks"]
 
 
+@pytest.mark.turns
 def test_a_holder_of_whom_nothing_is_known_is_named_at_once_and_taken_over(tmp_path: Path) -> None:
     """The container of yesterday: killed, its lock left, no host of that name any more."""
     line = ["data=gaussian", "data.d=8", "data.m=6", "model=linear", "attack=exact", "stop.steps=5", "logger=none"]
@@ -535,7 +537,7 @@ print(used / sum(resources.of_run(run) + resources.of_data(run) for run in runs)
 """
 
 
-@pytest.mark.turns
+@pytest.mark.turns(70)
 @pytest.mark.parametrize(
     "overrides",
     [

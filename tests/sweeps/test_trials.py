@@ -55,6 +55,7 @@ def test_the_written_search_ends_with_the_line_of_its_best(tmp_path: Path) -> No
     assert command(*search, cwd=tmp_path).stderr.count("4 of 4 runs were there already") == 1
 
 
+@pytest.mark.turns
 def test_a_search_on_held_out_points_ends_with_the_line_that_tests(tmp_path: Path) -> None:
     """Trials see the same training points and held-out ones; the last line has the test points instead."""
     rng = np.random.default_rng(0)

@@ -51,7 +51,7 @@ def sent(folder: Path, run_id: str) -> dict[str, Any]:
     return read(file)
 
 
-@pytest.mark.turns
+@pytest.mark.turns(80)
 def test_the_agents_run_gets_its_curve_and_metric(tmp_path: Path) -> None:
     """Once trained, and once more from disk, under another id: what was sent before stays."""
     for run_id in ("abc123", "def456"):
@@ -71,6 +71,7 @@ def test_the_agents_run_gets_its_curve_and_metric(tmp_path: Path) -> None:
     assert len(list(folder.glob("wandb/offline-run-*"))) == 2
 
 
+@pytest.mark.turns(50)
 def test_the_metric_is_what_returns_names(tmp_path: Path) -> None:
     """Also one that is taken at the end alone, and is in no row."""
     values = {"optimizer": "gd", "eps": 0, "model.width": 8}  # separates its points
@@ -82,6 +83,7 @@ def test_the_metric_is_what_returns_names(tmp_path: Path) -> None:
     assert sent(folder, "x1")["summary"]["kkt_stationarity"] == value
 
 
+@pytest.mark.turns
 def test_a_sweep_in_an_agent_is_refused(tmp_path: Path) -> None:
     line, env = agent("x1", tmp_path, **VALUES)
     done = command("-m", *line[4:], *SMALL, "seed=0,1", cwd=tmp_path, **env)

@@ -59,6 +59,7 @@ def robust_margin(z: np.ndarray, eps: float, r: float) -> float:
     return float(1 / np.linalg.norm(found.x[:d] - found.x[d:]))
 
 
+@pytest.mark.turns
 @pytest.mark.parametrize(
     ("name", "optimizer", "steps"),
     [
@@ -97,6 +98,7 @@ def test_coordinate_descent_does_not_go_to_and_fro_over_a_kink(seed: int) -> Non
     assert row["w_margin_robust_l1"] >= 0.99 * eps  # the greatest is eps* - eps, which is eps here
 
 
+@pytest.mark.turns
 def test_other_geometries_do_not_reach_it() -> None:
     """The check above can fail: gradient descent stays away from the l_1 and l_inf maxima."""
     x, y = separable(20, 30, seed=4)

@@ -144,6 +144,7 @@ def test_what_a_deep_net_has_separated_stays_so(schedule: str, resolved: Callabl
     assert bool((found[-1] < -200).all())
 
 
+@pytest.mark.turns
 def test_gradient_descents_default_keeps_what_it_separates(resolved: Callable[..., Run]) -> None:
     """On every kind of model, far beyond the loss at which runs usually end; log L may swing by a few on the way."""
     data = ("data=gaussian", "data.d=20", "data.m=15", "data.m_test=10", "attack=exact", "p=2", "eps=0.5")

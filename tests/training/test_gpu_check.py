@@ -20,7 +20,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.turns
+@pytest.mark.turns(110)
 def test_on_a_cpu_a_run_alone_has_the_bits_of_a_pack(tmp_path: Path) -> None:
     """Of every recipe; and twice, and resumed half-way."""
     done = run("--device", "cpu", "--only", "bits", "--out", str(tmp_path / "gpu.json"))

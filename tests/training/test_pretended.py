@@ -86,7 +86,7 @@ def run(*arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.turns
+@pytest.mark.turns(200)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_recipe_is_the_cpus_and_waits_for_nothing(part: int) -> None:
     """A step copies nothing between host and device and asks nothing of the device; its launches are counted.
@@ -103,7 +103,7 @@ def test_every_recipe_is_the_cpus_and_waits_for_nothing(part: int) -> None:
         assert 0 < found["launches"] <= SLACK * LAUNCHES[name], name
 
 
-@pytest.mark.turns
+@pytest.mark.turns(100)
 def test_evaluations_are_the_cpus_and_ask_no_more_of_more_points_or_runs() -> None:
     """Attacks, certificates, distances, signs of masking: to the last bit; copies and reads are those of half.
 
@@ -117,6 +117,7 @@ def test_evaluations_are_the_cpus_and_ask_no_more_of_more_points_or_runs() -> No
         assert all(0 < b <= 1.1 * a for a, b in zip(asked, of_runs, strict=True)), name
 
 
+@pytest.mark.turns
 def test_checkpoints_of_many_runs_take_the_copies_of_few() -> None:
     two, four = run("saved")
     assert min(two) > 0

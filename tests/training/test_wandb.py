@@ -159,6 +159,7 @@ train_pack([dataclasses.replace(run, seed=seed) for seed in range(int(sys.argv[1
 """
 
 
+@pytest.mark.turns
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="ulimit -n as on Linux")
 def test_hundreds_of_runs_under_a_limit_of_open_files(tmp_path: Path) -> None:
     """A pack of 200 runs, 400 open files, soft and hard: 111 are live at most, and every run is whole."""
@@ -181,6 +182,7 @@ def children(pid: int) -> list[int]:
     return [int(text.split()[0]) for text in stats if int(text.rsplit(")", 1)[1].split()[1]) == pid]
 
 
+@pytest.mark.turns
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="finds the SDK's service process by /proc")
 def test_kill_loses_half_a_second_and_resume_sends_all(tmp_path: Path) -> None:
     """SIGKILL to training and to the SDK's service: rows older than the flush interval are in the file."""

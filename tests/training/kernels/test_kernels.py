@@ -277,7 +277,7 @@ print(hashlib.sha256(found).hexdigest(), sum(sum(f.stats.cache_misses.values()) 
 """
 
 
-@pytest.mark.turns
+@pytest.mark.turns(90)
 def test_first_use_gives_the_bits_of_every_later_one(tmp_path: Path) -> None:
     """Nobody trains with code that they compiled themselves: it may differ in the last bit."""
     root = Path(__file__).resolve().parents[3]
