@@ -68,9 +68,16 @@ class Victim:
         return into_box(moved, box)
 
     def descend(
-        self, norm: Norm, x: Tensor, length: Tensor, box: Box, radius: Tensor | None = None, steps: int = 1
+        self,
+        norm: Norm,
+        length: Tensor,
+        box: Box,
+        radius: Tensor | None = None,
+        steps: int = 1,
+        start: Tensor | None = None,
     ) -> Tensor:
-        """That, ``steps`` times from x (n, d), along the gradient of every sample's own margin."""
+        """That, ``steps`` times, along the gradient of every sample's own margin; from x, or from ``start`` (n, d)."""
+        x = self.x if start is None else start
         for _ in range(steps):
             x = self.step_within(norm, self.margin_gradient(x), x, length, box, radius)
         return x

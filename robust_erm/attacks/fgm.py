@@ -33,4 +33,4 @@ class FGM(Deterministic):
     def perturb(self, victim: Victim, eps: Tensor, noise: Tensor) -> Tensor:
         """X' (n, d)."""
         box = victim.domain if self.box else None
-        return victim.descend(Norm(self.p), victim.x, eps, box)
+        return victim.descend(Norm(self.p), eps, box)

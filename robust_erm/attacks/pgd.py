@@ -60,10 +60,10 @@ class PGD(Iterative):
     def perturb(self, victim: Victim, eps: Tensor, noise: Tensor) -> Tensor:
         """X' (n, d)."""
         if not self.random_start:
-            return self._descend(victim, eps, victim.x)
+            return self._descend(victim, eps)
         box = victim.domain if self.box else None
         return weaker(victim, (self._descend(victim, eps, into_box(victim.x + eps * u, box)) for u in noise))
 
-    def _descend(self, victim: Victim, eps: Tensor, start: Tensor) -> Tensor:
+    def _descend(self, victim: Victim, eps: Tensor, start: Tensor | None = None) -> Tensor:
         box = victim.domain if self.box else None
-        return victim.descend(Norm(self.p), start, self.relative_step * eps, box, eps, self.steps)
+        return victim.descend(Norm(self.p), self.relative_step * eps, box, eps, self.steps, start)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cache
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -158,37 +157,45 @@ def _perturbed(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, nois
         found: Tensor = vmap(one)(weight, batch.x, batch.y, batch.eps, noise)
         return found
     runs, n, d = batch.x.shape
-    victim = _Victim.of(recipe, theta, batch, small)
-    eps = batch.eps.repeat_interleave(n).unsqueeze(-1)
+    victim = _Victim(recipe, theta, batch, small)
+    eps = batch.eps.unsqueeze(-1).expand(runs, n).reshape(-1, 1)
     return attack.perturb(victim, eps, noise.transpose(0, 1).flatten(1, 2)).reshape(runs, n, d)
 
 
-@dataclass(frozen=True)
 class _Victim(Victim):
-    """R models on n samples each, as one batch of R n."""
+    """R models on n samples each, as one batch of R n; what not every attack asks for is made when asked for."""
 
-    stack: Stack = field(kw_only=True)
-    params: Callable[[], Params] = field(kw_only=True)
-    batch: Batch = field(kw_only=True)
-    theta: Tensor = field(kw_only=True)
-    small: Any = field(kw_only=True)  # of :func:`_small`
+    def __init__(self, recipe: Recipe, theta: Tensor, batch: Batch, small: Any) -> None:
+        self.recipe, self.theta, self.batch, self.small = recipe, theta, batch, small
+        self.stack = _stack(recipe)
 
-    @staticmethod
-    def of(recipe: Recipe, theta: Tensor, batch: Batch, small: Any) -> _Victim:
-        stack, (runs, n, d) = _stack(recipe), batch.x.shape
-        params = cache(lambda: recipe.layout.unflatten(theta))
+    @property
+    def domain(self) -> Box:
+        return self.recipe.domain
 
-        def outputs(x: Tensor) -> Tensor:
-            return _flat(stack.forward(params(), x.reshape(runs, n, d)).outputs)
+    @property
+    def weight(self) -> None:
+        """Models that are linear in their input are attacked otherwise."""
 
-        x, y = batch.x.reshape(-1, d), batch.y.reshape(-1)
-        own = {"stack": stack, "params": params, "batch": batch, "theta": theta, "small": small}
-        return _Victim(outputs, x, y, recipe.domain, None, **own)
+    @cached_property
+    def x(self) -> Tensor:
+        return self.batch.x.reshape(-1, self.batch.x.shape[-1])
+
+    @cached_property
+    def y(self) -> Tensor:
+        return self.batch.y.reshape(-1)
+
+    @cached_property
+    def params(self) -> Params:
+        return self.recipe.layout.unflatten(self.theta)
+
+    def outputs(self, x: Tensor) -> Tensor:
+        return _flat(self._trace(x).outputs)
 
     def margin_gradient(self, x: Tensor) -> Tensor:
         trace, y = self._trace(x), self.batch.y
         slope = y.unsqueeze(-1) if trace.outputs.shape[-1] == 1 else _margin_slopes(trace.outputs, y)
-        return self.stack.to_inputs(self.params(), trace, slope).flatten(0, 1)
+        return self.stack.to_inputs(self.params, trace, slope).flatten(0, 1)
 
     def gradient(self, of: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         trace = self._trace(x)
@@ -196,7 +203,7 @@ class _Victim(Victim):
             f = trace.outputs.detach().requires_grad_()
             values = of(_flat(f))
             (slope,) = torch.autograd.grad(values.sum(), f)
-        return values.detach(), self.stack.to_inputs(self.params(), trace, slope).flatten(0, 1)
+        return values.detach(), self.stack.to_inputs(self.params, trace, slope).flatten(0, 1)
 
     def step(self, norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: Box) -> Tensor:
         compiled = _steps(norm, x)
@@ -215,19 +222,25 @@ class _Victim(Victim):
         return found
 
     def descend(
-        self, norm: Norm, x: Tensor, length: Tensor, box: Box, radius: Tensor | None = None, steps: int = 1
+        self,
+        norm: Norm,
+        length: Tensor,
+        box: Box,
+        radius: Tensor | None = None,
+        steps: int = 1,
+        start: Tensor | None = None,
     ) -> Tensor:
         if self.small is None or norm.p not in (2, math.inf) or steps < 1:
-            return super().descend(norm, x, length, box, radius, steps)
-        y, clean = self.batch.y, self.batch.x
-        lengths, radii = (None if a is None else a.expand(len(x), 1).reshape(y.shape) for a in (length, radius))
-        start = clean if x is self.x else x.reshape(clean.shape)  # of runs on one data set that is read once
-        ball = None if radii is None else (clean, radii)
-        found: Tensor = self.small.descend(norm.p, self.theta, y, start, lengths, box, ball, steps)
+            return super().descend(norm, length, box, radius, steps, start)
+        x, y = self.batch.x, self.batch.y  # of runs on one data set x is read once
+        lengths, radii = (None if a is None else a.expand(y.numel(), 1).reshape(y.shape) for a in (length, radius))
+        ball = None if radii is None else (x, radii)
+        begin = x if start is None else start.reshape(x.shape)
+        found: Tensor = self.small.descend(norm.p, self.theta, y, begin, lengths, box, ball, steps)
         return found.flatten(0, 1)
 
     def _trace(self, x: Tensor) -> Trace:
-        return self.stack.forward(self.params(), x.reshape(self.batch.x.shape))
+        return self.stack.forward(self.params, x.reshape(self.batch.x.shape))
 
 
 def _steps(norm: Norm, x: Tensor) -> Any:

@@ -8,17 +8,18 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def steepest(bits):
-    """The bits of the largest size of an entry, of the bits of a row: floats without signs are ordered as integers are.
+def steepest_into(bits, out):
+    """The bits of the largest size of an entry of each row: floats without signs are ordered as integers are.
 
     In one vectorised pass, which a search among floats is not; nan is above all.
     """
     most = np.iinfo(bits.dtype).max
-    top = bits[0] & most
-    for j in range(bits.shape[0]):
-        size = bits[j] & most
-        top = size if size > top else top
-    return top
+    for i in range(bits.shape[0]):
+        top = bits[i, 0] & most
+        for j in range(bits.shape[1]):
+            size = bits[i, j] & most
+            top = size if size > top else top
+        out[i] = top
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -52,11 +53,11 @@ def sign_step_into(x, gradient, bits, length, rounding, ball, center, radius, lo
 
     ``bits``: of the gradient, the same memory as integers.
     """
-    held = np.empty(1, bits.dtype)
+    held = np.empty(x.shape[0], bits.dtype)
+    steepest_into(bits, held)
     top, nowhere = held.view(x.dtype), x.dtype.type(np.inf)  # of the rows' type: else loops would go by way of float64
     for i in range(x.shape[0]):
-        held[0] = steepest(bits[i])
-        bar = rounding * top[0]
+        bar = rounding * top[i]
         if ball:
             sign_step_row(x[i], gradient[i], length[i], bar, -nowhere, nowhere, out[i])
             into_ball_row(out[i], center[i], radius[i])

@@ -1,7 +1,8 @@
 """The loops of :mod:`robust_erm.training.kernels.stacks`, compiled by numba around BLAS.
 
 ``row``: parameters (P,) of one run. ``layers``: of each layer where its weight begins in ``row``, its rows and columns,
-and where its bias begins, or -1. ``work``: room for the values of all layers, one after another.
+and where its bias begins, or -1. ``work``: room for the values of all layers, one after another. ``turned``: room for
+weights transposed, each where it stands in ``row``.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
@@ -14,6 +15,7 @@ from robust_erm.training.kernels.compiled_attacks import length_step_into, margi
 from robust_erm.training.kernels.compiled_scores import slopes_into
 
 WEIGHT, OUT, IN, BIAS = range(4)
+LINE = 64  # bytes: arrays that begin with a line of the cache are multiplied faster
 
 
 @njit(cache=True, nogil=True)
@@ -23,13 +25,45 @@ def part(numbers, begin, rows, columns):
 
 
 @njit(cache=True, nogil=True)
+def lines(count):
+    """So many numbers, in whole lines of float32."""
+    return -(-count // (LINE // 4)) * (LINE // 4)
+
+
+@njit(cache=True, nogil=True)
+def fresh(count, like):
+    """Room for so many numbers of the type of ``like``, from the begin of a line on."""
+    found = np.empty(count + LINE // like.itemsize, like.dtype)
+    skip = -found.ctypes.data % LINE // like.itemsize
+    return found[skip : skip + count]
+
+
+@njit(cache=True, nogil=True)
 def room(layers, n):
     """How many numbers n points make: of all layers together, and of the widest side of one."""
     every, widest = 0, 1
     for k in range(layers.shape[0]):
-        every += n * layers[k, OUT]
+        every += lines(n * layers[k, OUT])
         widest = max(widest, n * layers[k, OUT], n * layers[k, IN])
-    return every, widest
+    return every, lines(widest)
+
+
+@njit(cache=True, nogil=True)
+def turns(layers, k, n):
+    """Whether n points times a transposed weight take longer than to transpose it: in BLAS's kernels for small ones."""
+    return n >= 32 and layers[k, OUT] > 1 and n * layers[k, OUT] * layers[k, IN] <= 10**6
+
+
+@njit(cache=True, nogil=True)
+def turn(row, layers, n, turned):
+    """Write the transposed weights of ``row`` (P,) that :func:`forward` asks for."""
+    for k in range(layers.shape[0]):
+        if turns(layers, k, n):
+            weight = part(row, layers[k, WEIGHT], layers[k, OUT], layers[k, IN])
+            out = part(turned, layers[k, WEIGHT], layers[k, IN], layers[k, OUT])
+            for j in range(out.shape[0]):
+                for i in range(out.shape[1]):
+                    out[j, i] = weight[i, j]
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
@@ -85,8 +119,11 @@ def activate_back(slopes, a, slope):
 
 
 @njit(cache=True, nogil=True)
-def forward(row, layers, slope, x, work):
-    """Outputs (n, C) at x (n, d), in ``work`` after the values of all other layers; slope 1 is no activation."""
+def forward(row, turned, layers, slope, x, work):
+    """Outputs (n, C) at x (n, d), in ``work`` after the values of all other layers; slope 1 is no activation.
+
+    ``turned``: of :func:`turn`.
+    """
     n, begin, h = x.shape[0], 0, x
     for k in range(layers.shape[0]):
         weight = part(row, layers[k, WEIGHT], layers[k, OUT], layers[k, IN])
@@ -94,6 +131,8 @@ def forward(row, layers, slope, x, work):
         if layers[k, OUT] == 1:
             for i in range(n):
                 z[i, 0] = dot(h[i], weight[0])
+        elif turns(layers, k, n):
+            np.dot(h, part(turned, layers[k, WEIGHT], layers[k, IN], layers[k, OUT]), z)
         else:
             np.dot(h, weight.T, z)
         if layers[k, BIAS] >= 0:
@@ -102,7 +141,7 @@ def forward(row, layers, slope, x, work):
                     z[i, j] += row[layers[k, BIAS] + j]
         if k + 1 < layers.shape[0] and slope != 1:
             activate(z, slope)
-        begin, h = begin + z.size, z
+        begin, h = begin + lines(z.size), z
     return h
 
 
@@ -129,42 +168,44 @@ def below(row, layers, slope, k, slopes, h, spare):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def margin_gradient(row, layers, slope, x, y, work, spare, slopes, out):
+def margin_gradient(row, turned, layers, slope, x, y, work, spare, slopes, out):
     """Gradients (n, d) of the margins of labels y (n,) in x (n, d)."""
     n, last = x.shape[0], layers.shape[0] - 1
-    f = forward(row, layers, slope, x, work)
+    f = forward(row, turned, layers, slope, x, work)
     if f.shape[1] == 1:
         for i in range(n):
             slopes[i, 0] = y[i]
     else:
         margin_slopes_into(f, y, slopes)
-    begin, above = work.size - f.size, slopes
+    begin, above = work.size - lines(f.size), slopes
     for k in range(last, 0, -1):
-        begin -= n * layers[k, IN]
+        begin -= lines(n * layers[k, IN])
         above = below(row, layers, slope, k, above, part(work, begin, n, layers[k, IN]), spare)
     down(row, layers, 0, above, out)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def descend_into(
-    theta, layers, slope, y, start, center, far, ball, low, high, sign, rounding, steps, gradient, bits, out
+    theta, layers, slope, y, start, center, lengths, radii, ball, low, high, sign, rounding, steps, gradient, bits, out
 ):
     """From ``start`` (R, n, d), ``steps`` steps against :func:`margin_gradient`, every one into ball and box.
 
-    In l_inf, where ``sign``, or l_2. ``far``: lengths of steps, and radii of balls around ``center``, (2, R, n). Of
-    start and center there may be one for all runs, (1, n, d). ``gradient`` (n, d) is for work, ``bits`` the same
-    memory as integers.
+    In l_inf, where ``sign``, or l_2. ``lengths`` of steps and ``radii`` of balls around ``center``: (R, n). Of labels,
+    start and center there may be those of one run for all. ``gradient`` (n, d) is for work, ``bits`` the same memory
+    as integers.
     """
     n = start.shape[1]
     every, widest = room(layers, n)
-    work, spare = np.empty(every, out.dtype), np.empty((2, widest), out.dtype)
-    slopes, other = np.empty((n, layers[-1, OUT]), out.dtype), np.empty_like(gradient)
+    work, spare = fresh(every, out), fresh(2 * widest, out).reshape(2, widest)
+    slopes, other = np.empty((n, layers[-1, OUT]), out.dtype), fresh(gradient.size, out).reshape(gradient.shape)
+    turned = fresh(theta.shape[1], out)
     for r in range(theta.shape[0]):
+        turn(theta[r], layers, n, turned)
         x, middle = start[r % start.shape[0]], center[r % center.shape[0]]
-        length, radius = far[0, r], far[1, r]
+        labels, length, radius = y[r % y.shape[0]], lengths[r], radii[r]
         for left in range(steps - 1, -1, -1):
             to = other if left % 2 else out[r]  # not in place: such loops are not vectorised
-            margin_gradient(theta[r], layers, slope, x, y[r], work, spare, slopes, gradient)
+            margin_gradient(theta[r], turned, layers, slope, x, labels, work, spare, slopes, gradient)
             if sign:
                 sign_step_into(x, gradient, bits, length, rounding, ball, middle, radius, low, high, to)
             else:
@@ -177,16 +218,18 @@ def grads_into(theta, layers, slope, x, y, soft, less, log_loss, grad):
     """Log losses (R,), less ``less``, and their gradients (R, P) in theta, at x as above."""
     n, last = x.shape[1], layers.shape[0] - 1
     every, widest = room(layers, n)
-    work, spare = np.empty(every, x.dtype), np.empty((2, widest), x.dtype)
+    work, spare = fresh(every, x), fresh(2 * widest, x).reshape(2, widest)
     sums, slopes = np.empty(widest), np.empty((1, n, layers[last, OUT]), x.dtype)
+    turned = fresh(theta.shape[1], x)
     for r in range(theta.shape[0]):
-        row, at = theta[r], x[r % x.shape[0]]
-        f = forward(row, layers, slope, at, work)
-        slopes_into(f.reshape(1, n, f.shape[1]), y[r : r + 1], soft, less, log_loss[r : r + 1], slopes)
-        begin, above = every - f.size, slopes[0]
+        row, at, own = theta[r], x[r % x.shape[0]], r % y.shape[0]
+        turn(row, layers, n, turned)
+        f = forward(row, turned, layers, slope, at, work)
+        slopes_into(f.reshape(1, n, f.shape[1]), y[own : own + 1], soft, less, log_loss[r : r + 1], slopes)
+        begin, above = every - lines(f.size), slopes[0]
         for k in range(last, -1, -1):
             out, width = layers[k, OUT], layers[k, IN]
-            begin -= n * width
+            begin -= lines(n * width)
             h = part(work, begin, n, width) if k else at
             found = part(grad[r], layers[k, WEIGHT], out, width)
             if out == 1:

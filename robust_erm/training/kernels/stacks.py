@@ -70,22 +70,22 @@ class Stacks:
         center, radius = ball or (start, length)
         out, (low, high) = start.new_empty(start.shape), box or (-math.inf, math.inf)
         rows, layers, slope = self._of(theta)
-        kind, work = rows.dtype.type, np.empty(start.shape[1:], rows.dtype)
-        ends = torch.stack([length, radius]).numpy(), ball is not None, kind(low), kind(high)
+        kind, work = rows.dtype.type, start.new_empty(start.shape[1:]).numpy()
+        ends = _of_all(length), _of_all(radius), ball is not None, kind(low), kind(high)
         how = p == math.inf, kind(rounding(start)), steps
-        given = rows, layers, slope, y.contiguous().numpy(), _inputs(start), _inputs(center)
+        given = rows, layers, slope, *map(_of_one, (y, start, center))
         c.descend_into(*given, *ends, *how, work, work.view(BITS[kind]), out.numpy())
         return out
 
     def loss_and_grad(self, theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Log losses (R,) and gradients (R, P), at the same."""
         log_loss, grad = theta.new_empty(len(theta)), theta.new_empty(theta.shape)
-        given = *self._of(theta), _inputs(x), y.contiguous().numpy()
+        given = *self._of(theta), _of_one(x), _of_one(y)
         c.grads_into(*given, self.scores.soft, self.scores.less(x.shape[1]), log_loss.numpy(), grad.numpy())
         return log_loss, grad
 
     def _of(self, theta: Tensor) -> tuple[np.ndarray, np.ndarray, np.floating]:
-        rows = theta.contiguous().numpy()
+        rows = _of_all(theta)
         return rows, self.layers, rows.dtype.type(self.slope)
 
 
@@ -107,6 +107,11 @@ def warm_up(dtype: torch.dtype) -> None:
         some.descend(p, torch.ones(1, 6, dtype=dtype), row, square.unsqueeze(0), row, None, None, 1)
 
 
-def _inputs(x: Tensor) -> np.ndarray:
-    """Of runs that share their inputs (R, n, d), those once, (1, n, d)."""
-    return (x[:1] if x.stride(0) == 0 else x).contiguous().numpy()
+def _of_all(x: Tensor) -> np.ndarray:
+    """(R, ...)."""
+    return x.contiguous().numpy()
+
+
+def _of_one(x: Tensor) -> np.ndarray:
+    """Of runs that share their points (R, ...), those once, (1, ...)."""
+    return _of_all(x[:1] if x.stride(0) == 0 else x)

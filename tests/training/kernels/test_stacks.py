@@ -67,7 +67,7 @@ def descended(runs: Runs, p: float, start: Tensor, length: Tensor, box: Any, rad
         x, y = (a[0] for a in runs.train.of(torch.tensor([i])))
         victim = Victim(lambda z, params=params: runs.recipe.model.apply(params, z), x, y, box, None)
         given = None if radius is None else radius[i].unsqueeze(-1)
-        found.append(victim.descend(Norm(p), start[i], length[i].unsqueeze(-1), box, given, 3))
+        found.append(victim.descend(Norm(p), length[i].unsqueeze(-1), box, given, 3, start[i]))
     return torch.stack(found)
 
 
@@ -90,10 +90,10 @@ def test_attacks_are_torchs(p: float, model: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("attack", [NoAttack(), FGM(math.inf), FGM(2.0), PGD(steps=4), PGD(p=2.0, box=False)], ids=str)
 @pytest.mark.parametrize("model", MODELS)
 def test_training_goes_this_way(model: str, attack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And its losses and gradients are those of the products of all runs."""
-    for outputs, dtype in product((1, 3), DTYPES):
-        runs = three(MODELS[model], outputs, dtype, attack=attack)
-        noise = runs.noise(attack, [0, 1, 2], 9, runs.generators_of("attack"))
+    """And its losses and gradients are those of the products of all runs; with few points, and where weights turn."""
+    for outputs, dtype, n in product((1, 3), DTYPES, (9, 40)):
+        runs = three(MODELS[model], outputs, dtype, n, attack=attack)
+        noise = runs.noise(attack, [0, 1, 2], n, runs.generators_of("attack"))
         batch, found = runs._batch(torch.arange(3)), []
         for small in (stacked.SMALL, 0):
             monkeypatch.setattr(stacked, "SMALL", small)
