@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -163,11 +162,12 @@ def _perturbed(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, nois
 
 
 class _Victim(Victim):
-    """R models on n samples each, as one batch of R n; what not every attack asks for is made when asked for."""
+    """R models on n samples each, as one batch of R n."""
 
     def __init__(self, recipe: Recipe, theta: Tensor, batch: Batch, small: Any) -> None:
         self.recipe, self.theta, self.batch, self.small = recipe, theta, batch, small
-        self.stack = _stack(recipe)
+        self.stack, self.params = _stack(recipe), recipe.layout.unflatten(theta)
+        self._flat = (None if small else batch.x.flatten(0, 1)), batch.y.flatten()
 
     @property
     def domain(self) -> Box:
@@ -177,17 +177,18 @@ class _Victim(Victim):
     def weight(self) -> None:
         """Models that are linear in their input are attacked otherwise."""
 
-    @cached_property
+    @property
     def x(self) -> Tensor:
-        return self.batch.x.reshape(-1, self.batch.x.shape[-1])
+        """Of runs on one data set a copy, which the loops for small nets do without."""
+        x, y = self._flat
+        if x is None:
+            x = self.batch.x.flatten(0, 1)
+            self._flat = x, y
+        return x
 
-    @cached_property
+    @property
     def y(self) -> Tensor:
-        return self.batch.y.reshape(-1)
-
-    @cached_property
-    def params(self) -> Params:
-        return self.recipe.layout.unflatten(self.theta)
+        return self._flat[1]
 
     def outputs(self, x: Tensor) -> Tensor:
         return _flat(self._trace(x).outputs)

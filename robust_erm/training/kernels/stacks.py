@@ -7,6 +7,7 @@ those of one small run stay near the core.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +75,8 @@ class Stacks:
         ends = _of_all(length), _of_all(radius), ball is not None, kind(low), kind(high)
         how = p == math.inf, kind(rounding(start)), steps
         given = rows, layers, slope, *map(_of_one, (y, start, center))
-        c.descend_into(*given, *ends, *how, work, work.view(BITS[kind]), out.numpy())
+        loop: Any = c.descend_into
+        loop(*given, *ends, *how, work, work.view(BITS[kind]), out.numpy())
         return out
 
     def loss_and_grad(self, theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
