@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
+import pytest
 import turns
 
-ROOT = Path(__file__).resolve().parents[1]
+pytest_plugins = "pytester"
 SOME = """
 import pytest
 @pytest.mark.turns
@@ -24,27 +22,26 @@ def test_always(): pass
 """
 
 
-def collected(folder: Path, text: str) -> tuple[list[str], str]:
-    line = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-p", "turns", "--turn", text]
-    line += ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder), str(folder)]
-    done = subprocess.run(line, cwd=ROOT / "tests", capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return re.findall(r"::(\S+) PASSED", done.stdout), done.stdout
+def collected(pytester: pytest.Pytester, text: str) -> tuple[list[str], str]:
+    done = pytester.runpytest_inprocess("-v", "-p", "turns", "-p", "no:cacheprovider", "--turn", text)
+    assert done.ret == 0
+    return re.findall(r"::(\S+) PASSED", done.stdout.str()), done.stdout.str()
 
 
-def test_each_turn_is_another_and_all_are_everything(tmp_path: Path) -> None:
-    (tmp_path / "test_some.py").write_text(SOME)
+def test_each_turn_is_another_and_all_are_everything(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(SOME)
+    pytester.makeini("[pytest]\nmarkers = turns")
     texts: dict[int, str] = {}
     for k in range(100):
         texts.setdefault(turns.crc32(str(k).encode()) % turns.TURNS, str(k))
     assert len(texts) == turns.TURNS
     runs = []
     for text in texts.values():
-        found, said = collected(tmp_path, text)
+        found, said = collected(pytester, text)
         assert "test_always" in found
         assert f"{14 - len(found)} tests were left to the turns of other commits" in said
         runs.append(sorted(set(found) - {"test_always"}))
     assert sum(map(len, runs)) == len(set().union(*runs)) == 13
     assert [run for run in runs if "test_long[0]" in run] == [["test_long[0]"]]  # as long as three of the others
     assert sorted(map(len, runs)) == [1, 1, 2, 3, 3, 3]
-    assert len(collected(tmp_path, "all")[0]) == 14
+    assert len(collected(pytester, "all")[0]) == 14

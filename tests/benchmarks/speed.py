@@ -191,6 +191,10 @@ def net(sizes: Sizes) -> Iterator[Row]:
     least = timed(products, sizes, steps)
     found = f"{slow / fast:.1f}x; all its matrix products, as a mapped step takes them, would give {slow / least:.1f}x"
     yield f"MLP {width}-{width}-1, {what}, m = {m}, PGD-10, GD and SD x 3 eps x 3 seeds, float32, CPU", found, "3x"
+    given |= {"optimizer": optimizers[0], "seeds": [0]}
+    alone = [baseline.net_steps(width, *first, 0.2), make_runs(x[:1], y[:1], [0.2], **given).advance]
+    usual_, one = baseline.in_turns(alone, steps, sizes.repeats)
+    yield "GD of it alone, eps = 0.2, one thread", f"{one / usual_:.2f} of its {1e3 * usual_:,.0f} ms", "at most 1.2"
 
 
 def components(sizes: Sizes) -> Iterator[Row]:

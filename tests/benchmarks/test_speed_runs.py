@@ -19,5 +19,5 @@ def test_every_benchmark_gives_its_rows(tmp_path: Path) -> None:
     done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     table = (tmp_path / "table.md").read_text().splitlines()
-    assert len(table) == 2 + 5 + 1 + 1 + 7 + 1 + 1 + 1 + 1 + 1 + 1
+    assert len(table) == 2 + 5 + 1 + 2 + 7 + 1 + 1 + 1 + 1 + 1 + 1
     assert all(row.count("|") == 4 for row in table)
