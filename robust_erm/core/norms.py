@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robust_erm.core.devices import readable
 from robust_erm.core.errors import require
 
 
@@ -112,9 +113,9 @@ class Norm:
         top = g.abs().amax(-1, keepdim=True)
         h = g / torch.where(top > 0, top, torch.ones_like(top))
         q = self.dual.p
-        size = self.dual.value(h).unsqueeze(-1)
+        size = torch.linalg.vector_norm(h, dim=-1, keepdim=True) if q == 2 else self.dual.value(h).unsqueeze(-1)
         size = torch.where(top > 0, size, torch.ones_like(size))
-        if self.p == 2:
+        if q == 2:
             return h / size
         return h.sign() * power(h.abs() / size, q - 1)
 
@@ -192,13 +193,16 @@ class Norm:
         Returns:
             (d,).
         """
+        top = w.abs().amax(-1, keepdim=True)
+        if self.p not in (1, math.inf):
+            gradient = self.dual.steepest(w)
+            if self.p != 2 or (w.ndim > 1 and readable(w) and bool((top > 0).all())):
+                return gradient
         target = -g / torch.where(c > 0, c, torch.ones_like(c))
         if self.p == 1:
             return torch.where(w == 0, target.clamp(-1, 1), w.sign())
-        top = w.abs().amax(-1, keepdim=True)
-        if self.p == math.inf:
-            tied = w.abs() == top
-            weights = project_simplex(torch.where(tied, target * w.sign(), -math.inf))
-            return torch.where(top > 0, weights * w.sign(), Norm(1.0).project(target, 1.0))
-        gradient = self.dual.steepest(w)
-        return torch.where(top > 0, gradient, Norm(2.0).project(target, 1.0)) if self.p == 2 else gradient
+        if self.p == 2:
+            return torch.where(top > 0, gradient, Norm(2.0).project(target, 1.0))
+        tied = w.abs() == top
+        weights = project_simplex(torch.where(tied, target * w.sign(), -math.inf))
+        return torch.where(top > 0, weights * w.sign(), Norm(1.0).project(target, 1.0))

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robust_erm.core.devices import readable
 from robust_erm.core.errors import require
+from robust_erm.core.linalg import product
 from robust_erm.core.norms import Norm, power
 from robust_erm.core.params import Layout
 from robust_erm.schedules.schedule import Layered, Memoryless, Point, State
@@ -41,6 +43,7 @@ class Smooth(Layered, Memoryless):
         lyu2022 eqs. (11), (12) and Lemma 2.
     """
 
+    run_axis = True
     least: float = 0.9
 
     def __post_init__(self) -> None:
@@ -65,30 +68,40 @@ class Smooth(Layered, Memoryless):
 
     def init(self, theta: Tensor) -> State:
         """Nothing known yet: r, q^L, and log eta."""
-        return {name: torch.zeros_like(theta[0]) for name in ("radius", "product", "log_eta")}
+        return {name: torch.zeros_like(theta[..., 0]) for name in ("radius", "product", "log_eta")}
 
     def accept_layers(
         self, point: Point, layout: Layout, eps: Tensor, length: Tensor, state: State
     ) -> tuple[Point, State]:
         """The current point, and the r that holds its layers."""
-        matrices = [w.reshape(-1, w.shape[-1]) for w in layout.unflatten(point.theta).values()]
+        runs = point.theta.shape[:-1]
+        matrices = [w.reshape(*runs, -1, w.shape[-1]) for w in layout.unflatten(point.theta).values()]
         depth, l2 = len(matrices), Norm(2.0)
-        top = torch.stack([l2.value(w.reshape(-1)) for w in matrices]).amax()
-        first = state["radius"] == 0
-        at_first = self.least**depth * l2.value(reduce(lambda below, w: w @ below, matrices).reshape(-1))
-        product = torch.where(first, at_first, state["product"])
+        top = torch.stack([torch.linalg.matrix_norm(w) for w in matrices]).amax(0)
+        first, least = state["radius"] == 0, state["product"]
+        if _may_be(first):
+            at_first = self.least**depth * l2.value(reduce(lambda below, w: product(w, below), matrices).flatten(-2))
+            least = torch.where(first, at_first, least)
         radius = torch.where(first, top.clamp_min(1.0), state["radius"])
-        room = (length + eps) * _SLOPE * power(radius, depth - 1) / beta(radius, product, eps, length, depth)
-        radius = torch.where(top <= radius - room, radius, radius + room)
-        log_eta = -beta(radius, product, eps, length, depth).log().clamp_min(0)
-        return point, {"radius": radius, "product": product, "log_eta": log_eta}
+        constant = beta(radius, least, eps, length, depth)
+        room = (length + eps) * _SLOPE * power(radius, depth - 1) / constant
+        grows = ~(top <= radius - room)
+        if _may_be(grows):
+            radius = torch.where(grows, radius + room, radius)
+            constant = beta(radius, least, eps, length, depth)
+        return point, {"radius": radius, "product": least, "log_eta": -constant.log().clamp_min(0)}
 
     def log_step(self, t: Tensor, point: Point, eps: Tensor, bound: Tensor, state: State) -> Tensor:
         """Log of the above."""
         return state["log_eta"]
 
 
-def beta(radius: Tensor, product: Tensor, eps: Tensor, length: Tensor, depth: int) -> Tensor:
-    """Beta () of :class:`Smooth`: r, the least ``||W||_2`` = q^L, the radius eps, B, each without axes, and L."""
+def _may_be(some: Tensor) -> bool:
+    """Whether one is true, for all that is known without waiting."""
+    return some.ndim == 0 or not readable(some) or any(some.tolist())
+
+
+def beta(radius: Tensor, least: Tensor, eps: Tensor, length: Tensor, depth: int) -> Tensor:
+    """Beta of :class:`Smooth`, () or (R,): r, the least ``||W||_2`` = q^L, the radius eps, B, each alike, and L."""
     a, b, e = length * _SLOPE, length**2 * _CURVATURE, eps / length
-    return power(radius, 3 * depth) * depth**2 * (a + b + e / product * (2 * a + b + a / product))
+    return power(radius, 3 * depth) * depth**2 * (a + b + e / least * (2 * a + b + a / least))

@@ -167,7 +167,8 @@ def move(
     optimizer = substituted(recipe.optimizer, batch.numbers) if batch.numbers else recipe.optimizer
     schedule = optimizer.schedule
     if isinstance(schedule, Layered):
-        length = Norm(2.0).value(batch.x).amax()
+        shared = batch.x.ndim == 3 and batch.x.stride(0) == 0  # all runs are on one data set
+        length = Norm(2.0).value(batch.x[:1] if shared else batch.x).amax(-1).expand_as(batch.eps)
         point, schedule_state = schedule.accept_layers(found, recipe.layout, batch.eps, length, state["schedule"])
     else:
         point, schedule_state = schedule.accept(found, state["schedule"])
