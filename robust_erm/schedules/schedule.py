@@ -64,13 +64,16 @@ class Layered:
 
     def accept(self, point: Point, state: State) -> tuple[Point, State]:
         """With all of theta as one layer, points of length 1, and no attack."""
-        layout, one = Layout((("theta", tuple(point.theta.shape)),)), torch.ones_like(point.log_loss)
+        layout, one = Layout((("theta", tuple(point.theta.shape[-1:])),)), torch.ones_like(point.log_loss)
         return self.accept_layers(point, layout, torch.zeros_like(one), one, state)
 
     def accept_layers(
         self, point: Point, layout: Layout, eps: Tensor, length: Tensor, state: State
     ) -> tuple[Point, State]:
-        """The point to step from, and the next state; eps () is the radius, ``length`` () the largest ``||x_i||_2``."""
+        """The point to step from, and the next state; eps () is the radius, ``length`` () the largest ``||x_i||_2``.
+
+        Of R runs where ``run_axis`` says so, theta (R, P) and eps and ``length`` (R,).
+        """
         raise NotImplementedError
 
 
