@@ -3,7 +3,8 @@
 Under vmap over R runs a product becomes one batched matrix product. Libraries take another kernel
 for a batch of one when the right factor is a single column, and none when the left factor is a
 single row (measured with MKL: 0 against 1e-16 relative). Trainings with kinks amplify any such
-difference, so products with one column are written as products with one row.
+difference, so products with one column are written as products with one row. With several threads
+it splits the sums of a batch of one (1e-13 relative), and there is no such form: the promise is of one thread.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from robust_erm.geometries.lp import Lp
 from robust_erm.models.diagonal import Diagonal
 from robust_erm.models.linear import Linear
 from robust_erm.models.mlp import MLP
+from robust_erm.objectives import Objective
 from robust_erm.optimizers.adam import Adam
 from robust_erm.optimizers.descent import Descent
 from robust_erm.optimizers.momentum import Momentum
@@ -97,6 +98,26 @@ def test_a_run_in_a_pack_is_the_run_alone(case: str, shared: bool) -> None:
 
 
 ATTACKS = [PGD(), PGD(2.0), PGD(1.0), PGD(random_start=True, restarts=2), FGM(2.0), APGD(steps=5), FAB(steps=3)]
+
+
+LARGE: dict[str, dict[str, Any]] = {
+    "parameters": {"optimizer": Steepest(Constant(1e-4), INF), "model": MLP(width=700), "attack": FGM(INF)},
+    "points": {"attack": Exact(2.0), "objective": Objective("logistic")},
+    "points, mapped": {"attack": Exact(), "model": Diagonal(alpha=0.1)},
+}
+
+
+@pytest.mark.parametrize("case", LARGE)
+def test_a_large_run_in_a_pack_is_the_run_alone(case: str) -> None:
+    """Over 2^15 parameters or points, from where on torch splits lone sums among threads: here there is one."""
+    assert torch.get_num_threads() == 1
+    given, (x, y) = LARGE[case] | {"steps": 9}, separable(*((40, 64) if case == "parameters" else (40_000, 3)), seed=2)
+    many = make_runs(x, y, EPS, seeds=SEEDS, **given)
+    many.advance(4)
+    for k in range(4):
+        one = make_runs(x, y, EPS[k : k + 1], seeds=SEEDS[k : k + 1], **given)
+        one.advance(4)
+        assert torch.equal(one.theta[0], many.theta[k])
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)
