@@ -30,6 +30,7 @@ from robust_erm.training.problem import build, radii, warn_if_not_separable
 from robust_erm.training.provenance import provenance
 from robust_erm.training.resources import cores as own_cores
 from robust_erm.training.resources import threads_for
+from robust_erm.training.stacked import fits
 from robust_erm.training.status import RUNNING
 
 log = logging.getLogger("robust_erm")
@@ -183,7 +184,8 @@ class _Fit:
         log.info("ended at step %d", int(module.rows[i][-1]["step"]), extra={"run": run.name})
         sampled, device = self.evaluation.test is not None, self.device
         at_end = measure(self.pack, self.evaluation, torch.tensor([i], device=device), "end")[0]
-        kernel = self.pack.kernel or self.pack.net
+        kernel, recipe = self.pack.kernel or self.pack.net, self.pack.recipe
+        form = type(kernel).__name__.lower() if kernel else "stacked" if fits(recipe, recipe.attack) else "mapped"
         return {
             **at_end,
             "lost_separation_at": self._lost_separation(i, module),
@@ -195,7 +197,7 @@ class _Fit:
             "degree": run.model.degree,
             "seconds": time.monotonic() - self.began,
             "pack_size": len(self.runs),
-            "kernel": type(kernel).__name__.lower() if kernel else "mapped",
+            "kernel": form,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "fingerprint": self.folders[i].fingerprint,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

@@ -156,7 +156,7 @@ def known_stack(stack: Stack, objective: Objective) -> bool:
     """Whether the loops for small nets know the layers and the loss.
 
     All weights must be parameters, and the sign of what the activation gives must tell where it has a kink. Not a
-    single layer: runs on one data set share its product.
+    single layer, between whose products there is nothing.
     """
     activation = stack.activation
     if not (unchanged(objective, Objective) and unchanged(stack, Stack) and unchanged(activation, Activation)):
