@@ -45,7 +45,12 @@ COMMANDS: dict[str, Callable[[], None]] = {
     "slurm": robust_erm.slurm.__main__.command_line,
 }
 SECONDS = 60.0
-SERVED = ("training.pack", "training.kernels.sparse", "training.kernels.dense")  # what workers are forked with
+SERVED = (
+    "training.pack",
+    "training.kernels.sparse",
+    "training.kernels.dense",
+    "training.loaded",
+)  # what workers are forked with
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ FIRST = (
     "fig8",
     "table1",
 )  # others by name
-_SAME = ("scale=", "output_dir=", "hydra", "trainer.")  # overrides that change no result
+_SAME = ("scale=", "output_dir=", "hydra", "trainer.", "stale=")  # overrides that change no result
 
 
 MARKER = "<!-- made by python -m robust_erm.gallery from the pages below -->"
@@ -89,6 +89,8 @@ def page(folders: Sequence[Path], out: Path) -> str:
         parts += [f"`{facts['command']}`: {ends}, {facts['dtype']}; {where}.", ""]
         if own:
             parts += [f"**With settings of its own instead of the scale's**: `{' '.join(own)}`.", ""]
+        if "," in str(facts.get("git")):
+            parts += [f"**Runs of several versions of the code**: git {facts['git']}.", ""]
         if any("[" in claim["measured"] for claim in facts["claims"]):
             parts += [f"{LEGEND[0].upper()}{LEGEND[1:]}.", ""]
         parts += ["| claim | where | measured | verdict |", "|---|---|---|---|", *map(_row, facts["claims"]), ""]

@@ -64,6 +64,15 @@ def of_modules(*names: str) -> Fingerprint:
     return _of_modules(tuple(f"{_NAME}.{name}" for name in names))
 
 
+def remember() -> None:
+    """Hash what is loaded of this package, as it is now: processes that are forked later run that, whatever is edited."""
+    for name in list(sys.modules):
+        if name.startswith(f"{_NAME}.") and any(_followed(name, components) for components in (False, True)):
+            path = _path(name)
+            if path is not None:
+                _of_source(name, path)
+
+
 def differing(now: Fingerprint, recorded: Fingerprint) -> list[str]:
     """What is not as recorded, in words: changed, new and missing files."""
     names = sorted(n for n in now.keys() | recorded.keys() if now.get(n) != recorded.get(n))

@@ -116,8 +116,9 @@ class _Fit:
         torch.set_num_threads(threads_for(first, cores or own_cores()))
         self.device = device
         self.pack, self.evaluation, self.sizes = build(self.runs, self.device)
+        self.made_by = provenance()  # looked at now, as the fingerprints: sources may be edited while it trains
         for folder in folders:
-            assert folder.fingerprint is not None  # looked at now: sources may be edited while it trains
+            assert folder.fingerprint is not None
         schedule = log_spaced(self.pack.steps, first.measure_per_decade, first.measure_every)
         self.pack.t = t
         self.module = RobustERM(self.pack, self.evaluation, schedule, first.trainer.inner_steps, first.snapshots)
@@ -201,7 +202,7 @@ class _Fit:
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "fingerprint": self.folders[i].fingerprint,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            **provenance(),
+            **self.made_by,
         }
 
 

@@ -149,6 +149,23 @@ def test_the_factors_of_an_optimizer_are_a_part_of_what_computed_it(resolved: Ca
     assert not parts & fingerprint.of_run(resolved("optimizer=gd")).keys()
 
 
+def test_what_is_loaded_is_what_counts(resolved: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are forked from a server that has loaded the code: edits since are not theirs."""
+    import robust_erm.training.loaded  # noqa: F401
+
+    run = resolved("optimizer=muon", "model=mlp", "attack=pgd")
+    before = fingerprint.of_run(run)
+    fingerprint.remember()
+    fingerprint._of_modules.cache_clear()
+    monkeypatch.setattr(Path, "read_bytes", lambda path: b"edited = True")
+    assert fingerprint.of_run(run) == before
+    fingerprint._of_modules.cache_clear()
+    fingerprint._of_source.cache_clear()
+    assert fingerprint.of_run(run) != before
+    fingerprint._of_modules.cache_clear()
+    fingerprint._of_source.cache_clear()
+
+
 def test_a_checkpoint_of_other_code_is_not_gone_on_from(tmp_path: Path) -> None:
     """A run that stopped half-way: by ``keep`` it goes on, by ``retrain`` it starts over."""
     (tmp_path / "mine.py").write_text(OPTIMIZER)
