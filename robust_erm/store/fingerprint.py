@@ -65,7 +65,7 @@ def of_modules(*names: str) -> Fingerprint:
 
 
 def remember() -> None:
-    """Hash what is loaded of this package, as it is now: processes that are forked later run that, whatever is edited."""
+    """Hash what is loaded of this package, as it is now: processes that are forked later run that."""
     for name in list(sys.modules):
         if name.startswith(f"{_NAME}.") and any(_followed(name, components) for components in (False, True)):
             path = _path(name)
