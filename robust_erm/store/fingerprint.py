@@ -15,6 +15,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,9 @@ def remember() -> None:
     for name in list(sys.modules):
         if name.startswith(f"{_NAME}.") and any(_followed(name, components) for components in (False, True)):
             path = _path(name)
-            if path is not None:
-                _of_source(name, path)
+            with suppress(OSError, SyntaxError, ValueError):  # half-written, or gone: it is looked at when asked for
+                if path is not None:
+                    _of_source(name, path)
 
 
 def differing(now: Fingerprint, recorded: Fingerprint) -> list[str]:
