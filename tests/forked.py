@@ -45,12 +45,6 @@ COMMANDS: dict[str, Callable[[], None]] = {
     "slurm": robust_erm.slurm.__main__.command_line,
 }
 SECONDS = 60.0
-SERVED = (
-    "training.pack",
-    "training.kernels.sparse",
-    "training.kernels.dense",
-    "training.loaded",
-)  # what workers are forked with
 
 
 @dataclass(frozen=True)
@@ -88,7 +82,7 @@ def _environment() -> dict[str, str]:
 @cache
 def _served_with() -> dict[str, str]:
     """The environment of the server that workers are forked from, which is started once for all commands."""
-    warm_up([*(f"robust_erm.{name}" for name in SERVED), "wandb"])
+    warm_up(["robust_erm.training.loaded", "wandb"])
     return _environment()
 
 

@@ -167,7 +167,8 @@ class _Victim(Victim):
     def __init__(self, recipe: Recipe, theta: Tensor, batch: Batch, small: Any) -> None:
         self.recipe, self.theta, self.batch, self.small = recipe, theta, batch, small
         self.stack, self.params = _stack(recipe), recipe.layout.unflatten(theta)
-        self._flat = (None if small else batch.x.flatten(0, 1)), batch.y.flatten()
+        self._x: Tensor | None = None if small else batch.x.flatten(0, 1)
+        self._y = batch.y.flatten()
 
     @property
     def domain(self) -> Box:
@@ -180,15 +181,13 @@ class _Victim(Victim):
     @property
     def x(self) -> Tensor:
         """Of runs on one data set a copy, which the loops for small nets do without."""
-        x, y = self._flat
-        if x is None:
-            x = self.batch.x.flatten(0, 1)
-            self._flat = x, y
-        return x
+        if self._x is None:
+            self._x = self.batch.x.flatten(0, 1)
+        return self._x
 
     @property
     def y(self) -> Tensor:
-        return self._flat[1]
+        return self._y
 
     def outputs(self, x: Tensor) -> Tensor:
         return _flat(self._trace(x).outputs)

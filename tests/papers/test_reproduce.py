@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from turns import SECONDS
 
 from robust_erm import gallery, reproduce
 from robust_erm.papers import experiments
@@ -84,7 +85,7 @@ def _of_papers(names: list[str]) -> list[object]:
     """The experiments; those of later papers in a process of their own, for they share no runs with the first."""
     found = []
     for name in names:
-        paper, marks = name.partition("/")[0], [pytest.mark.turns(LONG.get(name, 20))]
+        paper, marks = name.partition("/")[0], [pytest.mark.turns(LONG.get(name, SECONDS))]
         marks += [pytest.mark.xdist_group(paper)] if paper != "tsilivis2024" else []
         found.append(pytest.param(name, marks=marks))
     return found

@@ -42,8 +42,7 @@ class PackedLauncher(Launcher):
 
         if self.workers is None or (isinstance(self.workers, int) and self.workers > 0):
             mirror = ["wandb"] if self.config.logger.get("enabled") else []
-            needed = ("pack", "kernels.sparse", "kernels.dense", "loaded")
-            warm_up([*(f"robust_erm.training.{name}" for name in needed), *mirror])
+            warm_up(["robust_erm.training.loaded", *mirror])
         return self._launched(job_overrides)
 
     def _launched(self, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
