@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from robust_erm.attacks.attack import Deterministic, Victim
-from robust_erm.core.linalg import own_class
+from robust_erm.core.linalg import linear, own_class
+from robust_erm.core.marked import taken
 from robust_erm.core.norms import Norm
 
 
@@ -29,6 +31,7 @@ class Exact(Deterministic):
         p: exponent of the threat's norm, in [1, inf].
     """
 
+    run_axis: ClassVar[bool] = True
     p: float = math.inf
 
     def __post_init__(self) -> None:
@@ -40,19 +43,20 @@ class Exact(Deterministic):
         return True
 
     def perturb(self, victim: Victim, eps: Tensor, noise: Tensor) -> Tensor:
-        """X' (n, d)."""
+        """X' (n, d); of R runs at once, (R, n, d), where x, y, eps and the weight have that axis."""
         w, x, y = victim.weight, victim.x, victim.y
         assert w is not None, "validated before training: model linear in its input"
-        norm = Norm(self.p)
-        if w.ndim == 1:
-            return x - eps * y.unsqueeze(-1) * norm.steepest(w)
-        classes = y.long()
-        difference = w.unsqueeze(1) - w.unsqueeze(0)  # (C, C, d): w_y - w_c
-        ties = difference.abs() <= 64 * torch.finfo(w.dtype).eps * w.abs().amax()
+        norm, radius = Norm(self.p), eps[..., None, None]
+        if w.ndim < x.ndim:
+            return x - radius * y.unsqueeze(-1) * norm.steepest(w).unsqueeze(-2)
+        classes = w.shape[-2]
+        difference = w.unsqueeze(-2) - w.unsqueeze(-3)  # (C, C, d): w_y - w_c
+        largest = w.abs().amax((-2, -1))[..., None, None, None]
+        ties = difference.abs() <= 64 * torch.finfo(w.dtype).eps * largest
         difference = torch.where(ties, torch.zeros_like(difference), difference)
-        logits = x @ w.mT
-        own = own_class(len(w), y)
+        logits, own = linear(x, w), own_class(classes, y)
         true = torch.where(own, logits, torch.zeros_like(logits)).sum(-1, keepdim=True)
-        worst = true - logits - eps * norm.dual.value(difference)[classes]
+        worst = true - logits - radius * taken(norm.dual.value(difference), y.long())
         rival = torch.where(own, torch.full_like(worst, math.inf), worst).argmin(-1)
-        return x - eps * norm.steepest(difference)[classes, rival]
+        steps = norm.steepest(difference).flatten(-3, -2)  # (C C, d)
+        return x - radius * taken(steps, y.long() * classes + rival)

@@ -22,8 +22,9 @@ from robust_erm.core.marked import replaced, taken
 from robust_erm.core.norms import Box, Norm
 from robust_erm.evaluation import certificates
 from robust_erm.evaluation.strong import Tick
-from robust_erm.oracles.boundary import across, lengths, nearest
+from robust_erm.oracles.boundary import across, lengths, nearest, shortest
 from robust_erm.oracles.certified import STEPS
+from robust_erm.training import stacked
 from robust_erm.training.attacked import FEW, MADE, filling
 from robust_erm.training.points import Points
 from robust_erm.training.step import Recipe
@@ -140,6 +141,11 @@ def _at_once(x: Tensor, others: Tensor) -> int:
 def _nearest(
     recipe: Recipe, theta: Tensor, x: Tensor, y: Tensor, search: FAB, starts: list[Tensor], box: Box
 ) -> Tensor:
+    if stacked.fits(recipe, search):
+        own = stacked.victim(recipe, theta, x, y, box)
+        step = shortest(own, search.p, search.steps, [start.flatten(0, 1) for start in starts], search.targets)
+        return step.reshape(x.shape)
+
     def one(theta: Tensor, x: Tensor, y: Tensor, *starts: Tensor) -> Tensor:
         outputs = partial(recipe.model.apply, recipe.layout.unflatten(theta))
         return nearest(outputs, x, y, search.p, search.steps, starts, search.targets, box)

@@ -13,6 +13,7 @@ from robust_erm.attacks.apgd import APGD
 from robust_erm.attacks.square import Square
 from robust_erm.core.margins import margin
 from robust_erm.evaluation.strong import Found
+from robust_erm.training import stacked
 from robust_erm.training.attacked import attacked, attacked_among
 from robust_erm.training.points import Points
 from robust_erm.training.runs import Runs
@@ -89,6 +90,9 @@ def masking(runs: Runs, points: Points, eps: Tensor, rows: Tensor, box: bool, fo
 
 def _flat(runs: Runs, rows: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Which points (len(rows), n) have a margin without gradient."""
+    if runs.compiled and runs.recipe.stack is not None:
+        seen = stacked.victim(runs.recipe, runs.theta[rows], x, y, None)
+        return (seen.margin_gradient(seen.x) == 0).all(-1).reshape(y.shape)
 
     def one(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         params = runs.recipe.layout.unflatten(theta)

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robust_erm.attacks.victims import victim_of
 from robust_erm.core.errors import at_most, one_of, require
 from robust_erm.core.norms import Norm
 from robust_erm.measures.measure import Look
 from robust_erm.measures.universal import direction
-from robust_erm.oracles.boundary import across, lengths, nearest
+from robust_erm.oracles.boundary import across, lengths, shortest
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Nearest:
         x, y, z = x[rows].double(), y[rows].double(), z.double()
         params = {name: value.double() for name, value in look.params.items()}
         starts = across(x, y, *look.points(), Norm(look.attack.p))
-        step = nearest(lambda points: look.model.apply(params, points), x, y, look.attack.p, self.steps, starts)
+        step = shortest(victim_of(look.model, params, x, y, None), look.attack.p, self.steps, starts)
         length, found = lengths(Norm(look.attack.p), step), step.isfinite().all(-1)
         cosine = torch.cosine_similarity(step, -y.unsqueeze(-1) * z, dim=-1)[found].mean()
         return dict(zip(names, (length.min(), length.median(), cosine), strict=True))

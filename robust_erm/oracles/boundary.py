@@ -46,6 +46,22 @@ def nearest(
     targets: int = 9,
     box: tuple[float, float] | None = None,
 ) -> Tensor:
+    """:func:`shortest` of a model that is a function.
+
+    Args:
+        outputs: x (n, d) -> one logit each, (n,), or several, (n, C).
+        x: (n, d), float64.
+        y: (n,), in {-1, +1} or classes.
+        p: see :func:`shortest`.
+        steps: as there.
+        starts: as there.
+        targets: as there.
+        box: that x' must stay in, or None.
+    """
+    return shortest(Victim(outputs, x, y, box, None), p, steps, starts, targets)
+
+
+def shortest(victim: Victim, p: float, steps: int = 100, starts: Sequence[Tensor] = (), targets: int = 9) -> Tensor:
     """Short perturbations (n, d) to the decision boundary: 0 where a label is wrong already, inf where none was found.
 
     FAB without a radius, from x itself towards each of the nearest rivals, and from each start towards the rival that
@@ -53,16 +69,13 @@ def nearest(
     refined: x is projected onto the boundary as it is at that end.
 
     Args:
-        outputs: x (n, d) -> one logit each, (n,), or several, (n, C).
-        x: (n, d), float64.
-        y: (n,), in {-1, +1} or classes.
+        victim: model, points x (n, d) in float64, and the box that x' must stay in, its domain.
         p: 1, 2 or inf: what is made short.
         steps: of FAB, from each start.
         starts: (n, d) each, beside x itself: points that may have another label.
         targets: with several classes, so many of the nearest rivals.
-        box: that x' must stay in, or None.
     """
-    victim, norm = Victim(outputs, x, y, box, None), Norm(p)
+    x, y, outputs, norm = victim.x, victim.y, victim.outputs, Norm(p)
     fab, unbounded = FAB(p, steps, targets), torch.full((1,), math.inf, dtype=x.dtype, device=x.device)
     best, least = torch.full_like(x, math.inf), torch.full_like(x[:, 0], math.inf)
     tries: list[tuple[Tensor | None, Tensor | None]] = [(None, rival) for rival in rivals(outputs(x), y, targets)]

@@ -67,15 +67,16 @@ def attacked_outputs(runs: Runs, attack: Attack, points: Points, eps: Tensor, ro
 def attacked_points(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows: Tensor) -> Tensor:
     """X' (len(rows), n, d), the ``points`` after ``attack``, with the noise of :func:`attacked_outputs`."""
     index, generators = rows.tolist(), [torch_stream(seed, "eval") for seed in runs.seeds]
-    recipe, theta, pieces = runs.recipe, runs.theta[rows], []
+    recipe, theta, radii, pieces = runs.recipe, runs.theta[rows], eps[rows], []
 
-    def one(theta: Tensor, eps: Tensor, x: Tensor, y: Tensor, noise: Any) -> Tensor:
-        return perturbed(recipe, attack, theta, Batch(x, y, eps, eps, {}), noise)
+    def one(theta: Tensor, batch: Batch, noise: Any) -> Tensor:
+        return perturbed(recipe, attack, theta, batch, noise)
 
+    known = runs.compiled and stacked.fits(recipe, attack)
     for x, y in chunks(*points.of(rows)):
-        noise = runs.noise(attack, index, x.shape[-2], generators)
-        moved = vmap(one)(theta, eps[rows], x, y, noise)
-        pieces.append(torch.where((eps[rows] == 0)[:, None, None], x, moved))
+        noise, batch = runs.noise(attack, index, x.shape[-2], generators), Batch(x, y, radii, radii, {})
+        moved = stacked.perturbed(recipe, attack, theta, batch, noise) if known else vmap(one)(theta, batch, noise)
+        pieces.append(torch.where((radii == 0)[:, None, None], x, moved))
     return torch.cat(pieces, dim=1)
 
 

@@ -7,7 +7,7 @@ R n inputs, each with the radius of its run. The mapped form is the reference; a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,9 +16,10 @@ from torch.func import vmap
 
 from robust_erm.attacks.attack import Attack, Victim
 from robust_erm.attacks.none import NoAttack
+from robust_erm.attacks.victims import StackVictim
 from robust_erm.core.devices import readable
-from robust_erm.core.fields import unchanged
-from robust_erm.core.linalg import matvec, own_class, product
+from robust_erm.core.fields import takes_runs, unchanged
+from robust_erm.core.linalg import linear, matvec, product
 from robust_erm.core.norms import Box, Norm
 from robust_erm.core.params import Params
 from robust_erm.core.stack import Stack, Trace
@@ -70,6 +71,19 @@ def outputs(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise: 
     x = _perturbed(recipe, attack, theta, batch, noise, _small(recipe, theta, batch.x))
     f = _stack(recipe).forward(params, x).outputs
     return squeeze_logit(f)
+
+
+def perturbed(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise: Tensor) -> Tensor:
+    """X' (R, n, d) after ``attack``."""
+    if some := _blocks(recipe, theta, batch, noise):
+        return torch.cat([perturbed(recipe, attack, *one) for one in some])
+    return _perturbed(recipe, attack, theta, batch, noise, _small(recipe, theta, batch.x))
+
+
+def victim(recipe: Recipe, theta: Tensor, x: Tensor, y: Tensor, box: Box) -> StackVictim:
+    """The models at theta (R, P) on x (R, n, d), as an attack that keeps to ``box`` sees them: R n samples."""
+    nothing = torch.zeros_like(theta[:, 0])
+    return _Victim(replace(recipe, domain=box), theta, Batch(x, y, nothing, nothing, {}), _small(recipe, theta, x))
 
 
 def _gradient(recipe: Recipe, params: Params, theta: Tensor, trace: Trace, slopes: Tensor) -> Tensor:
@@ -148,62 +162,41 @@ def _perturbed(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, nois
     if unchanged(attack, NoAttack):
         return batch.x
     if attack.closed_form:
-        weight = _stack(recipe).predictor(recipe.layout.unflatten(theta))
-
-        def one(w: Tensor, x: Tensor, y: Tensor, eps: Tensor, noise: Tensor) -> Tensor:
-            return attack.perturb(Victim(lambda z: z @ w.mT, x, y, recipe.domain, w), eps, noise)
-
-        found: Tensor = vmap(one)(weight, batch.x, batch.y, batch.eps, noise)
-        return found
+        return _worst(recipe, attack, theta, batch, noise)
     runs, n, d = batch.x.shape
-    victim = _Victim(recipe, theta, batch, small)
+    seen = _Victim(recipe, theta, batch, small)
     eps = batch.eps.unsqueeze(-1).expand(runs, n).reshape(-1, 1)
-    return attack.perturb(victim, eps, noise.transpose(0, 1).flatten(1, 2)).reshape(runs, n, d)
+    return attack.perturb(seen, eps, noise.transpose(0, 1).flatten(1, 2)).reshape(runs, n, d)
 
 
-class _Victim(Victim):
-    """R models on n samples each, as one batch of R n."""
+def _worst(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise: Tensor) -> Tensor:
+    """X' (R, n, d) by a formula, from the predictors; of attacks that know no runs one after another."""
+    weight = _stack(recipe).predictor(recipe.layout.unflatten(theta))
+    weight = weight.squeeze(-2) if weight.shape[-2] == 1 else weight
+
+    def one(w: Tensor, x: Tensor, y: Tensor, eps: Tensor, noise: Tensor) -> Tensor:
+        def f(z: Tensor) -> Tensor:
+            return linear(z, w) if w.ndim == z.ndim else matvec(z, w)
+
+        return attack.perturb(Victim(f, x, y, recipe.domain, w), eps, noise)
+
+    of = one if takes_runs(attack) else vmap(one)
+    found: Tensor = of(weight, batch.x, batch.y, batch.eps, noise)
+    return found
+
+
+class _Victim(StackVictim):
+    """With compiled steps, and small nets in compiled loops."""
 
     def __init__(self, recipe: Recipe, theta: Tensor, batch: Batch, small: Any) -> None:
-        self.recipe, self.theta, self.batch, self.small = recipe, theta, batch, small
-        self.stack, self.params = _stack(recipe), recipe.layout.unflatten(theta)
-        self._x: Tensor | None = None if small else batch.x.flatten(0, 1)
-        self._y = batch.y.flatten()
+        super().__init__(
+            _stack(recipe), recipe.layout.unflatten(theta), batch.x, batch.y, recipe.domain, later=bool(small)
+        )
+        self.theta, self.small = theta, small
 
-    @property
-    def domain(self) -> Box:
-        return self.recipe.domain
-
-    @property
-    def weight(self) -> None:
-        """Models that are linear in their input are attacked otherwise."""
-
-    @property
-    def x(self) -> Tensor:
-        """Of runs on one data set a copy, which the loops for small nets do without."""
-        if self._x is None:
-            self._x = self.batch.x.flatten(0, 1)
-        return self._x
-
-    @property
-    def y(self) -> Tensor:
-        return self._y
-
-    def outputs(self, x: Tensor) -> Tensor:
-        return _flat(self._trace(x).outputs)
-
-    def margin_gradient(self, x: Tensor) -> Tensor:
-        trace, y = self._trace(x), self.batch.y
-        slope = y.unsqueeze(-1) if trace.outputs.shape[-1] == 1 else _margin_slopes(trace.outputs, y)
-        return self.stack.to_inputs(self.params, trace, slope).flatten(0, 1)
-
-    def gradient(self, of: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        trace = self._trace(x)
-        with torch.enable_grad():  # of a few numbers a sample
-            f = trace.outputs.detach().requires_grad_()
-            values = of(_flat(f))
-            (slope,) = torch.autograd.grad(values.sum(), f)
-        return values.detach(), self.stack.to_inputs(self.params, trace, slope).flatten(0, 1)
+    def margin_slopes(self, f: Tensor, y: Tensor) -> Tensor:
+        compiled = kernels.for_attacks(f.dtype) if readable(f) else None
+        return super().margin_slopes(f, y) if compiled is None else compiled.margin_slopes(f, y)
 
     def step(self, norm: Norm, gradient: Tensor, x: Tensor, length: Tensor, box: Box) -> Tensor:
         compiled = _steps(norm, x)
@@ -232,33 +225,14 @@ class _Victim(Victim):
     ) -> Tensor:
         if self.small is None or norm.p not in (2, math.inf) or steps < 1:
             return super().descend(norm, length, box, radius, steps, start)
-        x, y = self.batch.x, self.batch.y  # of runs on one data set x is read once
+        x, y = self.of_runs, self.labels  # of runs on one data set x is read once
         lengths, radii = (None if a is None else a.expand(y.numel(), 1).reshape(y.shape) for a in (length, radius))
         ball = None if radii is None else (x, radii)
         begin = x if start is None else start.reshape(x.shape)
         found: Tensor = self.small.descend(norm.p, self.theta, y, begin, lengths, box, ball, steps)
         return found.flatten(0, 1)
 
-    def _trace(self, x: Tensor) -> Trace:
-        return self.stack.forward(self.params, x.reshape(self.batch.x.shape))
-
 
 def _steps(norm: Norm, x: Tensor) -> Any:
     """What takes steps of attacks in one pass, where there is such."""
     return kernels.for_attacks(x.dtype) if norm.p in (2, math.inf) and readable(x) else None
-
-
-def _flat(f: Tensor) -> Tensor:
-    """(R, n, C) as outputs of R n samples, (R n,) or (R n, C)."""
-    return squeeze_logit(f.flatten(0, 1))
-
-
-def _margin_slopes(f: Tensor, y: Tensor) -> Tensor:
-    """Of the true minus the best other logit, in f (R, n, C); those that tie share."""
-    if readable(f) and (compiled := kernels.for_attacks(f.dtype)) is not None:
-        found: Tensor = compiled.margin_slopes(f, y)
-        return found
-    own = own_class(f.shape[-1], y)
-    others = torch.where(own, torch.full_like(f, -torch.inf), f)
-    best = (others == others.amax(-1, keepdim=True)).to(f)
-    return own.to(f) - best / best.sum(-1, keepdim=True)

@@ -11,6 +11,7 @@ from robust_erm.core.norms import Norm
 from robust_erm.core.params import Layout
 from robust_erm.geometries.layers import Layers
 from robust_erm.geometries.lp import Lp
+from robust_erm.oracles import robust_classes
 from robust_erm.oracles.robust_classes import robust_margin, robust_max_margin_of_classes
 from robust_erm.oracles.robust_margin import robust_max_margin
 
@@ -56,6 +57,25 @@ def test_both_sides_hold(name: str) -> None:
         for w in (other, found.w + 0.01 * other):
             size = float(geometry.value(w.flatten(), layout))
             assert float(robust_margin(w, x, y, 0.4, math.inf)) / size <= found.upper
+
+
+@pytest.mark.parametrize("p", [1.0, math.inf])
+@pytest.mark.parametrize("r", [1.0, math.inf])
+def test_polyhedral_norms_are_a_linear_program(r: float, p: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its two sides agree to rounding, and lie between those of exchange, which knows neither norm's corners."""
+    x, y = points(3, 9, 6)
+    exact = robust_max_margin_of_classes(Lp(r), x, y, 0.3, p)
+    assert exact.upper - exact.value <= 1e-9 * exact.upper
+    monkeypatch.setattr(robust_classes, "_linear_program", lambda *_: (torch.zeros(3, 6).double(), math.inf))
+    found = robust_max_margin_of_classes(Lp(r), x, y, 0.3, p)
+    assert found.value <= exact.value * (1 + 1e-9) <= found.upper * (1 + 2e-9)
+    assert found.upper - found.value <= 0.02 * found.upper  # what depends on the machine
+
+
+def test_a_linear_program_says_that_there_is_no_separator() -> None:
+    x, y = points(3, 6, 4)
+    found = robust_max_margin_of_classes(Lp(math.inf), x, y, 10.0, math.inf)
+    assert found.value == 0 <= found.upper < 1e-9
 
 
 def test_the_margin_of_a_w_is_that_of_its_worst_attack() -> None:
