@@ -20,6 +20,7 @@ class Look(Protocol):
 
     Attributes:
         step: () the step.
+        epoch_steps: of an epoch of mini-batches; None for full batches.
         model, objective, optimizer, attack: components of the run.
         attacks: names of the attacks of the evaluation: ``train``, the training attack, then those of
             ``eval_attacks``.
@@ -29,6 +30,7 @@ class Look(Protocol):
     """
 
     step: Tensor
+    epoch_steps: int | None
     model: Any
     objective: Any
     optimizer: Any
@@ -58,6 +60,10 @@ class Look(Protocol):
         """Its gradient (P,) in theta, at fixed attacked points; a subgradient at kinks."""
         ...
 
+    def at(self, theta: Tensor) -> Look:
+        """The same run at other parameters (P,), attacked anew."""
+        ...
+
     def points(self, part: str = "train") -> tuple[Tensor, Tensor]:
         """X (n, d) and y (n,) of the training or test points."""
         ...
@@ -84,7 +90,8 @@ class Measure(Protocol):
 
     An attribute ``when`` says where: ``along`` training, at each measurement (the default); or at its ``end``, for
     what takes long. A method ``check_fits(run)`` may refuse, by :class:`robust_erm.core.errors.ConfigError` and before
-    anything is trained, what it cannot be taken of.
+    anything is trained, what it cannot be taken of. A method ``holds(n, parameters, outputs)`` says how many bytes it
+    needs at once for n training points: more than 1 GiB are refused then too.
 
     ``python -m robust_erm.evaluate measure=...`` takes any of trained runs.
     """

@@ -35,6 +35,7 @@ from robust_erm.training.runs import Runs
 from robust_erm.training.step import Recipe, native
 
 N = 3  # points
+_HELD = 2**30  # bytes that a measure may hold at once
 _SNAPSHOTS = 2**28  # bytes that one run may keep
 _CLOSE = 1e-6  # relative: what two ways to the same number may differ by
 _MANY = 20  # points that do not have one label by chance
@@ -59,6 +60,12 @@ def check(run: Run) -> None:
     for key, attack in attacks_of(run).items():
         if not ours(attack):
             _attack(key, attack, run.model, d, outputs, run.torch_dtype)
+    points = getattr(run.data, "m", None)
+    for name, one in run.measure.items():
+        if hasattr(one, "holds") and points is not None:
+            needs = one.holds(points, resources.parameters(run), run.outputs)
+            says = f"would hold {needs / 2**30:,.1f} GiB at once, {_HELD >> 30} at most: take fewer points"
+            require(needs <= _HELD, f"measure.{name}", target_of(one), says)
     if run.measure:
         _measures(run)
     if run.snapshots:

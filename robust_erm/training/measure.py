@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import re
@@ -24,6 +25,7 @@ from robust_erm.core.norms import Norm
 from robust_erm.core.params import Params
 from robust_erm.data.dataset import GaussianTeacher
 from robust_erm.measures.accuracies import Accuracies
+from robust_erm.measures.epoch import Epoch
 from robust_erm.measures.loss import Loss
 from robust_erm.measures.margins import Margins
 from robust_erm.measures.measure import CLEAN, TRAIN, WORST, Look, Measure
@@ -36,8 +38,14 @@ from robust_erm.training.runs import Runs
 
 Row = dict[str, float]
 
-STANDARD: dict[str, Measure] = {"loss": Loss(), "accuracies": Accuracies(), "margins": Margins(), "norms": Norms()}
-"""What is measured of every run."""
+STANDARD: dict[str, Measure] = {
+    "epoch": Epoch(),
+    "loss": Loss(),
+    "accuracies": Accuracies(),
+    "margins": Margins(),
+    "norms": Norms(),
+}
+"""What is measured of every run; one of the same name that is asked for stands in its place."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,7 @@ class _Looks:
         self.attack, self.layout = recipe.attack, recipe.layout
         self.theta, self.eps = runs.theta[rows], evaluation.eps[rows]
         self.step = torch.where(runs.stopped_at[rows] >= 0, runs.stopped_at[rows], runs.t)
+        self.epoch_steps = None if runs.order is None else runs.order.steps
         self._attacks: dict[str, Attack] = {TRAIN: recipe.attack, **evaluation.attacks}
         self.attacks = tuple(self._attacks)
         self._kept: dict[Any, Tensor] = {}
@@ -168,6 +177,19 @@ class _Looks:
             return self._sparse(self.evaluation.test, attack)
         margins = self.margins(attack, part)
         return (margins > 0).sum(-1).cpu().double() / margins.shape[-1]
+
+    def at(self, theta: Tensor) -> _Looks:
+        """The same runs at other parameters (len(rows), P)."""
+        runs = copy.copy(self.runs)
+        runs.theta = self.runs.theta.clone()
+        runs.theta[self.rows] = theta
+        return _Looks(runs, self.evaluation, self.rows)
+
+    def alone(self, k: int, theta: Tensor) -> _Looks:
+        """One of the runs, by its place among them, at theta (P,)."""
+        runs = copy.copy(self.runs)
+        runs.theta = theta.expand(len(self.runs.theta), -1)  # of which only one row is looked at
+        return _Looks(runs, self.evaluation, self.rows[k : k + 1])
 
     def _attack(self, name: str) -> Attack:
         one_of("measure: attack", name, [CLEAN, WORST, *self.attacks])
@@ -232,6 +254,9 @@ class _Alone:
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._looks, name)
         return partial(self._asked, found) if inspect.ismethod(found) else self._own(found)
+
+    def at(self, theta: Tensor) -> _Alone:
+        return _Alone(self._looks.alone(self._k, theta), 0)
 
     def _asked(self, method: Any, *args: Any, **kwargs: Any) -> Any:
         return self._own(method(*args, **kwargs))

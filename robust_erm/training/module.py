@@ -84,7 +84,6 @@ class RobustERM(L.LightningModule):
         for i, row in zip(index.tolist(), measure(self.runs, self.evaluation, index), strict=True):
             t = int(self.runs.stopped_at[i]) if self.runs.status[i] != RUNNING else self.runs.t
             if not self.rows[i] or self.rows[i][-1]["step"] < t:
-                epoch = {} if self.runs.order is None else {"epoch": t / self.runs.order.steps}
-                self.rows[i].append({"step": t, **epoch, **row})
+                self.rows[i].append({"step": t, **row})
                 if self.snapshots is not None:
                     self.snapshots[i].append(self.runs.theta[i].cpu().clone())

@@ -6,6 +6,10 @@ import dataclasses
 import functools
 import json
 import math
+import os
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +41,7 @@ from robust_erm.models.linear import Linear
 from robust_erm.models.mlp import MLP
 from robust_erm.optimizers.steepest import Steepest
 from robust_erm.oracles.boundary import across, nearest
-from robust_erm.oracles.kkt import in_span, kkt
+from robust_erm.oracles.kkt import in_span, kkt, pooled
 from robust_erm.oracles.rays import flips
 from robust_erm.results import snapshots
 from robust_erm.schedules.relative import Relative
@@ -48,7 +52,7 @@ from robust_erm.store.run_folder import folder_of
 from robust_erm.training import contracts
 from robust_erm.training.attacked import attacked, attacked_points, clean
 from robust_erm.training.callbacks import Interrupted
-from robust_erm.training.measure import Evaluation, Row, measure
+from robust_erm.training.measure import STANDARD, Evaluation, Row, measure
 from robust_erm.training.order import order_of
 from robust_erm.training.pack import train_pack
 from robust_erm.training.runs import Runs
@@ -138,8 +142,64 @@ def test_residuals_are_those_of_the_oracle_at_the_attacked_points() -> None:
     assert all(math.isnan(v) for v in taken(nets(0), KKTResidual())[0].values()), "nothing is feasible"
 
 
+def test_a_look_at_other_parameters_attacks_anew() -> None:
+    runs, seen = nets(400), {}
+
+    @dataclass(frozen=True)
+    class Moved:
+        def measure(self, look: Any) -> dict[str, Any]:
+            other = look.at(look.theta + 0.01)
+            seen[len(seen)] = other.attacked("train"), other.margins("train"), other.log_loss, other.gradient
+            assert torch.equal(look.at(look.theta).attacked("train"), look.attacked("train"))
+            return {}
+
+    taken(runs, Moved())
+    runs.theta += 0.01
+    rows = torch.arange(3)
+    x = attacked_points(runs, runs.recipe.attack, runs.train, runs.eps, rows)
+    q = attacked(runs, runs.recipe.attack, runs.train, runs.eps, rows)
+    losses, gradients = runs.losses_and_gradients(rows)
+    for k in range(3):
+        for one, other in zip(seen[k], (x[k], q[k], losses[k], gradients[k]), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_pooled_constraints_by_hand_and_of_the_runs_own_steps() -> None:
+    """Gradient descent by autograd from theta; and what the run's own last steps pool is near."""
+    steps, count = 400, 40
+    options: dict[str, Any] = {"model": MLP(width=6, init_scale=1.0), "optimizer": FLOW, "attack": PGD(2.0)}
+    runs = make_runs(X, Y, [0.0, 0.05, 0.1], steps=steps, seeds=[0, 1, 2], **options)
+    runs.advance(steps - count)
+    before = []
+    for _ in range(count):
+        runs.advance(1)
+        x = attacked_points(runs, runs.recipe.attack, runs.train, runs.eps, torch.arange(3))
+        before.append((runs.theta.clone(), x))
+    y, layout, model = torch.as_tensor(Y), runs.recipe.layout, runs.recipe.model
+    stride = float((before[-1][0] - before[-2][0]).norm() / before[-1][0].norm())
+    alone, rows = (taken(runs, KKTResidual(attack="train", iterates=many, stride=stride)) for many in (1, count))
+    assert all("kkt_stationarity_pooled" not in row for row in alone)
+    at, after = runs.theta.clone(), []
+    for _ in range(count):
+        runs.theta = at
+        x = attacked_points(runs, runs.recipe.attack, runs.train, runs.eps, torch.arange(3))
+        after.append((at, x))
+        moved = at.clone().requires_grad_()
+        for k in range(3):
+            torch.logsumexp(-y * model.apply(layout.unflatten(moved[k]), x[k]), 0).backward()
+        slope = moved.grad
+        assert slope is not None
+        at = at - stride * at.norm(dim=1, keepdim=True) * slope / slope.norm(dim=1, keepdim=True)
+    for k, row in enumerate(rows):
+        found = [(layout.unflatten(theta[k]), x[k]) for theta, x in after]
+        assert row["kkt_stationarity_pooled"] == pytest.approx(pooled(model, found[::-1], y), rel=1e-6)
+        assert row["kkt_stationarity_pooled"] <= row["kkt_stationarity"] + 1e-9
+        past = pooled(model, [(layout.unflatten(theta[k]), x[k]) for theta, x in before], y)
+        assert row["kkt_stationarity_pooled"] == pytest.approx(past, rel=0.3)
+
+
 def test_columns_of_a_run_do_not_depend_on_its_pack() -> None:
-    several = (PerAttack(), Alignment(), OnMargin(), KKTResidual(attack="train"))
+    several = (PerAttack(), Alignment(), OnMargin(), KKTResidual(attack="train", iterates=3))
     together = [taken(nets(), one) for one in several]
     for k, eps in enumerate([0.0, 0.05, 0.1]):
         options = {"model": MLP(width=6, init_scale=1.0), "optimizer": FLOW, "attack": PGD(2.0)}
@@ -215,6 +275,8 @@ def test_what_a_measure_may_not_do_is_refused_before_training(
         ("model.depth=3 measure=kkt measure.kkt.kinks=0.01", "one hidden layer"),
         ("model.trained=first measure=kkt measure.kkt.kinks=0.01", "both layers trained"),
         ("model.activation=power measure=kkt measure.kkt.span=true", "by matrix products alone"),
+        ("measure=kkt measure.kkt.iterates=0", "1 or more"),
+        ("measure=kkt measure.kkt.iterates=2 measure.kkt.stride=1", "below 1"),
         ("data.classes=[0,1,2] objective=cross_entropy measure=nearest", "for one logit"),
     ],
 )
@@ -231,6 +293,13 @@ def test_what_a_measure_cannot_be_taken_of_is_refused_before_training(
     done = command("outputs", *asked, "attack=none", "checks=false", cwd=tmp_path, module="robust_erm.evaluate")
     assert done.returncode == 2
     assert says in done.stderr
+
+
+def test_what_would_hold_too_much_is_refused_before_training(resolved: Callable[..., Run]) -> None:
+    line = ("data=gaussian", "data.d=2000", "data.m=1000", "model.width=100", "measure=kkt")
+    for more in ("own=true", "iterates=2"):
+        with pytest.raises(ConfigError, match="GiB at once"):
+            contracts.check(resolved(*line, f"measure.kkt.{more}"))
 
 
 def test_two_measures_of_one_name_and_unknown_names_are_refused(resolved: Callable[..., Run]) -> None:
@@ -302,6 +371,54 @@ def test_a_measure_of_ones_own_in_training_and_of_trained_runs(tmp_path: Path) -
         done = command("outputs", f"measure={wrong}", "trust=parts", cwd=tmp_path, module="robust_erm.evaluate")
         assert done.returncode == 2
         assert says in done.stderr
+
+
+README = Path(__file__).resolve().parents[2] / "robust_erm" / "README.md"
+
+
+@pytest.mark.turns(20)
+def test_a_measure_inside_the_package_is_the_same_file(tmp_path: Path) -> None:
+    """The README's example, in a copy of the package; outside of it another test has run it."""
+    for name in ("robust_erm", "conf"):
+        shutil.copytree(README.parents[1] / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    section = README.read_text().partition("## Your own measurement")[2]
+    outside, inside = re.findall(r"```sh\n(.*?)\n```", section, re.DOTALL)[:2]
+    text = outside[: outside.index("python -m")] + inside.replace("train ", "train logger=none stop.steps=2 ")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    line = ["bash", "-euo", "pipefail", "-c", text]
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (kept,) = (json.loads(p.read_text()) for p in tmp_path.glob("outputs/*/summary.json"))
+    assert 0 < kept["active_share"] < 1
+    assert "kkt_stationarity" in kept
+
+
+def test_standard_measures_have_yamls_and_take_the_numbers_that_are_always_taken(
+    resolved: Callable[..., Run], tmp_path: Path
+) -> None:
+    """Asked for by name along training they change nothing; of trained runs they are measured again."""
+    line = ("stop.epochs=3", "data.m=20", "batch.size=6", "model.width=5", "eps=0.1", "optimizer/schedule=constant")
+    plain, asked = (resolved(*line, more) for more in ("measure=[]", f"measure=[{','.join(STANDARD)}]"))
+    rows = []
+    for run in (plain, asked):
+        train_pack([run])
+        rows.append(parquet.read_table(folder_of(run) / "metrics.parquet"))
+    assert rows[0].equals(rows[1])
+    assert rows[0]["epoch"].to_pylist()[-1] == 3
+    whole = resolved("stop.steps=4", "model.width=5", "measure=epoch")
+    assert train_pack([whole])[0]["epoch"] == 4
+    done = command(
+        *(str(folder_of(plain)), f"measure={','.join(STANDARD)}", "attack=none", "checks=false"),
+        cwd=tmp_path,
+        module="robust_erm.evaluate",
+    )
+    assert done.returncode == 0, done.stderr
+    (again,) = (json.loads(p.read_text()) for p in folder_of(plain).glob("evaluations/*.json"))
+    kept = json.loads((folder_of(plain) / "summary.json").read_text())
+    names = [name for name in kept if f"measured_{name}" in again]
+    assert {"epoch", "log_loss", "train_robust_acc", "margin_robust_l2", "norm_layer_W1"} <= {*names}
+    for name in names:
+        assert again[f"measured_{name}"] == pytest.approx(kept[name], rel=1e-12), name
 
 
 def test_snapshots_are_the_parameters_at_each_measurement(resolved: Callable[..., Run]) -> None:
