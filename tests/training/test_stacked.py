@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from conftest import make_runs
 from torch import Tensor
 
@@ -20,13 +21,16 @@ from robust_erm.attacks.fgm import FGM
 from robust_erm.attacks.none import NoAttack
 from robust_erm.attacks.pgd import PGD
 from robust_erm.attacks.square import Square
+from robust_erm.core.errors import ConfigError
 from robust_erm.core.stack import Stack
 from robust_erm.models.deep_linear import DeepLinear
 from robust_erm.models.linear import Linear
 from robust_erm.models.mlp import MLP
 from robust_erm.objectives import Objective, score_slopes, scores
+from robust_erm.store.source import conf_dir
+from robust_erm.store.typed import component
 from robust_erm.training import resources, stacked
-from robust_erm.training.attacked import attacked, clean
+from robust_erm.training.attacked import attacked, attacked_points, clean
 from robust_erm.training.mapped import Group
 
 MODELS: dict[str, Any] = {
@@ -54,6 +58,26 @@ ATTACKS += [
     Square(queries=20),
     FAB(p=2.0, steps=8),
 ]
+FEW = {"steps": 10, "restarts": 2, "queries": 20}  # of attacks from yamls at most
+
+
+def from_yamls() -> list[Any]:
+    """Every search of conf/attack for every threat that it knows, but those of ATTACKS."""
+    found = []
+    for path in sorted((conf_dir() / "attack").glob("*.yaml")):
+        given = {key: value for key, value in yaml.safe_load(path.read_text()).items() if key != "p"}
+        given |= {key: min(most, given[key]) for key, most in FEW.items() if key in given}
+        for p in (1.0, 2.0, 3.0, math.inf):
+            try:
+                attack = component({**given, "p": p}, f"attack.{path.stem}")
+            except ConfigError:
+                continue  # it says that it does not know this threat
+            found += [attack] if not attack.closed_form and attack not in [*ATTACKS, *found] else []
+    return found
+
+
+OTHERS = from_yamls()
+ALL = [*ATTACKS, *(pytest.param(one, marks=pytest.mark.turns(0.3)) for one in OTHERS)]
 LOGITS = [1, 2, 4]
 
 
@@ -83,11 +107,37 @@ def both(runs: Any) -> list[tuple[Tensor, Tensor]]:
     return [group.loss_and_grad(runs.theta, noise) for group in groups]
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=str)
+def test_every_attack_and_threat_is_held() -> None:
+    """Each class with each of l_1, l_2, l_inf, where it says that it knows them."""
+    held = {(type(attack).__name__, attack.p) for attack in [*ATTACKS, *OTHERS]}
+    names = ("FGM", "PGD", "APGD", "FAB")
+    assert {(name, p) for name in names for p in (1.0, 2.0, math.inf)} <= held
+    assert {("Square", math.inf), ("PGDPublished", math.inf)} <= held  # which know no other
+    assert {(one.loss, one.targets > 0) for one in OTHERS if isinstance(one, APGD)} >= {("dlr", False), ("dlr", True)}
+
+
+def flat(model: str, attack: Any) -> bool:
+    """Whether a point may have a slope that is rounding, of which a step of l_2 makes a direction.
+
+    DLR is a ratio of logits: where one hidden unit of a net without biases is on, it is the same for all x near.
+    """
+    return model in ("mlp", "mlp, narrow", "mlp, square") and getattr(attack, "loss", "") == "dlr" and attack.p == 2
+
+
+def fits(attack: Any, outputs: int) -> bool:
+    """Whether it can attack a model of so many logits."""
+    try:
+        attack.check_fits(outputs)
+    except ConfigError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("attack", ALL, ids=str)
 @pytest.mark.parametrize("model", MODELS)
 def test_both_forms_agree(model: str, attack: Any) -> None:
-    """For every number of logits and objective, losses and gradients, and margins clean and under the attack."""
-    for outputs in logits(model):
+    """For every number of logits and objective, losses and gradients, and margins and points under the attack."""
+    for outputs in (k for k in logits(model) if fits(attack, k) and not flat(model, attack)):
         for objective in OBJECTIVES if outputs == 1 else OBJECTIVES[2:]:
             runs = packed(MODELS[model], attack, outputs, objective)
             assert stacked.fits(runs.recipe, attack)
@@ -98,7 +148,8 @@ def test_both_forms_agree(model: str, attack: Any) -> None:
             for compiled in (False, True):
                 runs.compiled, runs.net = compiled, None
                 points, rows = runs.train, torch.arange(3)
-                found.append((clean(runs, points, rows), attacked(runs, attack, points, runs.eps, rows)))
+                moved = attacked_points(runs, attack, points, runs.eps, rows)
+                found.append((clean(runs, points, rows), attacked(runs, attack, points, runs.eps, rows), moved))
             for a, b in zip(*found, strict=True):
                 assert torch.allclose(a, b, rtol=1e-10, atol=1e-11)
 
@@ -111,15 +162,21 @@ def test_the_exact_attack_agrees(model: str, p: float) -> None:
             (loss, grad), (other_loss, other_grad) = both(packed(MODELS[model], Exact(p), outputs, objective))
             assert torch.allclose(loss, other_loss, rtol=1e-12, atol=1e-12)
             assert torch.allclose(grad, other_grad, rtol=1e-9, atol=1e-11 * float(grad.abs().max()))
+            runs, found = packed(MODELS[model], Exact(p), outputs, objective), []
+            for runs.compiled in (False, True):
+                found.append(attacked_points(runs, Exact(p), runs.train, runs.eps, torch.arange(3)))
+            assert torch.allclose(*found, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("attack", [*ATTACKS, Exact(), Exact(2.0)], ids=str)
+@pytest.mark.parametrize("attack", [Exact(), Exact(2.0), *ALL], ids=str)
 @pytest.mark.parametrize("model", MODELS)
 def test_a_run_does_not_notice_its_pack(model: str, attack: Any) -> None:
     """The bits of a run alone are those in a pack, in both precisions."""
     if attack.closed_form and model.startswith("mlp"):
         return
     for outputs, dtype in itertools.product((1, max(logits(model))), (torch.float64, torch.float32)):
+        if not fits(attack, outputs):
+            continue
         runs = packed(MODELS[model], attack, outputs, OBJECTIVES[2], dtype)
         noise = runs.noise(attack, [0, 1, 2], 9, runs.generators_of("attack"))
         whole = Group(slice(None), runs._batch(torch.arange(3)), runs.recipe, True).loss_and_grad(runs.theta, noise)
