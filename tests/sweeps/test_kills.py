@@ -13,10 +13,15 @@ import pytest
 from forked import run
 from results import QUIET
 
-# two packs of three runs each, which checkpoint all the time
-SWEEP = ["-m", "optimizer=gd,sd", "seed=range(3)", "data=gaussian", "data.d=16", "data.m=8", "model=linear"]
-SWEEP += ["attack=exact", "stop.steps=300", "stop.loss=null", "logger=none", "report=false"]
-SWEEP += ["trainer.checkpoint_seconds=0.01", *QUIET]
+# two packs of three runs each, which checkpoint all the time; on all points, and on batches whose epochs kills cut
+SWEEP = ["-m", "seed=range(3)", "data=gaussian", "data.d=16", "data.m=8", "stop.steps=300", "stop.loss=null"]
+SWEEP += ["logger=none", "report=false", "trainer.checkpoint_seconds=0.01", *QUIET]
+SWEEPS = {
+    "whole": [*SWEEP, "optimizer=gd,sd", "model=linear", "attack=exact"],
+    "batches": [*SWEEP, "optimizer=gd,adam", "optimizer/schedule=constant", "model.width=4", "eps=0.05"],
+}
+SWEEPS["batches"] += ["batch.size=3", "attack=pgd", "attack.random_start=true", "attack.steps=2"]
+SWEEPS["batches"] += ["stop.steps=800", "trainer.inner_steps=7"]
 PARTS, KILLS, IN_A_ROW = 4, 9, 6
 _OWN = ("seconds", "date", "pack_size")
 
@@ -33,21 +38,22 @@ def found(cwd: Path) -> dict[str, Any]:
 
 
 @pytest.mark.turns(70)
-@pytest.mark.parametrize("part", range(PARTS))
-def test_kills_at_any_moment(part: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "part"), [*(("whole", k) for k in range(PARTS)), ("batches", 0)])
+def test_kills_at_any_moment(kind: str, part: int, tmp_path: Path) -> None:
+    sweep, whole = SWEEPS[kind], _folder(tmp_path / "whole")
+    assert run("train", *sweep, "stop.steps=1", cwd=_folder(tmp_path / "warm")).status == 0  # a first one takes longer
     began = time.monotonic()
-    whole = _folder(tmp_path / "whole")
-    assert run("train", *SWEEP, cwd=whole).status == 0
+    assert run("train", *sweep, cwd=whole).status == 0
     seconds, expected = time.monotonic() - began, found(whole)
     assert len(expected) == 6 * 3
     chance, killed, trial = random.Random(part), 0, 0
     while killed < KILLS:
         cwd = _folder(tmp_path / str(trial := trial + 1))
         for _ in range(IN_A_ROW):
-            done = run("train", *SWEEP, cwd=cwd, seconds=chance.uniform(0.02, 1.0) * seconds)
+            done = run("train", *sweep, cwd=cwd, seconds=chance.uniform(0.02, 1.0) * seconds)
             killed += done.status is None
             assert done.status in (None, 0), done.err
-        done = run("train", *SWEEP, cwd=cwd)
+        done = run("train", *sweep, cwd=cwd)
         assert done.status == 0, done.err
         assert found(cwd) == expected, f"after {killed} kills"
         assert not [p for p in cwd.rglob(".*") if "lock" in p.name or p.suffix == ".tmp"]
