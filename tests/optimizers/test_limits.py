@@ -66,7 +66,6 @@ INSTEAD = {
     # constant on L: 1 / log t; where it grows like e^(0.018 t), 1 / t
     "momentum": "optimizer/schedule=growing schedule.lr=1e-2 schedule.factor=1.2 schedule.every=10",
     # 1 / t, but ||w|| <= 1 after 1,000 steps of 1e-3
-    "steepest": "schedule.lr=0.05",
     "spectral": "schedule.lr=0.05",
     # eta = 0.01 (t + 1)^-0.5: ||w|| <= 2 after 10,000 steps
     "descent": "schedule.lr=0.05 schedule.a=0",

@@ -276,7 +276,7 @@ def test_optimizers_that_were_there_before_their_factors_have_their_ids(resolved
         "optimizer=gd": "f2b5219c00",
         "optimizer=sd": "e576a507d4",
         "optimizer=cd": "99b9e883c8",
-        "optimizer=steepest optimizer.r=3": "76efa2d07f",
+        "optimizer=steepest optimizer/schedule=constant optimizer.r=3": "76efa2d07f",
         "optimizer=spectral": "e86abb80cf",
         "optimizer=adam": "2159e73e7d",
         "optimizer=momentum optimizer.schedule.lr=1e-3": "2a0f7bee1a",
