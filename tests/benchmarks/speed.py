@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from robust_erm.objectives import Objective
 from robust_erm.optimizers.adam import Adam
 from robust_erm.optimizers.steepest import Steepest
 from robust_erm.schedules.constant import Constant
+from robust_erm.training import kernels as compiled
 from robust_erm.training.runs import Runs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -254,6 +256,64 @@ def components(sizes: Sizes) -> Iterator[Row]:
         in_pack += "" if attack.closed_form else f", its products alone {bound:.1f}x"
         said = f"alone {alone:.2f} of its {1e6 * usual_:,.0f} us; {in_pack}"
         yield f"{name}, {str(dtype)[6:]}, one thread", said, "alone at most 1.2; in a pack 4x"
+
+
+@contextmanager
+def without(name: str) -> Iterator[None]:
+    """Nothing that the compiled kernel of that name does is compiled."""
+    loaded, kept = compiled._loaded, (compiled.for_scores, compiled.for_attacks, compiled.for_stack)
+    compiled._loaded = lambda kernel, dtype: None if kernel == name else loaded(kernel, dtype)
+    try:
+        for known in kept:
+            known.cache_clear()
+        yield
+    finally:
+        compiled._loaded = loaded
+        for known in kept:
+            known.cache_clear()
+
+
+def kernels(sizes: Sizes) -> Iterator[Row]:
+    """Each compiled kernel where it is used most: what takes its place, in time, on one thread."""
+    torch.set_num_threads(1)
+    m, gd = sizes.ms[-1] if sizes.ms[-1] < 100 else 256, Steepest(Constant(1e-12))
+    size, width = sizes.net
+    pair, ten = Digits(classes=(2, 7), m=200).draw(0), Digits(classes=tuple(range(10)), m=200).draw(0)
+    wide, three = Sphere(d=width, m=size, m_test=1).draw(0), MLP(depth=3, width=64)
+    cross, logistic = Objective("cross_entropy", "mean"), Objective("logistic", "mean")
+
+    def runs(drawn: Any, count: int, model: Any, attack: Any, objective: Objective, optimizer: Any = gd) -> Runs:
+        x = torch.as_tensor(drawn.x_train, dtype=torch.float32)
+        given: dict[str, Any] = {"model": model, "attack": attack, "objective": objective, "optimizer": optimizer}
+        given |= {"outputs": 10 if objective is cross else 1, "dtype": torch.float32, "steps": 10**9}
+        given |= {"domain": (0.0, 1.0), "seeds": list(range(count))}
+        return make_runs(x, drawn.y_train, [0.1] * count, **given)
+
+    fgsm, pgd, adam = FGM(math.inf), PGD(), Adam(Constant(1e-12))
+    cases: list[tuple[str, str, Callable[[], Runs]]] = [
+        ("Dense", f"GD, d = {D}, m = {m}, 64 runs on one data set", lambda: packed(m, 1, 64, gd, torch.float32)[0]),
+        ("Sparse", f"CD, 12-sparse points, m = {m}, 64 runs",
+         lambda: packed(m, 1, 64, Steepest(Constant(1e-12), 1.0), torch.float64, 12)[0]),
+        ("Net", f"MLP {width}-{width}-1, m = {size}, PGD-10, alone",
+         lambda: runs(wide, 1, MLP(width=width), pgd, Objective())),
+        ("Stacks", "MLP 64-64-64-1, m = 200, FGSM, alone", lambda: runs(pair, 1, three, fgsm, logistic)),
+        ("Stacks", "the same, 16 runs", lambda: runs(pair, 16, three, fgsm, logistic)),
+        ("Scores", "linear, 10 classes, m = 200, 16 runs", lambda: runs(ten, 16, Linear(), NoAttack(), cross)),
+        ("Attacks", "linear, 10 classes, m = 200, PGD-10, 16 runs", lambda: runs(ten, 16, Linear(), pgd, cross)),
+        ("Moments", "MLP 64-64-1, m = 200, Adam, 16 runs",
+         lambda: runs(pair, 16, MLP(width=64), NoAttack(), logistic, adam)),
+    ]  # fmt: skip
+    for name, what, make in cases:
+        with_it = make()
+        with without(name):
+            other = make()
+
+        def off(n: int, name: str = name, other: Runs = other) -> None:
+            with without(name):
+                other.advance(n)
+
+        mine, instead = baseline.in_turns([with_it.advance, off], min(sizes.steps, 20), sizes.repeats)
+        yield f"{name}: {what}; without it / with it, one thread", f"{instead / mine:.1f}", "above 1"
 
 
 def _products(shape: list[int], n: int, dtype: torch.dtype, attacked: bool) -> Callable[[int], None]:
@@ -472,7 +532,8 @@ def mirror(sizes: Sizes) -> Iterator[Row]:
 
 
 ALL: dict[str, Callable[[Sizes], Iterator[Row]]] = {
-    f.__name__: f for f in (linear, sparse, net, components, factor, end_to_end, heatmap, overhead, points, mirror)
+    f.__name__: f
+    for f in (linear, sparse, net, components, kernels, factor, end_to_end, heatmap, overhead, points, mirror)
 }
 
 
