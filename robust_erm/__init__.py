@@ -9,8 +9,13 @@ slurm, evaluation. What lies on disk: store. What people see: reports. What pape
 see robust_erm/README.md.
 """
 
+import os
 from importlib import import_module
 from typing import Any
+
+# else MKL rounds by where in memory an array begins, on AMD's processors, and a run by its pack; it reads this once, at
+# its first product. See core/linalg.py
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 _API = ("Arrays", "ConfigError", "load_run")  # of robust_erm.api
 _COMMANDS = ("train", "evaluate")  # modules, that may be called as the functions of robust_erm.api of that name

@@ -11,7 +11,7 @@ from robust_erm.measures.measure import Look
 
 @dataclass(frozen=True)
 class Epoch:
-    """``epoch``: steps over the steps of an epoch, ``ceil(n / batch)``; of full batches each step is one.
+    """``epoch``: steps over the steps of an epoch; of full batches each step is one.
 
     Args:
         always: of full batches too, where it is the step.

@@ -104,9 +104,9 @@ class KKTResidual:
         return dict(zip(names, numbers, strict=True))
 
     def _pooled(self, look: Look) -> float:
-        y, at, found = look.points()[1], look, []
-        for _ in range(self.iterates):
-            found.append((at.params, at.attacked(self.attack)))
+        at, found = look, [(look.params, look.attacked(self.attack))]
+        for _ in range(1, self.iterates):
             down = at.gradient / Norm(2.0).value(at.gradient).clamp_min(torch.finfo(at.theta.dtype).tiny)
             at = at.at(at.theta - self.stride * Norm(2.0).value(at.theta) * down)
-        return pooled(look.model, found[::-1], y)
+            found.append((at.params, at.attacked(self.attack)))
+        return pooled(look.model, found[::-1], look.points()[1])

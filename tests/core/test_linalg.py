@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +13,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from robust_erm.core import linalg
-from robust_erm.core.linalg import by_products, polar
+from robust_erm.core.linalg import by_products, linear, matvec, polar, product, singular_values, svd
 
 
 def of_rank(rank: int, shape: tuple[int, int] = (600, 700), seed: int = 0) -> Tensor:
@@ -106,3 +109,51 @@ def test_each_of_several_matrices_has_its_own_polar_factor_by_products() -> None
     assert torch.equal(factors[3], torch.zeros_like(factors[3]))
     single = by_products(each.float())[0]
     torch.testing.assert_close(single.double(), factors[:3], rtol=0, atol=1e-4)
+
+
+SHAPES = [
+    (9, 5, 10),
+    (9, 5, 33),
+    (11_000, 3, 1),
+    (11_000, 3, 3),
+    (20_000, 10, 1),
+    (40_000, 3, 1),
+    (200, 64, 10),
+    (3, 11_000, 2),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("n", "d", "classes"), SHAPES)
+def test_products_of_one_run_have_the_bits_that_they_have_in_a_pack(
+    n: int, d: int, classes: int, dtype: torch.dtype
+) -> None:
+    """Wherever in memory its arrays begin, which processors may round by: see the module."""
+    g = torch.Generator().manual_seed(0)
+    x, w, s = (torch.randn(4, *shape, generator=g, dtype=dtype) for shape in ((n, d), (classes, d), (n, classes)))
+    forms: list[tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = [(matvec, (x, w[:, 0])), (linear, (x, w))]
+    forms += [(product, (s.mT, x)), (product, (s, w)), (linear, (x[:1].expand_as(x), w))]
+    for of, given in forms:
+        together = of(*given)
+        for k in range(4):
+            assert torch.equal(of(*(a[k : k + 1] for a in given))[0], together[k])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_decompositions_of_one_matrix_have_the_bits_that_they_have_in_a_pack(dtype: torch.dtype) -> None:
+    g = torch.Generator().manual_seed(0)
+    for shape in ((5, 5), (6, 5), (7, 6), (7, 31), (9, 31), (13, 7), (33, 10)):
+        some = torch.randn(5, *shape, generator=g, dtype=dtype)
+        forms: list[Callable[[Tensor], Tensor]] = [lambda m: svd(m)[0], singular_values, lambda m: polar(m)[0]]
+        for of in [*forms, lambda m: torch.linalg.eigh(m @ m.mT)[1]]:
+            together = of(some)
+            for k in range(5):
+                assert torch.equal(of(some[k : k + 1])[0], together[k]), shape
+
+
+def test_the_package_asks_mkl_for_it_unless_told_otherwise() -> None:
+    code = "import robust_erm, os; print(os.environ['MKL_CBWR'])"
+    bare = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
+    for environment, expected in ((bare, "AUTO"), (bare | {"MKL_CBWR": "COMPATIBLE"}, "COMPATIBLE")):
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
