@@ -108,8 +108,8 @@ def test_every_recipe_is_the_cpus_and_waits_for_nothing(part: int) -> None:
 def test_evaluations_are_the_cpus_and_ask_no_more_of_more_points_or_runs() -> None:
     """Attacks, certificates, distances, signs of masking; copies and reads are those of half.
 
-    To rounding, which a CPU's compiled forms may have otherwise; not of DLR, whose plateaus make directions of it. Of half
-    the points a few less: where all are certified, nothing is bisected.
+    To rounding, which a CPU's compiled forms may have otherwise; not of DLR, whose plateaus make directions of it. Of
+    half the points a few less: where all are certified, nothing is bisected.
     """
     for name, found in run("evaluated").items():
         assert not found["failed"], name
