@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robust_erm.attacks.attack import Victim
 from robust_erm.core.linalg import own_class
+from robust_erm.core.margins import squeeze_logit
 from robust_erm.core.norms import Box
 from robust_erm.core.params import Params
 from robust_erm.core.stack import Stack, Trace
@@ -58,7 +59,7 @@ class StackVictim(Victim):
 
     def outputs(self, x: Tensor) -> Tensor:
         """At x (R n, d): (R n,) for one logit, (R n, C) for several."""
-        return flat(self._trace(x).outputs)
+        return _flat(self._trace(x).outputs)
 
     def margin_gradient(self, x: Tensor) -> Tensor:
         """Of every sample's own margin, (R n, d)."""
@@ -79,7 +80,7 @@ class StackVictim(Victim):
         trace = self._trace(x)
         with torch.enable_grad():  # of a few numbers a sample
             f = trace.outputs.detach().requires_grad_()
-            values = of(flat(f))
+            values = of(_flat(f))
             (slope,) = torch.autograd.grad(values.sum(), f)
         return values.detach(), self.stack.to_inputs(self.params, trace, slope).flatten(0, 1)
 
@@ -87,6 +88,6 @@ class StackVictim(Victim):
         return self.stack.forward(self.params, x.reshape(self.of_runs.shape))
 
 
-def flat(f: Tensor) -> Tensor:
+def _flat(f: Tensor) -> Tensor:
     """(R, n, C) as outputs of R n samples, (R n,) or (R n, C)."""
-    return f.flatten(0, 1).squeeze(-1) if f.shape[-1] == 1 else f.flatten(0, 1)
+    return squeeze_logit(f.flatten(0, 1))

@@ -16,6 +16,11 @@ def name_of(r: float) -> str:
     return f"l{r:g}".replace(".", "_")
 
 
+def squeeze_logit(f: Tensor) -> Tensor:
+    """(n, 1) -> (n,); (n, C) unchanged."""
+    return f.squeeze(-1) if f.shape[-1] == 1 else f
+
+
 def require_outputs(f: Tensor, y: Tensor) -> None:
     """Raise unless f is (n,) or (n, C), C > 1, for labels y (n,): (n, 1) would become (n, n) without a word."""
     fits = f.shape[:1] == y.shape and (f.ndim == 1 or (f.ndim == 2 and f.shape[1] > 1))

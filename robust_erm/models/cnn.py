@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from robust_erm.core.errors import ConfigError, positive, require
 from robust_erm.core.fields import per_run
 from robust_erm.core.linalg import linear
+from robust_erm.core.margins import squeeze_logit
 from robust_erm.core.params import Params
-from robust_erm.models.model import squeeze_logit, uniform
+from robust_erm.models.model import uniform
 
 
 @dataclass(frozen=True)

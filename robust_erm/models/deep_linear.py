@@ -10,9 +10,10 @@ from torch import Tensor
 from robust_erm.core.errors import at_most, positive
 from robust_erm.core.fields import per_run
 from robust_erm.core.linalg import linear
+from robust_erm.core.margins import squeeze_logit
 from robust_erm.core.params import Params
 from robust_erm.core.stack import Stack
-from robust_erm.models.model import squeeze_logit, uniform
+from robust_erm.models.model import uniform
 
 
 @dataclass(frozen=True)

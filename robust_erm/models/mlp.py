@@ -12,9 +12,10 @@ from robust_erm.core.activations import KINDS, Activation
 from robust_erm.core.errors import at_most, one_of, positive, require
 from robust_erm.core.fields import later, per_run, unchanged
 from robust_erm.core.linalg import linear
+from robust_erm.core.margins import squeeze_logit
 from robust_erm.core.params import Params
 from robust_erm.core.stack import Stack, alternating
-from robust_erm.models.model import gaussian, squeeze_logit, uniform
+from robust_erm.models.model import gaussian, uniform
 
 
 @dataclass(frozen=True)

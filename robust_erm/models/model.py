@@ -43,8 +43,3 @@ def uniform(shape: tuple[int, ...], fan_in: int, scale: float, generator: torch.
 def gaussian(shape: tuple[int, ...], scale: float, generator: torch.Generator) -> Tensor:
     """N(0, scale^2), whatever the layer's fan-in."""
     return scale * torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-def squeeze_logit(f: Tensor) -> Tensor:
-    """(n, 1) -> (n,); (n, C) unchanged."""
-    return f.squeeze(-1) if f.shape[-1] == 1 else f

@@ -73,11 +73,17 @@ def robust_max_margin_of_classes(
     points = x.repeat_interleave(classes - 1, 0)
     rows = (signs.unsqueeze(-1) * points.unsqueeze(1)).flatten(1)
     best, value, upper = torch.zeros(classes, x.shape[1], dtype=x.dtype), 0.0, torch.inf
+
+    def better(w: Tensor) -> tuple[Tensor, float]:
+        """The best W so far, and its margin: w at norm 1, where that reaches more."""
+        size = float(geometry.value(w.flatten(), layout))
+        if size > 0 and (reached := float(robust_margin(w / size, x, y, eps, p))) > value:
+            return w / size, reached
+        return best, value
+
     if eps and isinstance(geometry, Lp) and {geometry.r, p} <= {1.0, math.inf}:
         w, upper = _linear_program(geometry, rows, signs, eps, p)
-        size = float(geometry.value(w.flatten(), layout))
-        if size > 0 and (reached := float(robust_margin(w / size, x, y, eps, p))) > 0:
-            best, value = w / size, reached
+        best, value = better(w)
         nothing = upper <= _ZERO * float(rows.abs().max())
         if math.isfinite(upper) and (nothing or upper - value <= gap * upper):
             return Separator(best, value, upper)
@@ -87,9 +93,7 @@ def robust_max_margin_of_classes(
         u = bounds.u.reshape(classes, -1)
         asked = [u, (u + best) / 2, (u + 3 * best) / 4] if eps else [u]
         for w in asked:
-            size = float(geometry.value(w.flatten(), layout))
-            if size > 0 and (reached := float(robust_margin(w / size, x, y, eps, p))) > value:
-                best, value = w / size, reached
+            best, value = better(w)
         if eps == 0 or upper <= 0 or upper - value <= gap * upper:
             break
         near = torch.from_numpy(bounds.lam > 1e-6) | (rows @ bounds.u < 1.1 * bounds.low)  # the others hold nothing up
@@ -140,15 +144,14 @@ def _linear_program(geometry: Lp, rows: Tensor, signs: Tensor, eps: float, p: fl
     box = (None, None) if of_norm else (-1, 1)
     bounds = [box] * size + [(0, None)] * (many * each + of_norm) + [(None, None)]
     found = linprog(np.r_[np.zeros(matrix.shape[1] - 1), -1.0], matrix, limits, bounds=bounds, method="highs")
-    if found.x is None:
-        return torch.zeros(classes, d, dtype=rows.dtype), math.inf
-    lam = np.maximum(-found.ineqlin.marginals[:k], 0)
+    lam = np.zeros(k) if found.x is None else np.maximum(-found.ineqlin.marginals[:k], 0)
     if not lam.sum() > 0:
         return torch.zeros(classes, d, dtype=rows.dtype), math.inf
+    total, lam = lam.sum(), lam / lam.sum()
     one, other = (found.ineqlin.marginals[at : at + many * d].reshape(many, d) for at in (k, k + many * d))
-    delta, most = (other - one) / lam.sum(), radius * (lam / lam.sum()) @ both
+    delta, most = (other - one) / total, radius * lam @ both
     length = np.abs(delta).max(1) if p == math.inf else np.abs(delta).sum(1)
     delta *= np.minimum(1, most / np.where(length > 0, length, 1.0))[:, None]
-    combined = torch.from_numpy((lam / lam.sum()) @ g - (apart.T @ delta).ravel())
+    combined = torch.from_numpy(lam @ g - (apart.T @ delta).ravel())
     upper = float(Norm(geometry.r).dual.value(combined)) * scale
     return torch.from_numpy(found.x[:size]).reshape(classes, d), upper

@@ -180,16 +180,17 @@ class _Looks:
 
     def at(self, theta: Tensor) -> _Looks:
         """The same runs at other parameters (len(rows), P)."""
-        runs = copy.copy(self.runs)
-        runs.theta = self.runs.theta.clone()
-        runs.theta[self.rows] = theta
-        return _Looks(runs, self.evaluation, self.rows)
+        return self._moved(self.runs.theta.index_copy(0, self.rows, theta), self.rows)
 
     def alone(self, k: int, theta: Tensor) -> _Looks:
         """One of the runs, by its place among them, at theta (P,)."""
+        whole = theta.expand(len(self.runs.theta), -1)  # no copy: only one row of it is looked at
+        return self._moved(whole, self.rows[k : k + 1])
+
+    def _moved(self, theta: Tensor, rows: Tensor) -> _Looks:
         runs = copy.copy(self.runs)
-        runs.theta = theta.expand(len(self.runs.theta), -1)  # of which only one row is looked at
-        return _Looks(runs, self.evaluation, self.rows[k : k + 1])
+        runs.theta = theta
+        return _Looks(runs, self.evaluation, rows)
 
     def _attack(self, name: str) -> Attack:
         one_of("measure: attack", name, [CLEAN, WORST, *self.attacks])

@@ -20,10 +20,10 @@ from robust_erm.attacks.victims import StackVictim
 from robust_erm.core.devices import readable
 from robust_erm.core.fields import takes_runs, unchanged
 from robust_erm.core.linalg import linear, matvec, product
+from robust_erm.core.margins import squeeze_logit
 from robust_erm.core.norms import Box, Norm
 from robust_erm.core.params import Params
 from robust_erm.core.stack import Stack, Trace
-from robust_erm.models.model import squeeze_logit
 from robust_erm.objectives import score_slopes
 from robust_erm.training import kernels
 from robust_erm.training.step import Batch, Recipe

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -26,7 +25,6 @@ from robust_erm.store.source import conf_dir
 from robust_erm.sweeps.lines import prepare
 from robust_erm.training.measure import measure
 from robust_erm.training.problem import build
-from robust_erm.training.runs import Runs
 
 GAUSSIAN = "data=gaussian data.d=20 data.m=15 data.k_w=20 data.k_x=20 data.m_test=10 eps_unit=margin eps=0.5"
 EXPERIMENTS = {
@@ -69,11 +67,11 @@ def shares(line: str, steps: int) -> tuple[float, bool]:
     rows, separated = torch.arange(len(runs)), torch.zeros(len(runs), dtype=torch.bool)
     while len(pack.running):
         pack.advance(max(1, steps // 20))
-        now = torch.tensor(list(_margins(pack, evaluation, rows, "margin_robust")))
-        separated |= now > 0
-    own = f"margin_robust_{runs[0].optimizer.norm.name}"
-    found = list(_margins(pack, evaluation, rows, own))
-    return sum(found) / len(found), bool((separated & (now <= 0)).any())
+        found = measure(pack, evaluation, rows)
+        now = torch.tensor([row["margin_robust"] for row in found]) > 0
+        separated |= now
+    own = [row[f"margin_robust_{runs[0].optimizer.norm.name}"] for row in found]
+    return sum(own) / len(own), bool((separated & ~now).any())
 
 
 def cell(line: str, schedules: tuple[str, ...], steps: int) -> str:
@@ -81,11 +79,6 @@ def cell(line: str, schedules: tuple[str, ...], steps: int) -> str:
     found = [shares(f"{line} optimizer/schedule={name}", steps) for name in schedules]
     best = max(value for value, _ in found)
     return " / ".join((f"{100 * value / best:.0f}" if value > 0 else "-") + "\\*" * lost for value, lost in found)
-
-
-def _margins(pack: Runs, evaluation: object, rows: torch.Tensor, name: str) -> Iterator[float]:
-    for row in measure(pack, evaluation, rows):  # type: ignore[arg-type]
-        yield row[name]
 
 
 def main() -> None:

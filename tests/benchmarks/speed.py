@@ -18,9 +18,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import baseline
 import numpy as np
@@ -258,19 +260,11 @@ def components(sizes: Sizes) -> Iterator[Row]:
         yield f"{name}, {str(dtype)[6:]}, one thread", said, "alone at most 1.2; in a pack 4x"
 
 
-@contextmanager
-def without(name: str) -> Iterator[None]:
-    """Nothing that the compiled kernel of that name does is compiled."""
-    loaded, kept = compiled._loaded, (compiled.for_scores, compiled.for_attacks, compiled.for_stack)
-    compiled._loaded = lambda kernel, dtype: None if kernel == name else loaded(kernel, dtype)
-    try:
-        for known in kept:
-            known.cache_clear()
-        yield
-    finally:
-        compiled._loaded = loaded
-        for known in kept:
-            known.cache_clear()
+def without(name: str) -> AbstractContextManager[object]:
+    """Where nothing that the compiled kernel of that name does is compiled; may be entered again and again."""
+    loaded = compiled._loaded
+    own = {f: cache(getattr(compiled, f).__wrapped__) for f in ("for_scores", "for_attacks", "for_stack")}
+    return patch.multiple(compiled, _loaded=lambda k, dtype: None if k == name else loaded(k, dtype), **own)
 
 
 def kernels(sizes: Sizes) -> Iterator[Row]:
@@ -304,12 +298,12 @@ def kernels(sizes: Sizes) -> Iterator[Row]:
          lambda: runs(pair, 16, MLP(width=64), NoAttack(), logistic, adam)),
     ]  # fmt: skip
     for name, what, make in cases:
-        with_it = make()
-        with without(name):
+        with_it, bare_ = make(), without(name)
+        with bare_:
             other = make()
 
-        def off(n: int, name: str = name, other: Runs = other) -> None:
-            with without(name):
+        def off(n: int, bare_: Any = bare_, other: Runs = other) -> None:
+            with bare_:
                 other.advance(n)
 
         mine, instead = baseline.in_turns([with_it.advance, off], min(sizes.steps, 20), sizes.repeats)

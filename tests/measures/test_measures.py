@@ -153,12 +153,23 @@ def test_a_look_at_other_parameters_attacks_anew() -> None:
             assert torch.equal(look.at(look.theta).attacked("train"), look.attacked("train"))
             return {}
 
+    @dataclass(frozen=True)
+    class MovedTogether:
+        run_axis = True
+
+        def measure(self, look: Any) -> dict[str, Any]:
+            together.append(look.at(look.theta + 0.01).attacked("train"))
+            return {}
+
+    together: list[torch.Tensor] = []
     taken(runs, Moved())
+    taken(runs, MovedTogether())
     runs.theta += 0.01
     rows = torch.arange(3)
     x = attacked_points(runs, runs.recipe.attack, runs.train, runs.eps, rows)
     q = attacked(runs, runs.recipe.attack, runs.train, runs.eps, rows)
     losses, gradients = runs.losses_and_gradients(rows)
+    assert torch.equal(together[0], x)
     for k in range(3):
         for one, other in zip(seen[k], (x[k], q[k], losses[k], gradients[k]), strict=True):
             assert torch.equal(one, other)

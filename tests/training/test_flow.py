@@ -37,6 +37,14 @@ from robust_erm.training.pack import train_pack
 from robust_erm.training.problem import build
 
 
+def at_half_the_margin() -> tuple[torch.Tensor, torch.Tensor, list[float]]:
+    """Two draws of 15 points in 20 dimensions, and half the l_2 margin of each."""
+    drawn = [Gaussian(d=20, m=15, k_w=20, k_x=20).draw(seed) for seed in (0, 1)]
+    eps = [0.5 * max_margin(one.x_train * one.y_train[:, None], 2.0).value for one in drawn]
+    x, y = torch.tensor([one.x_train.tolist() for one in drawn]), torch.tensor([one.y_train.tolist() for one in drawn])
+    return x, y, eps
+
+
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 @pytest.mark.parametrize("r", [2.0, math.inf, 1.5])
 def test_log_loss_falls_to_minus_100_and_never_comes_back(depth: int, r: float) -> None:
@@ -46,10 +54,7 @@ def test_log_loss_falls_to_minus_100_and_never_comes_back(depth: int, r: float) 
     over slopes of 0, which side of them being rounding's: between two looks its log L may rise by what the steps in
     between may lower it by (0.7 is what starts that differ by roundings have shown), and no more.
     """
-    drawn = [Gaussian(d=20, m=15, k_w=20, k_x=20).draw(seed) for seed in (0, 1)]
-    z = [one.x_train * one.y_train[:, None] for one in drawn]
-    eps = [0.5 * max_margin(some, 2.0).value for some in z]
-    x, y = torch.tensor([one.x_train.tolist() for one in drawn]), torch.tensor([one.y_train.tolist() for one in drawn])
+    x, y, eps = at_half_the_margin()
     model = DeepLinear(depth=depth, width=20) if depth > 1 else Linear(init_scale=0.1)
     runs = make_runs(x, y, eps, model=model, optimizer=Steepest(Relative(), r), attack=Exact(2.0), seeds=[0, 1])
     runs.steps = 1500
@@ -84,9 +89,7 @@ def test_so_it_falls_of_networks_and_in_spectral_steps(net: Any, attack: Any, op
 
     What is separated stays so.
     """
-    drawn = [Gaussian(d=20, m=15, k_w=20, k_x=20).draw(seed) for seed in (0, 1)]
-    eps = [0.5 * max_margin(one.x_train * one.y_train[:, None], 2.0).value for one in drawn]
-    x, y = torch.tensor([one.x_train.tolist() for one in drawn]), torch.tensor([one.y_train.tolist() for one in drawn])
+    x, y, eps = at_half_the_margin()
     runs = make_runs(x, y, eps, model=net, optimizer=optimizer, attack=attack, seeds=[0, 1], steps=800)
     losses = []
     while len(runs.running) and runs.t < runs.steps:
