@@ -10,7 +10,8 @@ from torch.utils import _pytree as pytree
 
 from robust_erm.training.stepper import Carry
 
-Step = Callable[[Carry, Tensor], Carry]
+Inputs = tuple[Tensor, ...]  # of a step: its noise; and of a mini-batch x and y
+Step = Callable[..., Carry]  # of a carry and the inputs
 
 _WARM = 3  # steps before the graph is made: handles and constants are made by the first ones
 
@@ -18,22 +19,25 @@ _WARM = 3  # steps before the graph is made: handles and constants are made by t
 class Graph:
     """``step`` from ``now`` on, over buffers of its own; what else the step looks at must stay where it is.
 
+    Inputs of the same shapes and strides may follow.
+
     Raises:
         RuntimeError: something in the step cannot be part of a graph: it asks the device, or copies to it.
     """
 
-    def __init__(self, step: Step, now: Carry, noise: Tensor) -> None:
+    def __init__(self, step: Step, now: Carry, inputs: Inputs) -> None:
         self.step = step  # kept: what it looks at is read where it lies, whatever else lies there by then
         self.now: Carry = pytree.tree_map(torch.clone, now)
-        self.noise = noise.clone()
-        self._replay = recorded(lambda: self.step(self.now, self.noise), self._keep)
+        self.inputs = tuple(_once(a).clone().expand_as(a) for a in inputs)
+        self._replay = recorded(lambda: self.step(self.now, *self.inputs), self._keep)
 
-    def run(self, now: Carry, noises: Iterable[Tensor]) -> Carry:
-        """A step for each of the noises."""
+    def run(self, now: Carry, given: Iterable[Inputs]) -> Carry:
+        """A step for each of the inputs."""
         self._keep(now)
-        for noise in noises:
-            if noise.numel():
-                self.noise.copy_(noise)
+        for inputs in given:
+            for own, new in zip(self.inputs, inputs, strict=True):
+                if new.numel():
+                    _once(own).copy_(_once(new))
             self._replay()
         after: Carry = pytree.tree_map(torch.clone, self.now)
         return after
@@ -46,6 +50,11 @@ class Graph:
 
         after = pytree.tree_map(apart, after)
         pytree.tree_map(lambda own, new: own.copy_(new), self.now, after)
+
+
+def _once(a: Tensor) -> Tensor:
+    """What runs that share it see: one row, whose copies are views."""
+    return a[:1] if a.stride(0) == 0 else a
 
 
 def recorded(work: Callable[[], Carry], keep: Callable[[Carry], None]) -> Callable[[], None]:

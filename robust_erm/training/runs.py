@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from functools import reduce
+from itertools import chain, groupby
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,7 +29,7 @@ from robust_erm.core.streams import torch_stream
 from robust_erm.optimizers.optimizer import first_state
 from robust_erm.training import kernels, stacked
 from robust_erm.training.attacked import attacked_outputs, chunks
-from robust_erm.training.graphs import Graph
+from robust_erm.training.graphs import Graph, Inputs, Step
 from robust_erm.training.kernels import plan as kernel_plan
 from robust_erm.training.mapped import Group, loss_and_grad_of, parts, pooled, summed
 from robust_erm.training.order import Order
@@ -56,7 +57,7 @@ class Runs:
         target: (R,) log loss at which a run has converged; -inf for never.
         steps: the last step.
         order: of the training points, for mini-batches; None where every step sees all.
-        graphs: take a step on all points as one CUDA graph, where one can be made of it.
+        graphs: take a step as one CUDA graph, where one can be made of it.
         most: points at once in a step, where all need too much memory; rounding differs, nothing else.
         compiled: use a compiled kernel, or :mod:`robust_erm.training.stacked`, where there is one for the recipe; else
             everything is mapped.
@@ -86,7 +87,9 @@ class Runs:
     draws: bool = field(init=False)
     kernel: Any = field(init=False)
     net: Any = field(init=False)
-    graph: tuple[list[int], Graph] | None = field(init=False, default=None)  # of which runs
+    made: tuple[list[int], dict[int, Graph]] = field(
+        init=False, default=([], {})
+    )  # graphs: of which runs, of how many points
 
     def __post_init__(self) -> None:
         keep_freed()
@@ -213,10 +216,8 @@ class Runs:
         steps = range(self.t, end + (end == self.steps and order is None))
         index, whole = rows.tolist(), self.train.x.shape[-2]
         noises = self._noises(index, [whole if order is None else order.many(t) for t in steps])
-        if order is None:
-            now = self._whole(stepper, index, now, islice(noises, n))
-        for t in range(self.t, end if order is not None else self.t):
-            now = stepper.on(*points_at(t)).step(now, next(noises), self._of_all(t))
+        given = ((next(noises), *(() if order is None else points_at(t))) for t in range(self.t, end))
+        now = self._stepped(stepper, index, now, given)
         theta, status, stopped_at = now.theta, now.status, now.stopped_at
         if end == self.steps and order is None:
             log_loss, grad = stepper.loss_and_grad(theta, next(noises))
@@ -249,26 +250,39 @@ class Runs:
         groups = self._groups(rows, batch)
         return now, Stepper(self.recipe, self.net, batch, groups, target, self.most, self.accumulate)
 
-    def _whole(self, stepper: Stepper, index: list[int], now: Carry, noises: Iterator[Tensor]) -> Carry:
-        """Steps on all points, one for each noise; by a graph where that is asked for and can be made."""
-        if self.graphs and (self.graph is None or self.graph[0] != index):
-            first = next(noises)
-            try:
-                self.graph = index, Graph(stepper.step, now, first)
-            except RuntimeError as error:
-                self.graphs = False
-                log.warning("a step of this pack cannot be a CUDA graph, and is taken eagerly: %s", first_line(error))
-            noises = chain([first], noises)
-        if self.graphs and self.graph is not None:
-            return self.graph[1].run(now, noises)
-        for noise in noises:
-            now = stepper.step(now, noise)
+    def _stepped(self, stepper: Stepper, index: list[int], now: Carry, given: Iterable[Inputs]) -> Carry:
+        """A step for each of what is given; by graphs where that is asked for and they can be made."""
+
+        def step(now: Carry, noise: Tensor, *points: Tensor) -> Carry:
+            if not points:
+                return stepper.step(now, noise)
+            return stepper.on(*points).step(now, noise, self._of_all(points[1].shape[-1]))
+
+        for _, some in groupby(given, lambda inputs: inputs[0].shape[-2]):  # a graph knows one size of batch
+            now = self._of_one_size(step, index, now, some)
         return now
 
-    def _of_all(self, t: int) -> float:
-        """Log of what makes the loss of the batch of step t an estimate of that of all points: for a sum, n / b."""
+    def _of_one_size(self, step: Step, index: list[int], now: Carry, given: Iterator[Inputs]) -> Carry:
+        first = next(given)
+        graph, given = self._graph(step, index, now, first) if self.graphs else None, chain([first], given)
+        return reduce(lambda at, inputs: step(at, *inputs), given, now) if graph is None else graph.run(now, given)
+
+    def _graph(self, step: Step, index: list[int], now: Carry, first: Inputs) -> Graph | None:
+        """That of steps of these runs on so many points, made where there is none yet; None where it cannot be."""
+        if self.made[0] != index:
+            self.made = index, {}
+        graphs, many = self.made[1], first[0].shape[-2]
+        try:
+            graphs[many] = graphs.get(many) or Graph(step, now, first)
+        except RuntimeError as error:
+            self.graphs = False
+            log.warning("a step of this pack cannot be a CUDA graph, and is taken eagerly: %s", first_line(error))
+        return graphs.get(many)
+
+    def _of_all(self, b: int) -> float:
+        """Log of what makes the loss of b points an estimate of that of all: for a sum, n / b."""
         assert self.order is not None
-        return math.log(self.order.n / self.order.many(t)) if summed(self.recipe) else 0.0
+        return math.log(self.order.n / b) if summed(self.recipe) else 0.0
 
     @property
     def looks(self) -> int | None:

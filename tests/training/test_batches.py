@@ -123,12 +123,13 @@ def test_the_trajectory_is_that_of_a_plain_torch_loop(name: str, reduction: str)
 
 def test_the_sum_is_estimated_without_bias() -> None:
     runs = batched(11, model=Linear(1.0), attack=Exact())
-    rows, points = torch.tensor([0]), runs._points(torch.tensor([0]))
+    rows, points, order = torch.tensor([0]), runs._points(torch.tensor([0])), runs.order
+    assert order is not None
     noise = runs.noise(runs.recipe.attack, [0], 11, runs.generators)
     parts = []
     for t in range(2):
         log_loss, _ = loss_and_grad_of(runs.theta, runs._groups(rows, runs._batch(rows, points(t))), noise)
-        parts.append(float(log_loss.exp()) * math.exp(runs._of_all(t)))
+        parts.append(float(log_loss.exp()) * math.exp(runs._of_all(order.many(t))))
     assert np.mean(parts) == pytest.approx(float(runs.log_losses(rows).exp()), rel=1e-12)
 
 
