@@ -25,6 +25,7 @@ from robust_erm.store.config import Run, resolve
 from robust_erm.store.source import conf_dir
 from robust_erm.sweeps.lines import prepare
 from robust_erm.training import resources
+from robust_erm.training.problem import build
 from robust_erm.training.runs import Runs
 
 Row = dict[str, Any]
@@ -32,6 +33,8 @@ HERE = Path(__file__).resolve().parent
 CLOSE = 1e-9  # float64, after one step, relative to the largest number
 
 CLEAN = ["attack=none", "eps=0"]
+LYU2022 = ["data=gaussian", "data.d=784", "data.m=12000", "model=mlp", "model.widths=[1024,64]", "batch.size=80"]
+LYU2022 += ["objective=logistic", "objective.reduction=mean", "eps=0.05"]
 # the papers' sizes, as lines; and how many runs
 SIZES = {
     "linear, d = 512, m = 1024, exact": (
@@ -46,6 +49,11 @@ SIZES = {
         ["data=sphere", "data.d=1000", "data.m=31623", "model=mlp", "model.width=1000", "model.bias=first", *CLEAN],
         1,
     ),
+    "lyu2022, Fig. 2: 784-1024-64-1, batches of 80 of 12,000, FGSM": (
+        [*LYU2022, "attack=fgsm"],
+        9,
+    ),
+    "lyu2022, Fig. 2: the same, PGD-5": ([*LYU2022, "attack=pgd", "attack.steps=5"], 9),
     "Madry CNN, m = 1,000, PGD-10": (
         ["data=gaussian", "data.d=784", "data.m=1000", "model=cnn", "optimizer/schedule=constant"],
         6,
@@ -265,7 +273,48 @@ def commands(device: str, quick: bool) -> Iterator[Row]:
             yield {"what": " ".join(line[:3]), "ok": done.returncode == 0, "says": (done.stdout + done.stderr)[-1500:]}
 
 
-PARTS = {f.__name__: f for f in (environment, correct, waiting, graphs, bits, memory, commands, speed)}
+def faults(device: str, quick: bool) -> Iterator[Row]:
+    """A pack that does not fit beside what else is on the device: its halves do, after what it held is let go."""
+    if not device.startswith("cuda"):
+        yield {"what": "faults", "ok": None, "says": "of a device are CUDA's"}
+        return
+    line = ["data=gaussian", "data.d=784", "data.m=1000", "model=cnn", "optimizer/schedule=constant", "stop.steps=2"]
+    line += ["dtype=float32", "attack.steps=2", "logger=none", "trainer.progress=false", f"trainer.device={device}"]
+    with tempfile.TemporaryDirectory() as folder:
+        synchronize(device)
+        one = composed(line[:-3], f"{folder}/one", 1)
+        pack, _ = in_the_form_of_a_device(one, device)
+        pack.advance(1)
+        took = torch.cuda.max_memory_allocated(device)
+        del pack
+        torch.cuda.empty_cache()
+        spare = torch.cuda.mem_get_info(device)[0] - int(3.5 * took) - 2**30  # a worker's context takes half a GiB
+        held = torch.empty(max(0, spare), dtype=torch.uint8, device=device)
+        sweep = ["train", "-m", *line, "seed=range(8)", "hydra.launcher.pack_size=8", f"output_dir={folder}"]
+        command = [sys.executable, "-m", f"robust_erm.{sweep[0]}", *sweep[1:]]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        says = done.stdout + done.stderr
+        row: Row = {"what": "a pack of 8, room for some 3", "took_gib": took / 2**30, "held_gib": held.nbytes / 2**30}
+        halved = says.count("trying its halves")
+        yield row | {"halved": halved, "ok": done.returncode == 0 and halved > 0, "says": says[-1500:]}
+
+
+def where(device: str, quick: bool) -> Iterator[Row]:
+    """Linear packs whose whole step is compiled on a CPU: microseconds of a step there, on one thread, and here."""
+    torch.set_num_threads(1)
+    line = ["data=gaussian", "data.d=512", "model=linear", "attack=exact", "optimizer=gd", "eps=0.01"]
+    for m in (64,) if quick else (64, 256, 1024, 4096, 16384):
+        with tempfile.TemporaryDirectory() as folder:
+            runs = composed([*line, f"data.m={m}"], folder, 8 if quick else 64)
+            row: Row = {"what": f"d = 512, m = {m}, {len(runs)} runs", "ok": None, "rmd": len(runs) * m * 512}
+            for name, place, graphs in (("cpu", "cpu", False), ("eager", device, False), ("graph", device, True)):
+                pack, *_ = build(runs, torch.device(place))
+                pack.graphs = graphs and place.startswith("cuda")
+                row[f"us_{name}"] = 1e6 * per_step(pack, place, 20)
+        yield row
+
+
+PARTS = {f.__name__: f for f in (environment, correct, waiting, graphs, bits, memory, commands, faults, where, speed)}
 
 
 def each(quick: bool) -> Iterator[tuple[str, str]]:
