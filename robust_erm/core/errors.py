@@ -73,12 +73,16 @@ def hint(word: str, words: list[str]) -> str:
 
 @contextmanager
 def in_one_line(key: str, value: object, what: str) -> Iterator[None]:
-    """Whatever somebody's component raises in ``what`` it does becomes a :class:`ConfigError`."""
+    """Whatever somebody's component raises in ``what`` it does is a :class:`ConfigError`; a device's errors stay."""
     try:
         yield
     except ConfigError:
         raise
     except Exception as error:
+        from robust_erm.core.devices import fault_of  # here: torch takes a second to import
+
+        if fault_of(error):
+            raise
         raise ConfigError(key, value, f"{what} raises {first_line(error)}") from error
 
 

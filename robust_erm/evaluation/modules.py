@@ -25,7 +25,7 @@ from robust_erm.evaluation.options import attack_named, attack_names, ensemble
 from robust_erm.evaluation.spent import Counted, Spent
 from robust_erm.oracles.boundary import across, lengths, nearest
 from robust_erm.training.attacked import FEW
-from robust_erm.training.precision import without_tf32
+from robust_erm.training.precision import strictly
 
 _MUCH = 0.01  # share of points from which a difference is worth a warning
 
@@ -59,7 +59,7 @@ class Judged:
         return float(self.table["attacked"].iloc[-1])
 
 
-@without_tf32()
+@strictly()
 def evaluate(
     module: torch.nn.Module,
     x: Any,

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from robust_erm.core.devices import DEVICE, MEMORY
 from robust_erm.reports.live import View
 from robust_erm.reports.report import Failure, Result
 from robust_erm.reports.terminal import console, say
@@ -27,7 +28,7 @@ from robust_erm.store.run_folder import RunFolder, folder_of
 from robust_erm.sweeps import plan
 from robust_erm.sweeps.seats import Seats
 from robust_erm.sweeps.workers import Event, Pool, described
-from robust_erm.training.faults import DEVICE, MEMORY, release, set_aside
+from robust_erm.training.faults import release, set_aside
 from robust_erm.training.problem import MARGINS
 from robust_erm.training.resources import cores
 

@@ -180,7 +180,8 @@ class _plain_main:
 
 def _work(connection: Connection, task: Callable[..., Any], number: int) -> None:
     """The life of a worker."""
-    from robust_erm.training.faults import DEVICE, release
+    from robust_erm.core.devices import DEVICE
+    from robust_erm.training.faults import release
 
     gc.freeze()  # what is there now stays: collecting what a job leaves need not look at it
     signal.pthread_sigmask(signal.SIG_BLOCK, _UNHEARD)  # where there is no server; Lightning puts handlers of its own
@@ -214,7 +215,7 @@ def _work(connection: Connection, task: Callable[..., Any], number: int) -> None
 
 def described(error: BaseException) -> dict[str, Any]:
     """An error as plain text, whatever it holds: its kind, first line, errno, fault of a device, and traceback."""
-    from robust_erm.training.faults import fault_of
+    from robust_erm.core.devices import fault_of
 
     message = (str(error) or "no message").strip().splitlines()[0]
     return {

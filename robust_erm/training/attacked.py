@@ -39,10 +39,10 @@ def clean_outputs(runs: Runs, points: Points, rows: Tensor) -> Tensor:
     calm = NoAttack(recipe.attack.p)
     if runs.compiled and stacked.fits(recipe, calm):
         eps = torch.zeros_like(theta[:, 0])
-        nothing = [Batch(x, y, eps, eps, {}) for x, y in chunks(*points.of(rows))]
+        nothing = [Batch(x, y, eps, eps, {}) for x, y in _pieces(calm, *points.of(rows))]
         return torch.cat([stacked.outputs(recipe, calm, theta, batch, eps) for batch in nothing], dim=1)
     one = vmap(lambda theta, x: outputs(recipe, theta, x))
-    return torch.cat([one(theta, x) for x, _ in chunks(*points.of(rows))], dim=1)
+    return torch.cat([one(theta, x) for x, _ in _pieces(calm, *points.of(rows))], dim=1)
 
 
 def attacked(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows: Tensor) -> Tensor:
@@ -55,26 +55,26 @@ def attacked_outputs(runs: Runs, attack: Attack, points: Points, eps: Tensor, ro
 
     Its noise is the same at every call: one draw for each run, from its stream "eval".
     """
-    index, generators = rows.tolist(), [torch_stream(seed, "eval") for seed in runs.seeds]
+    generators = [torch_stream(seed, "eval") for seed in runs.seeds]
     kernel = _net_for(runs, attack)
     pieces = []
-    for x, y in chunks(*points.of(rows)):
-        noise = None if kernel else runs.noise(attack, index, x.shape[-2], generators)
+    for x, y in _pieces(attack, *points.of(rows)):
+        noise = None if kernel else _noise_of(runs, attack, rows, y, generators)
         pieces.append(_attacked(runs, attack, kernel, runs.theta[rows], eps[rows], x, y, noise))
     return torch.cat(pieces, dim=1)
 
 
 def attacked_points(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows: Tensor) -> Tensor:
     """X' (len(rows), n, d), the ``points`` after ``attack``, with the noise of :func:`attacked_outputs`."""
-    index, generators = rows.tolist(), [torch_stream(seed, "eval") for seed in runs.seeds]
+    generators = [torch_stream(seed, "eval") for seed in runs.seeds]
     recipe, theta, radii, pieces = runs.recipe, runs.theta[rows], eps[rows], []
 
     def one(theta: Tensor, batch: Batch, noise: Any) -> Tensor:
         return perturbed(recipe, attack, theta, batch, noise)
 
     known = runs.compiled and stacked.fits(recipe, attack)
-    for x, y in chunks(*points.of(rows)):
-        noise, batch = runs.noise(attack, index, x.shape[-2], generators), Batch(x, y, radii, radii, {})
+    for x, y in _pieces(attack, *points.of(rows)):
+        noise, batch = _noise_of(runs, attack, rows, y, generators), Batch(x, y, radii, radii, {})
         moved = stacked.perturbed(recipe, attack, theta, batch, noise) if known else vmap(one)(theta, batch, noise)
         pieces.append(torch.where((radii == 0)[:, None, None], x, moved))
     return torch.cat(pieces, dim=1)
@@ -92,7 +92,7 @@ def attacked_among(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows
     starts = range(0, x.shape[1], FEW)
     counts = torch.stack([among[:, k : k + FEW].sum(-1) for k in starts]).tolist()
     blocks = [(k, count) for k, count in zip(starts, counts, strict=True) if max(count)]
-    step = _blocks_at_once(attack, x)
+    step = _blocks_at_once(attack, x, FEW)
     for some in (blocks[k : k + step] for k in range(0, len(blocks), step)):
         order = torch.cat([first(among[:, k : k + FEW], max(count)) + k for k, count in some], dim=1)
         some_x, some_y = taken(x, order), taken(y, order)
@@ -104,12 +104,23 @@ def attacked_among(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows
     return torch.where(among, found, torch.inf)
 
 
-def _blocks_at_once(attack: Attack, x: Tensor) -> int:
-    """Blocks of FEW points of x (R, n, d) that are attacked together: one on a CPU, as many as fill a device."""
+def _pieces(attack: Attack, x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """X (R, n, d) and y (R, n), as many times CHUNK points at once as :func:`_blocks_at_once` says."""
+    return chunks(x, y, CHUNK * _blocks_at_once(attack, x, CHUNK))
+
+
+def _noise_of(runs: Runs, attack: Attack, rows: Tensor, y: Tensor, generators: list[torch.Generator]) -> Tensor:
+    """Noise (len(rows), k, n, d) of the points of y (len(rows), n): drawn for CHUNK after another, so for any piece."""
+    sizes = [len(part) for part in torch.split(y[0], CHUNK)]
+    return torch.cat([runs.noise(attack, rows.tolist(), n, generators) for n in sizes], dim=2)
+
+
+def _blocks_at_once(attack: Attack, x: Tensor, size: int) -> int:
+    """Blocks of ``size`` points of x (R, n, d) that are attacked together: one on a CPU, as many as fill a device."""
     if x.device.type == "cpu":
         return 1
     drawn = attack.draw(1, x.shape[2], torch.Generator()).nbytes
-    each = x.shape[0] * FEW * (x.shape[2] * x.element_size() * MADE + drawn)
+    each = x.shape[0] * size * (x.shape[2] * x.element_size() * MADE + drawn)
     return max(1, int(filling(x.device) / each))
 
 
@@ -169,6 +180,6 @@ def margins_of(f: Tensor, y: Tensor) -> Tensor:
     return margin(f.flatten(0, 1), y.reshape(-1)).reshape(y.shape)
 
 
-def chunks(x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """X (R, n, d) and y (R, n), CHUNK points at a time."""
-    return [(x[:, k : k + CHUNK], y[:, k : k + CHUNK]) for k in range(0, x.shape[1], CHUNK)]
+def chunks(x: Tensor, y: Tensor, size: int = CHUNK) -> list[tuple[Tensor, Tensor]]:
+    """X (R, n, d) and y (R, n), ``size`` points at a time."""
+    return [(x[:, k : k + size], y[:, k : k + size]) for k in range(0, x.shape[1], size)]

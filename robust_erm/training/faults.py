@@ -1,4 +1,4 @@
-"""Errors of a device, and the memory that ended packs leave behind."""
+"""The memory that ended packs leave behind."""
 
 from __future__ import annotations
 
@@ -7,34 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import torch
-
-DEVICE, MEMORY = "device", "memory"
-
-
-def fault_of(error: BaseException) -> str:
-    """Whether an error is the device's: DEVICE, MEMORY where it had too little of that, "" for any other.
-
-    After DEVICE every further call of this process may fail. What an error was raised from, or beside, counts too.
-    """
-    kinds = {_kind(one) for one in _chain(error)}
-    return next((kind for kind in (DEVICE, MEMORY) if kind in kinds), "")
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _kind(error: BaseException) -> str:
-    text = str(error)
-    if not isinstance(error, RuntimeError):
-        return ""
-    if isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in text or "STATUS_ALLOC_FAILED" in text:
-        return MEMORY
-    accelerators: type[BaseException] | None = getattr(torch, "AcceleratorError", None)  # of torch since 2.8
-    ours = accelerators is not None and isinstance(error, accelerators)
-    return DEVICE if ours or "CUDA error" in text else ""
 
 
 @contextmanager

@@ -43,13 +43,13 @@ class Graph:
         return after
 
     def _keep(self, after: Carry) -> None:
-        own = {a.untyped_storage().data_ptr() for a in pytree.tree_leaves(self.now)}
-
-        def apart(new: Tensor) -> Tensor:  # a schedule may keep theta itself, which is written before what it keeps
-            return new.clone() if new.untyped_storage().data_ptr() in own else new
-
-        after = pytree.tree_map(apart, after)
-        pytree.tree_map(lambda own, new: own.copy_(new), self.now, after)
+        both = zip(pytree.tree_leaves(self.now), pytree.tree_leaves(after), strict=True)
+        changed = [(own, new) for own, new in both if not own.is_set_to(new)]
+        held = {a.untyped_storage().data_ptr() for a in pytree.tree_leaves(self.now)}
+        # a schedule may keep theta itself, which is written before what it keeps
+        apart = [new.clone() if new.untyped_storage().data_ptr() in held else new for _, new in changed]
+        for (own, _), new in zip(changed, apart, strict=True):
+            own.copy_(new)
 
 
 def _once(a: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Precision of a device's products: float32 without TF32, and a word where float64 is slow."""
+"""What a device computes: float32 without TF32, the same bits each time; and a word where float64 is slow."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ log = logging.getLogger("robust_erm")
 _FAST_FLOAT64 = {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}  # P100, V100, A100, H100, B200; others have 1/32 or 1/64
 
 
-def no_tf32() -> None:
-    """Products and convolutions of float32 are those of float32, whatever the environment says."""
+def strict() -> None:
+    """Products and convolutions of float32 are those of float32, with the same bits each time, whatever others say."""
+    torch.backends.cudnn.deterministic = True  # else the gradients of convolutions are added in any order
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
     for switch in _switches():  # which overrule those, where somebody has set them
@@ -24,18 +25,20 @@ def no_tf32() -> None:
 
 
 @contextmanager
-def without_tf32() -> Iterator[None]:
+def strictly() -> Iterator[None]:
     """The same for a while, in a process that is somebody else's."""
     products: str | None = None
     convolutions: bool | None = None
+    deterministic = torch.backends.cudnn.deterministic
     with suppress(RuntimeError):  # of torch, where one of the newer switches says otherwise
         convolutions = torch.backends.cudnn.allow_tf32
         products = torch.get_float32_matmul_precision()
     newer = [switch.fp32_precision for switch in _switches()]
-    no_tf32()
+    strict()
     try:
         yield
     finally:
+        torch.backends.cudnn.deterministic = deterministic
         if convolutions is not None:
             torch.backends.cudnn.allow_tf32 = convolutions
         if products is not None:

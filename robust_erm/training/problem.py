@@ -25,7 +25,7 @@ from robust_erm.store.identity import target_of
 from robust_erm.training.measure import Evaluation, SparsePoints
 from robust_erm.training.order import order_of
 from robust_erm.training.points import Points
-from robust_erm.training.precision import no_tf32
+from robust_erm.training.precision import strict
 from robust_erm.training.runs import Runs
 from robust_erm.training.step import Recipe
 
@@ -137,7 +137,7 @@ def _limit(run: Run) -> Params:
 
 def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list[int]]:
     """Runs with equal :func:`robust_erm.sweeps.plan.pack_key`, stacked, and how many test points each is sampled on."""
-    no_tf32()
+    strict()
     first = runs[0]
     drawn = {(run.data, run.seed): draw(run.data, run.seed) for run in runs}
     datasets = [drawn[run.data, run.seed] for run in runs]

@@ -14,12 +14,13 @@ import pytest
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
 
+from robust_erm.core.devices import DEVICE, MEMORY, fault_of
+from robust_erm.core.errors import ConfigError, in_one_line
 from robust_erm.store.config import Run
 from robust_erm.sweeps.sweep import Sweep
 from robust_erm.sweeps.workers import Event
 from robust_erm.training import module as module_
 from robust_erm.training import pack as pack_
-from robust_erm.training.faults import DEVICE, MEMORY, fault_of
 from robust_erm.training.module import RobustERM
 from robust_erm.training.pack import train_pack
 from robust_erm.training.precision import warn_of_slow_float64
@@ -124,7 +125,7 @@ SETTINGS = {
 SHOWN = """
 import sys, torch
 sys.path[:0] = [{root!r}]
-from robust_erm.training.precision import no_tf32, without_tf32
+from robust_erm.training.precision import strict, strictly
 b = torch.backends
 def show():
     said = []
@@ -137,10 +138,10 @@ def show():
     print(*said)
 {setting}
 show()
-with without_tf32():
+with strictly():
     show()
 show()
-no_tf32()
+strict()
 show()
 """
 
@@ -281,3 +282,5 @@ if Accelerator is not None:
 @pytest.mark.parametrize(("error", "fault"), ERRORS, ids=repr)
 def test_whose_fault_an_error_is(error: BaseException, fault: str) -> None:
     assert fault_of(error) == fault
+    with pytest.raises(type(error) if fault else ConfigError), in_one_line("measure", "theirs", "measure"):
+        raise error
