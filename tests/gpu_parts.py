@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from robust_erm.store.config import Run, resolve
 from robust_erm.store.source import conf_dir
 from robust_erm.sweeps.lines import prepare
+from robust_erm.sweeps.plan import LIBRARIES
 from robust_erm.training import resources
 from robust_erm.training.faults import release
 from robust_erm.training.problem import build
@@ -219,7 +220,7 @@ def memory(device: str, quick: bool) -> Iterator[Row]:
                 pack, _ = in_the_form_of_a_device(runs, device)
                 pack.advance(2)
                 took = torch.cuda.max_memory_reserved(device) - before
-                said = many * resources.of_run(runs[0]) + many * resources.of_data(runs[0])
+                said = many * resources.of_run(runs[0]) + many * resources.of_data(runs[0]) + LIBRARIES
                 yield {
                     "what": f"{name}; {many} runs",
                     "ok": took <= said,

@@ -162,7 +162,22 @@ def _path(name: str) -> Path | None:
     if file is None or not file.endswith(".py") or not Path(file).is_file():
         return None
     path = Path(file).resolve()
-    return path if path.is_relative_to(PACKAGE) or not str(path).startswith(_INSTALLED) else None
+    return path if path.is_relative_to(PACKAGE) or not _installed(path) else None
+
+
+def _installed(path: Path) -> bool:
+    """Whether an installer put a file where it is: here, or where ``pip --target`` or a cluster's module did."""
+    if str(path).startswith(_INSTALLED):
+        return True
+    folders = {Path(folder or ".").resolve() for folder in sys.path} & set(path.parents)
+    return any(path.relative_to(folder).as_posix() in _recorded(folder) for folder in folders)
+
+
+@lru_cache(maxsize=64)
+def _recorded(folder: Path) -> frozenset[str]:
+    """The files that were installed into a folder, by the records that installers leave beside them."""
+    lines = (line for record in folder.glob("*.dist-info/RECORD") for line in record.read_text().splitlines())
+    return frozenset(line.partition(",")[0] for line in lines)
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[str]:

@@ -19,7 +19,8 @@ from robust_erm.training.resources import cores
 _BATCHED = ("seed", "eps", "eps_unit", "eval_eps")
 _MOST = 512  # runs in a pack: more gain nothing, and results come later
 _WORKER = 700 * 2**20  # bytes of a worker before it has any runs
-_CONTEXT = 600 * 2**20  # bytes that a process takes of a GPU before it has any runs
+LIBRARIES = 5 * 2**28  # bytes that libraries set aside on a GPU, whatever the runs: of convolutions on an H200 1.1 GiB
+_CONTEXT = 600 * 2**20 + LIBRARIES  # bytes that a process takes of a GPU before it has any runs
 
 
 class Pack(NamedTuple):

@@ -19,24 +19,24 @@ from robust_erm.training.kernels.plan import plan
 from robust_erm.training.step import Recipe
 
 CPU = torch.device("cpu")
-_SMALL = 2e7  # R m d below which auto is the CPU: see chosen
 _ASKED = "import torch; print(*(torch.cuda.mem_get_info(k)[0] for k in range(torch.cuda.device_count())))"
 
 
 def chosen(runs: Sequence[Run]) -> torch.device:
     """Where a pack is trained: as ``trainer.device`` says; ``auto`` is CUDA where there is one, but for small packs.
 
-    Those are R runs whose whole step has a compiled form on the CPU, while R m d < 2e7. The number is an estimate
-    until tests/gpu_check.py has run. With R = 64, d = 512 and float64, one core of a busy machine took 0.42 ms a step
-    at m = 64 and 5.3 ms at m = 1024. The mapped form on a GPU is some 80 launches, about 1 ms at any m. A quiet core
-    comes to that at about 2e7.
+    Those have a compiled form of the whole step on the CPU, and are done there sooner. Their R runs of m points in d
+    dimensions take 8e-11 R m d s a step on one thread; on a GPU 1.6e-4 s and 3e-12 R m d s, after 5 s of a beginning.
+    Measured by tests/gpu_check.py (part ``where``) in float64, R = 64, d = 512, m = 64 to 1,024: an H200 took 168 to
+    258 microseconds a step, as a graph, and a core beside it 236 to 2,785.
     """
     first = runs[0]
     device = first.trainer.torch_device
     if first.trainer.device != "auto" or device.type != "cuda":
         return device
     work = len(runs) * (first.points or UNKNOWN) * first.data.dimension
-    return CPU if work < _SMALL and has_whole_step(first) else device
+    on_cpu, on_gpu = 8e-11 * work * first.steps, 5 + (1.6e-4 + 3e-12 * work) * first.steps
+    return CPU if on_cpu < on_gpu and has_whole_step(first) else device
 
 
 def has_whole_step(run: Run) -> bool:

@@ -64,8 +64,19 @@ def recorded(work: Callable[[], Carry], keep: Callable[[Carry], None]) -> Callab
     with torch.cuda.stream(side):
         for _ in range(_WARM):
             work()
+        _without_waiting(work)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         keep(work())
     return graph.replay
+
+
+def _without_waiting(work: Callable[[], Carry]) -> None:
+    """``work()``, which may wait for nothing: recorded, what does may leave CUDA's libraries unable to go on."""
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        work()
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)

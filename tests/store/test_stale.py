@@ -87,6 +87,19 @@ def require_asked_for(cwd: Path, changed: str, *line: str, sweep: bool) -> None:
     assert metrics(cwd) == after
 
 
+def test_what_was_installed_anywhere_is_nobodys_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the record that an installer left, as ``pip install --target`` does; a folder without one is somebody's."""
+    for name in ("theirs_in_a_target", "mine_beside_it"):
+        (tmp_path / f"{name}.py").write_text("FACTOR = 1.0\n")
+    record = tmp_path / "theirs-1.0.dist-info" / "RECORD"
+    record.parent.mkdir()
+    record.write_text("theirs_in_a_target.py,sha256=abc,13\ntheirs-1.0.dist-info/RECORD,,\n")
+    (link := tmp_path.parent / f"{tmp_path.name}-link").symlink_to(tmp_path)
+    monkeypatch.syspath_prepend(str(link))
+    assert fingerprint._path("theirs_in_a_target") is None
+    assert fingerprint._path("mine_beside_it") == tmp_path / "mine_beside_it.py"
+
+
 @pytest.mark.parametrize("sweep", [False, True])
 def test_an_optimizer_of_ones_own_is_edited(tmp_path: Path, sweep: bool) -> None:
     """In its own file, or in one that it imports; a comment changes nothing."""

@@ -111,13 +111,16 @@ def test_auto_is_the_cpu_for_small_packs_whose_step_is_compiled_there(
     def device(count: int, *more: str) -> str:
         return devices.chosen(seeds(resolved(*LINEAR, *more), count)).type
 
-    assert device(64, "data.m=64") == "cpu"
-    assert device(64, "data.m=1024") == "cuda"
-    assert device(4, "data.m=9765") == "cpu", "R m d = 19,998,720"
-    assert device(4, "data.m=9766") == "cuda", "R m d = 20,000,768"
-    assert device(64, "data.m=64", "trainer.device=cuda") == "cuda"
-    assert device(64, "data.m=1024", "trainer.device=cpu") == "cpu"
-    assert device(64, "data.m=64", "model=diagonal", "optimizer/schedule=constant") == "cpu"
+    few, many = "stop.steps=1000", "stop.steps=1000000"
+    assert device(64, few, "data.m=64") == "cpu"
+    assert device(64, many, "data.m=1024") == "cuda"
+    assert device(4, few, "data.m=32721") == "cpu", "R m d = 67,012,608: 5.361 s against 5.361"
+    assert device(4, few, "data.m=32722") == "cuda", "R m d = 67,014,656"
+    assert device(4, many, "data.m=1046") == "cpu", "R m d = 2,142,208: 171.4 s against 171.4"
+    assert device(4, many, "data.m=1047") == "cuda", "R m d = 2,144,256"
+    assert device(64, few, "data.m=64", "trainer.device=cuda") == "cuda"
+    assert device(64, many, "data.m=1024", "trainer.device=cpu") == "cpu"
+    assert device(64, few, "data.m=64", "model=diagonal", "optimizer/schedule=constant") == "cpu"
 
 
 @pytest.mark.parametrize(

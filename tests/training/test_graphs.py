@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,6 +79,31 @@ def test_what_cannot_be_a_graph_is_taken_eagerly(
         "a step of this pack cannot be a CUDA graph, and is taken eagerly: RuntimeError: "
         "operation not permitted when stream is capturing"
     ]
+
+
+def test_what_waits_is_never_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an H200 torch's eigendecomposition failed for good after a recording that it had broken."""
+    modes, ran = [0], 0
+
+    def waits() -> Any:
+        nonlocal ran
+        ran += 1
+        if modes[-1] == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+    def never(*_: Any) -> Any:
+        raise AssertionError("recorded")
+
+    stream = SimpleNamespace(wait_stream=lambda _: None)
+    for name, what in {"Stream": lambda: stream, "current_stream": lambda: stream, "CUDAGraph": never}.items():
+        monkeypatch.setattr(torch.cuda, name, what)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    with pytest.raises(RuntimeError, match="synchronizing"):
+        graphs.recorded(waits, never)
+    assert ran > 1
+    assert modes == [0, "error", 0]
 
 
 def test_graphs_are_for_cuda(resolved: Callable[..., Run]) -> None:
