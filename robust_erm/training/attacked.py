@@ -39,10 +39,10 @@ def clean_outputs(runs: Runs, points: Points, rows: Tensor) -> Tensor:
     calm = NoAttack(recipe.attack.p)
     if runs.compiled and stacked.fits(recipe, calm):
         eps = torch.zeros_like(theta[:, 0])
-        nothing = [Batch(x, y, eps, eps, {}) for x, y in _pieces(calm, *points.of(rows))]
+        nothing = [Batch(x, y, eps, eps, {}) for x, y in pieces(calm, *points.of(rows))]
         return torch.cat([stacked.outputs(recipe, calm, theta, batch, eps) for batch in nothing], dim=1)
     one = vmap(lambda theta, x: outputs(recipe, theta, x))
-    return torch.cat([one(theta, x) for x, _ in _pieces(calm, *points.of(rows))], dim=1)
+    return torch.cat([one(theta, x) for x, _ in pieces(calm, *points.of(rows))], dim=1)
 
 
 def attacked(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows: Tensor) -> Tensor:
@@ -55,29 +55,29 @@ def attacked_outputs(runs: Runs, attack: Attack, points: Points, eps: Tensor, ro
 
     Its noise is the same at every call: one draw for each run, from its stream "eval".
     """
-    generators = [torch_stream(seed, "eval") for seed in runs.seeds]
+    index, generators = rows.tolist(), [torch_stream(seed, "eval") for seed in runs.seeds]
     kernel = _net_for(runs, attack)
-    pieces = []
-    for x, y in _pieces(attack, *points.of(rows)):
-        noise = None if kernel else _noise_of(runs, attack, rows, y, generators)
-        pieces.append(_attacked(runs, attack, kernel, runs.theta[rows], eps[rows], x, y, noise))
-    return torch.cat(pieces, dim=1)
+    found = []
+    for x, y in pieces(attack, *points.of(rows)):
+        noise = None if kernel else noise_of(runs, attack, index, y.shape[1], generators)
+        found.append(_attacked(runs, attack, kernel, runs.theta[rows], eps[rows], x, y, noise))
+    return torch.cat(found, dim=1)
 
 
 def attacked_points(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows: Tensor) -> Tensor:
     """X' (len(rows), n, d), the ``points`` after ``attack``, with the noise of :func:`attacked_outputs`."""
-    generators = [torch_stream(seed, "eval") for seed in runs.seeds]
-    recipe, theta, radii, pieces = runs.recipe, runs.theta[rows], eps[rows], []
+    index, generators = rows.tolist(), [torch_stream(seed, "eval") for seed in runs.seeds]
+    recipe, theta, radii, found = runs.recipe, runs.theta[rows], eps[rows], []
 
     def one(theta: Tensor, batch: Batch, noise: Any) -> Tensor:
         return perturbed(recipe, attack, theta, batch, noise)
 
     known = runs.compiled and stacked.fits(recipe, attack)
-    for x, y in _pieces(attack, *points.of(rows)):
-        noise, batch = _noise_of(runs, attack, rows, y, generators), Batch(x, y, radii, radii, {})
+    for x, y in pieces(attack, *points.of(rows)):
+        noise, batch = noise_of(runs, attack, index, y.shape[1], generators), Batch(x, y, radii, radii, {})
         moved = stacked.perturbed(recipe, attack, theta, batch, noise) if known else vmap(one)(theta, batch, noise)
-        pieces.append(torch.where((radii == 0)[:, None, None], x, moved))
-    return torch.cat(pieces, dim=1)
+        found.append(torch.where((radii == 0)[:, None, None], x, moved))
+    return torch.cat(found, dim=1)
 
 
 def attacked_among(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows: Tensor, among: Tensor) -> Tensor:
@@ -104,15 +104,16 @@ def attacked_among(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows
     return torch.where(among, found, torch.inf)
 
 
-def _pieces(attack: Attack, x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
+def pieces(attack: Attack, x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
     """X (R, n, d) and y (R, n), as many times CHUNK points at once as :func:`_blocks_at_once` says."""
-    return chunks(x, y, CHUNK * _blocks_at_once(attack, x, CHUNK))
+    size = CHUNK * _blocks_at_once(attack, x, CHUNK)
+    return [(x[:, k : k + size], y[:, k : k + size]) for k in range(0, x.shape[1], size)]
 
 
-def _noise_of(runs: Runs, attack: Attack, rows: Tensor, y: Tensor, generators: list[torch.Generator]) -> Tensor:
-    """Noise (len(rows), k, n, d) of the points of y (len(rows), n): drawn for CHUNK after another, so for any piece."""
-    sizes = [len(part) for part in torch.split(y[0], CHUNK)]
-    return torch.cat([runs.noise(attack, rows.tolist(), n, generators) for n in sizes], dim=2)
+def noise_of(runs: Runs, attack: Attack, rows: list[int], n: int, generators: list[torch.Generator]) -> Tensor:
+    """Noise (len(rows), k, n, d) of the next n points: drawn for CHUNK after another, whatever is taken at once."""
+    sizes = [min(CHUNK, n - k) for k in range(0, n, CHUNK)]
+    return torch.cat([runs.noise(attack, rows, size, generators) for size in sizes], dim=2)
 
 
 def _blocks_at_once(attack: Attack, x: Tensor, size: int) -> int:
@@ -178,8 +179,3 @@ def _attacked(
 def margins_of(f: Tensor, y: Tensor) -> Tensor:
     """Margins (R, n) of outputs f (R, n) or (R, n, C) and labels y (R, n)."""
     return margin(f.flatten(0, 1), y.reshape(-1)).reshape(y.shape)
-
-
-def chunks(x: Tensor, y: Tensor, size: int = CHUNK) -> list[tuple[Tensor, Tensor]]:
-    """X (R, n, d) and y (R, n), ``size`` points at a time."""
-    return [(x[:, k : k + size], y[:, k : k + size]) for k in range(0, x.shape[1], size)]

@@ -28,7 +28,7 @@ from robust_erm.core.memory import keep_freed
 from robust_erm.core.streams import torch_stream
 from robust_erm.optimizers.optimizer import first_state
 from robust_erm.training import kernels, stacked
-from robust_erm.training.attacked import attacked_outputs, chunks
+from robust_erm.training.attacked import attacked_outputs, noise_of, pieces
 from robust_erm.training.graphs import Graph, Inputs, Step
 from robust_erm.training.kernels import plan as kernel_plan
 from robust_erm.training.mapped import Group, loss_and_grad_of, parts, pooled, summed
@@ -339,16 +339,18 @@ class Runs:
     def losses_and_gradients(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The same and their (sub)gradients (len(rows), P)."""
         index, generators, theta = rows.tolist(), self.generators_of("eval"), self.theta[rows]
-        x, y = self.train.of(rows)
-        whole = self.order is None or self.recipe.attack.closed_form  # whose subgradient adds up from no pieces
-        some = [(x, y)] if whole else chunks(x, y)
-        groups, pieces = self._groups(rows, self._batch(rows, some[0])), []
+        (x, y), attack = self.train.of(rows), self.recipe.attack
+        whole = self.order is None or attack.closed_form  # whose subgradient adds up from no pieces
+        some = [(x, y)] if whole else pieces(attack, x, y)
+        groups, found = self._groups(rows, self._batch(rows, some[0])), []
         for piece in some:
-            noise = self.noise(self.recipe.attack, index, piece[0].shape[-2], generators)
+            n = piece[0].shape[-2]
+            drawn = (attack, index, n, generators)
+            noise = self.noise(*drawn) if whole else noise_of(self, *drawn)
             log_loss, grad = loss_and_grad_of(theta, [group.on(*piece) for group in groups], noise, self.most)
-            share = 0.0 if summed(self.recipe) else math.log(piece[0].shape[-2] / x.shape[-2])
-            pieces.append((log_loss + share, grad))
-        return pooled(pieces)
+            share = 0.0 if summed(self.recipe) else math.log(n / x.shape[-2])
+            found.append((log_loss + share, grad))
+        return pooled(found)
 
     def undecided(self) -> Tensor:
         """How many parameters (R,) a step from here moves along a sign that rounding decides.

@@ -35,8 +35,9 @@ from robust_erm.optimizers.steepest import Steepest
 from robust_erm.schedules.bounded_loss import BoundedLoss
 from robust_erm.schedules.constant import Constant
 from robust_erm.schedules.inverse_loss import InverseLoss
-from robust_erm.training.attacked import attacked
+from robust_erm.training.attacked import attacked, attacked_points, clean
 from robust_erm.training.measure import Evaluation, log_spaced, measure
+from robust_erm.training.order import Order
 from robust_erm.training.runs import Runs
 from robust_erm.training.status import CONVERGED, MAX_STEPS, RUNNING
 from robust_erm.training.step import Batch, perturbed
@@ -290,6 +291,36 @@ def test_evaluation_in_chunks_is_evaluation_at_once(monkeypatch: pytest.MonkeyPa
     whole = attacked(runs, PGD(), runs.train, runs.eps, torch.arange(2))
     monkeypatch.setattr("robust_erm.training.attacked.CHUNK", 7)
     assert torch.allclose(whole, attacked(runs, PGD(), runs.train, runs.eps, torch.arange(2)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_blocks_evaluated_together_are_those_evaluated_alone(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device is given several blocks of points at once: with the noise that each has alone."""
+    x, y = digits([0, 1, 2])
+    attack = PGD(random_start=True, restarts=2)
+    runs = make_runs(x, y, [0.2, 0.1], seeds=[0, 1], attack=attack, model=MLP(width=8, init_scale=1.0))
+    runs.compiled, runs.net = compiled, None
+    runs.order = Order(runs.train.x.shape[-2], 5, -(-runs.train.x.shape[-2] // 5))
+    monkeypatch.setattr("robust_erm.training.attacked.CHUNK", 5)
+    rows, sizes, plain = torch.arange(2), [], runs.noise
+    monkeypatch.setattr(runs, "noise", lambda *given: sizes.append(given[2]) or plain(*given))
+
+    def measured() -> list[torch.Tensor]:
+        given = runs.train, runs.eps, rows
+        return [
+            attacked(runs, attack, *given),
+            attacked_points(runs, attack, *given),
+            clean(runs, runs.train, rows),
+            *runs.losses_and_gradients(rows),
+        ]
+
+    alone, drawn = measured(), list(sizes)
+    sizes.clear()
+    monkeypatch.setattr("robust_erm.training.attacked._blocks_at_once", lambda *_: 2)
+    for one, together in zip(alone, measured(), strict=True):
+        torch.testing.assert_close(together, one, rtol=1e-11, atol=1e-13)
+    assert sizes == drawn
+    assert drawn == [5, 5, 2] * 3
 
 
 @pytest.mark.parametrize("attack", [PGD(), PGD(2.0, random_start=True)], ids=["fixed", "random"])
