@@ -29,7 +29,8 @@ class Graph:
         self.step = step  # kept: what it looks at is read where it lies, whatever else lies there by then
         self.now: Carry = pytree.tree_map(torch.clone, now)
         self.inputs = tuple(_once(a).clone().expand_as(a) for a in inputs)
-        self._replay = recorded(lambda: self.step(self.now, *self.inputs), self._keep)
+        with torch.cuda.device_of(now.theta):  # type: ignore[no-untyped-call]  # of several, whichever is current
+            self._replay = recorded(lambda: self.step(self.now, *self.inputs), self._keep)
 
     def run(self, now: Carry, given: Iterable[Inputs]) -> Carry:
         """A step for each of the inputs."""
