@@ -24,9 +24,9 @@ from robust_erm.evaluation import certificates
 from robust_erm.evaluation.strong import Tick
 from robust_erm.oracles.boundary import across, lengths, nearest, shortest
 from robust_erm.oracles.certified import STEPS
-from robust_erm.training import stacked
-from robust_erm.training.attacked import FEW, MADE, filling
-from robust_erm.training.points import Points
+from robust_erm.training import resources, stacked
+from robust_erm.training.attacked import filling
+from robust_erm.training.points import FEW, Points
 from robust_erm.training.step import Recipe
 
 Array = npt.NDArray[np.float64]
@@ -120,7 +120,7 @@ def distances(
     theta, norm, certify = theta[rows].double(), Norm(search.p), certify and certificates.certifiable(recipe)
     (xs, ys), (others, labels) = points.of(rows), (z.double() for z in train.of(rows))
     found: list[tuple[Tensor, ...]] = []
-    n, step = xs.shape[1], _at_once(xs, others)
+    n, step = xs.shape[1], _at_once(recipe, xs, others)
     for k in range(0, n, step):
         tick(f"distances of {k}/{n} points")
         x, y = xs[:, k : k + step].double(), ys[:, k : k + step].double()
@@ -131,11 +131,12 @@ def distances(
     return [Distances(*(part[i] for part in kept)) for i in range(len(theta))]
 
 
-def _at_once(x: Tensor, others: Tensor) -> int:
+def _at_once(recipe: Recipe, x: Tensor, others: Tensor) -> int:
     """Points of all runs that are searched together: few on a CPU, as many as fill a device."""
     if x.device.type == "cpu":
         return FEW
-    return max(1, int(filling(x.device) / (8 * len(x) * (MADE * x.shape[-1] + others.shape[1]))))
+    each = resources.of_point(recipe.model, recipe.layout, x.shape[-1]) + others.shape[1]
+    return max(1, int(filling(x.device) / (8 * len(x) * each)))
 
 
 def _nearest(

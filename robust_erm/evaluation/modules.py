@@ -24,7 +24,7 @@ from robust_erm.evaluation.net import Net, doubts_about, opened
 from robust_erm.evaluation.options import attack_named, attack_names, ensemble
 from robust_erm.evaluation.spent import Counted, Spent
 from robust_erm.oracles.boundary import across, lengths, nearest
-from robust_erm.training.attacked import FEW
+from robust_erm.training.points import FEW
 from robust_erm.training.precision import strictly
 
 _MUCH = 0.01  # share of points from which a difference is worth a warning

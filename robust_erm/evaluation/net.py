@@ -13,7 +13,7 @@ from torch import Tensor
 from robust_erm.attacks.attack import Victim
 from robust_erm.core.errors import ConfigError, first_line, require
 from robust_erm.core.margins import margin
-from robust_erm.training.attacked import FEW
+from robust_erm.training.points import FEW
 
 _LOOKED = 8  # points that a net is held against its contract at
 _MUCH = 0.01  # share of points from which something is worth a warning

@@ -8,6 +8,7 @@ import, and files that the data set names. Comments, docstrings and layout do no
 from __future__ import annotations
 
 import ast
+import csv
 import dataclasses
 import hashlib
 import importlib.util
@@ -176,8 +177,11 @@ def _installed(path: Path) -> bool:
 @lru_cache(maxsize=64)
 def _recorded(folder: Path) -> frozenset[str]:
     """The files that were installed into a folder, by the records that installers leave beside them."""
-    lines = (line for record in folder.glob("*.dist-info/RECORD") for line in record.read_text().splitlines())
-    return frozenset(line.partition(",")[0] for line in lines)
+    found: set[str] = set()
+    for record in folder.glob("*.dist-info/RECORD"):
+        with suppress(OSError), open(record, encoding="utf-8", errors="replace", newline="") as file:
+            found.update(row[0] for row in csv.reader(file) if row)
+    return frozenset(found)
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[str]:

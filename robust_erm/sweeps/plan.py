@@ -19,8 +19,7 @@ from robust_erm.training.resources import cores
 _BATCHED = ("seed", "eps", "eps_unit", "eval_eps")
 _MOST = 512  # runs in a pack: more gain nothing, and results come later
 _WORKER = 700 * 2**20  # bytes of a worker before it has any runs
-LIBRARIES = 5 * 2**28  # bytes that libraries set aside on a GPU, whatever the runs: of convolutions on an H200 1.1 GiB
-_CONTEXT = 600 * 2**20 + LIBRARIES  # bytes that a process takes of a GPU before it has any runs
+_CONTEXT = 600 * 2**20  # bytes that a process takes of a GPU before it has any runs
 
 
 class Pack(NamedTuple):
@@ -83,7 +82,10 @@ def packs(runs: Sequence[Run], size: int | None, workers: int | None) -> list[Pa
         if device not in known:
             many = workers_for(len(runs), workers, device)
             known[device] = many, BOUNDLESS if size is not None else room_of(device, many)
-        return [Pack(device, members) for members in _shared(runs, group, size, *known[device])]
+        many, room = known[device]
+        if device.type == "cuda" and group:
+            room = room._replace(own=room.own - resources.of_libraries(runs[group[0]]))
+        return [Pack(device, members) for members in _shared(runs, group, size, many, room)]
 
     found = []
     for group in _groups(runs):

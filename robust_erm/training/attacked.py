@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,19 +14,16 @@ from robust_erm.attacks.none import NoAttack
 from robust_erm.core.margins import margin
 from robust_erm.core.marked import first, taken
 from robust_erm.core.streams import torch_stream
-from robust_erm.training import kernels, stacked
+from robust_erm.training import kernels, resources, stacked
 from robust_erm.training.mapped import parts
-from robust_erm.training.points import Points
+from robust_erm.training.points import CHUNK, FEW, Points
 from robust_erm.training.step import Batch, outputs, perturbed
 from robust_erm.training.step import attacked_outputs as attacked_outputs_of_one
 
 if TYPE_CHECKING:
     from robust_erm.training.runs import Runs
 
-CHUNK = 1024  # points evaluated at once; fixed, so that noise does not depend on the number of runs
-FEW = 256  # the same for strong attacks, some of which need many random numbers for each point
-FILLED = 2**33  # bytes of attacked points and what is made of them that a device is given at once
-MADE = 32  # numbers made for each of a point's own: of a convolutional net; fully connected ones make fewer
+FILLED = 2**33  # bytes of points, and of what is made of them, that a device is given at once: at most
 
 
 def clean(runs: Runs, points: Points, rows: Tensor) -> Tensor:
@@ -39,10 +37,10 @@ def clean_outputs(runs: Runs, points: Points, rows: Tensor) -> Tensor:
     calm = NoAttack(recipe.attack.p)
     if runs.compiled and stacked.fits(recipe, calm):
         eps = torch.zeros_like(theta[:, 0])
-        nothing = [Batch(x, y, eps, eps, {}) for x, y in pieces(calm, *points.of(rows))]
+        nothing = [Batch(x, y, eps, eps, {}) for x, y in pieces(runs, calm, *points.of(rows))]
         return torch.cat([stacked.outputs(recipe, calm, theta, batch, eps) for batch in nothing], dim=1)
     one = vmap(lambda theta, x: outputs(recipe, theta, x))
-    return torch.cat([one(theta, x) for x, _ in pieces(calm, *points.of(rows))], dim=1)
+    return torch.cat([one(theta, x) for x, _ in pieces(runs, calm, *points.of(rows))], dim=1)
 
 
 def attacked(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows: Tensor) -> Tensor:
@@ -58,7 +56,7 @@ def attacked_outputs(runs: Runs, attack: Attack, points: Points, eps: Tensor, ro
     index, generators = rows.tolist(), [torch_stream(seed, "eval") for seed in runs.seeds]
     kernel = _net_for(runs, attack)
     found = []
-    for x, y in pieces(attack, *points.of(rows)):
+    for x, y in pieces(runs, attack, *points.of(rows)):
         noise = None if kernel else noise_of(runs, attack, index, y.shape[1], generators)
         found.append(_attacked(runs, attack, kernel, runs.theta[rows], eps[rows], x, y, noise))
     return torch.cat(found, dim=1)
@@ -73,7 +71,7 @@ def attacked_points(runs: Runs, attack: Attack, points: Points, eps: Tensor, row
         return perturbed(recipe, attack, theta, batch, noise)
 
     known = runs.compiled and stacked.fits(recipe, attack)
-    for x, y in pieces(attack, *points.of(rows)):
+    for x, y in pieces(runs, attack, *points.of(rows)):
         noise, batch = noise_of(runs, attack, index, y.shape[1], generators), Batch(x, y, radii, radii, {})
         moved = stacked.perturbed(recipe, attack, theta, batch, noise) if known else vmap(one)(theta, batch, noise)
         found.append(torch.where((radii == 0)[:, None, None], x, moved))
@@ -92,7 +90,7 @@ def attacked_among(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows
     starts = range(0, x.shape[1], FEW)
     counts = torch.stack([among[:, k : k + FEW].sum(-1) for k in starts]).tolist()
     blocks = [(k, count) for k, count in zip(starts, counts, strict=True) if max(count)]
-    step = _blocks_at_once(attack, x, FEW)
+    step = _blocks_at_once(runs, attack, x, FEW)
     for some in (blocks[k : k + step] for k in range(0, len(blocks), step)):
         order = torch.cat([first(among[:, k : k + FEW], max(count)) + k for k, count in some], dim=1)
         some_x, some_y = taken(x, order), taken(y, order)
@@ -104,30 +102,34 @@ def attacked_among(runs: Runs, attack: Attack, points: Points, eps: Tensor, rows
     return torch.where(among, found, torch.inf)
 
 
-def pieces(attack: Attack, x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
+def pieces(runs: Runs, attack: Attack, x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
     """X (R, n, d) and y (R, n), as many times CHUNK points at once as :func:`_blocks_at_once` says."""
-    size = CHUNK * _blocks_at_once(attack, x, CHUNK)
+    size = CHUNK * _blocks_at_once(runs, attack, x, CHUNK)
     return [(x[:, k : k + size], y[:, k : k + size]) for k in range(0, x.shape[1], size)]
 
 
 def noise_of(runs: Runs, attack: Attack, rows: list[int], n: int, generators: list[torch.Generator]) -> Tensor:
     """Noise (len(rows), k, n, d) of the next n points: drawn for CHUNK after another, whatever is taken at once."""
-    sizes = [min(CHUNK, n - k) for k in range(0, n, CHUNK)]
-    return torch.cat([runs.noise(attack, rows, size, generators) for size in sizes], dim=2)
+    drawn = [runs.noise(attack, rows, min(CHUNK, n - k), generators) for k in range(0, n, CHUNK)]
+    return drawn[0] if len(drawn) == 1 else torch.cat(drawn, dim=2)
 
 
-def _blocks_at_once(attack: Attack, x: Tensor, size: int) -> int:
+def _blocks_at_once(runs: Runs, attack: Attack, x: Tensor, size: int) -> int:
     """Blocks of ``size`` points of x (R, n, d) that are attacked together: one on a CPU, as many as fill a device."""
     if x.device.type == "cpu":
         return 1
     drawn = attack.draw(1, x.shape[2], torch.Generator()).nbytes
-    each = x.shape[0] * size * (x.shape[2] * x.element_size() * MADE + drawn)
-    return max(1, int(filling(x.device) / each))
+    each = resources.of_point(runs.recipe.model, runs.recipe.layout, x.shape[2]) * x.element_size() + drawn
+    return max(1, int(filling(x.device) / (x.shape[0] * size * each)))
 
 
 def filling(device: torch.device) -> float:
-    """Bytes that a device is given at once: FILLED, or a quarter of what is free."""
-    return min(FILLED, torch.cuda.mem_get_info(device)[0] / 4) if device.type == "cuda" else FILLED
+    """Bytes that a device is given at once: FILLED, or a sixteenth of its memory; of a device alone, as roundings are.
+
+    :func:`robust_erm.sweeps.plan.room_of` leaves more than that free.
+    """
+    whole = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else math.inf
+    return min(FILLED, whole / 16)
 
 
 def _net_for(runs: Runs, attack: Attack) -> Any:

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from robust_erm.training.order import Order
 
+CHUNK = 1024  # points evaluated at once; fixed, so that noise does not depend on the number of runs
+FEW = 256  # the same for strong attacks, some of which need many random numbers for each point
+
 
 @dataclass
 class Points:

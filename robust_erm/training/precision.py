@@ -18,6 +18,7 @@ _FAST_FLOAT64 = {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}  # P100, V100, A100, H
 def strict() -> None:
     """Products and convolutions of float32 are those of float32, with the same bits each time, whatever others say."""
     torch.backends.cudnn.deterministic = True  # else the gradients of convolutions are added in any order
+    torch.backends.cudnn.benchmark = False  # else how is decided by a race
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
     for switch in _switches():  # which overrule those, where somebody has set them
@@ -29,7 +30,7 @@ def strictly() -> Iterator[None]:
     """The same for a while, in a process that is somebody else's."""
     products: str | None = None
     convolutions: bool | None = None
-    deterministic = torch.backends.cudnn.deterministic
+    deterministic, benchmark = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     with suppress(RuntimeError):  # of torch, where one of the newer switches says otherwise
         convolutions = torch.backends.cudnn.allow_tf32
         products = torch.get_float32_matmul_precision()
@@ -38,7 +39,7 @@ def strictly() -> Iterator[None]:
     try:
         yield
     finally:
-        torch.backends.cudnn.deterministic = deterministic
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, benchmark
         if convolutions is not None:
             torch.backends.cudnn.allow_tf32 = convolutions
         if products is not None:

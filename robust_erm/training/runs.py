@@ -40,6 +40,8 @@ from robust_erm.training.stepper import Carry, Stepper
 
 log = logging.getLogger("robust_erm")
 
+Shapes = tuple[torch.Size, ...]
+
 AHEAD = 2**26  # bytes of random numbers that a device is sent at once
 
 
@@ -87,9 +89,7 @@ class Runs:
     draws: bool = field(init=False)
     kernel: Any = field(init=False)
     net: Any = field(init=False)
-    made: tuple[list[int], dict[int, Graph]] = field(
-        init=False, default=([], {})
-    )  # graphs: of which runs, of how many points
+    made: tuple[list[int], dict[Shapes, Graph]] = field(init=False)  # graphs: of which runs, on which inputs
 
     def __post_init__(self) -> None:
         keep_freed()
@@ -108,7 +108,7 @@ class Runs:
         self.accumulate = kernels.for_moments(self.recipe.optimizer, self.theta.dtype) if compiled else None
         if self.kernel is not None:
             self.state["kernel"] = self.kernel.init(self.theta, self.train.of_run.tolist())
-        self.bound = self.train.bound
+        self.bound, self.made = self.train.bound, ([], {})
         self.best_theta = self.theta.clone()
         self.best_log_loss = torch.full_like(self.eps, torch.inf, dtype=torch.float64)
         self.status = torch.full_like(self.eps, RUNNING, dtype=torch.int8)
@@ -258,7 +258,7 @@ class Runs:
                 return stepper.step(now, noise)
             return stepper.on(*points).step(now, noise, self._of_all(points[1].shape[-1]))
 
-        for _, some in groupby(given, lambda inputs: inputs[0].shape[-2]):  # a graph knows one size of batch
+        for _, some in groupby(given, _shapes):
             now = self._of_one_size(step, index, now, some)
         return now
 
@@ -268,16 +268,17 @@ class Runs:
         return reduce(lambda at, inputs: step(at, *inputs), given, now) if graph is None else graph.run(now, given)
 
     def _graph(self, step: Step, index: list[int], now: Carry, first: Inputs) -> Graph | None:
-        """That of steps of these runs on so many points, made where there is none yet; None where it cannot be."""
+        """That of steps of these runs on such inputs, made where there is none yet; None where it cannot be."""
         if self.made[0] != index:
             self.made = index, {}
-        graphs, many = self.made[1], first[0].shape[-2]
+        known, shapes = self.made[1], _shapes(first)
         try:
-            graphs[many] = graphs.get(many) or Graph(step, now, first)
+            known[shapes] = known.get(shapes) or Graph(step, now, first)
+            return known[shapes]
         except RuntimeError as error:
-            self.graphs = False
+            self.graphs, self.made = False, ([], {})  # the memory of the others is free
             log.warning("a step of this pack cannot be a CUDA graph, and is taken eagerly: %s", first_line(error))
-        return graphs.get(many)
+            return None
 
     def _of_all(self, b: int) -> float:
         """Log of what makes the loss of b points an estimate of that of all: for a sum, n / b."""
@@ -341,7 +342,7 @@ class Runs:
         index, generators, theta = rows.tolist(), self.generators_of("eval"), self.theta[rows]
         (x, y), attack = self.train.of(rows), self.recipe.attack
         whole = self.order is None or attack.closed_form  # whose subgradient adds up from no pieces
-        some = [(x, y)] if whole else pieces(attack, x, y)
+        some = [(x, y)] if whole else pieces(self, attack, x, y)
         groups, found = self._groups(rows, self._batch(rows, some[0])), []
         for piece in some:
             n = piece[0].shape[-2]
@@ -432,3 +433,7 @@ class Runs:
         row = slice(i, i + 1)
         anew = self.kernel.init(self.theta[row], self.train.of_run[row].tolist())
         return own | {"kernel": kept.get("kernel", {name: part[0] for name, part in anew.items()})}
+
+
+def _shapes(inputs: Inputs) -> Shapes:
+    return tuple(a.shape for a in inputs)

@@ -69,7 +69,7 @@ def test_room_is_that_of_each_gpu(gpus: Callable[..., None]) -> None:
 
 def test_packs_fill_each_gpu(resolved: Callable[..., Run], gpus: Callable[..., None]) -> None:
     runs = nets(resolved, 12)
-    free = 3.5 * bytes_of(runs[0]) / 0.6 + plan._CONTEXT
+    free = (3.5 * bytes_of(runs[0]) + resources.of_libraries(runs[0])) / 0.6 + plan._CONTEXT
     gpus(free, free)
     assert [(pack.device, len(pack.members)) for pack in plan.packs(runs, None, None)] == [(CUDA, 3)] * 4
     gpus(free)

@@ -117,6 +117,7 @@ def test_tf32_is_off_whatever_the_environment_says(then: str) -> None:
 SETTINGS = {
     "nothing": "",
     "convolutions off": "b.cudnn.allow_tf32 = False",
+    "algorithms by a race": "b.cudnn.benchmark = True",
     "products on": "torch.set_float32_matmul_precision('medium')",
     "all on, newer": "b.fp32_precision = 'tf32'",
     "products on, newer": "b.cuda.matmul.fp32_precision = 'tf32'",
@@ -130,7 +131,8 @@ b = torch.backends
 def show():
     said = []
     for read in (torch.get_float32_matmul_precision, lambda: b.cudnn.allow_tf32, lambda: b.cuda.matmul.allow_tf32,
-                 lambda: b.cuda.matmul.fp32_precision, lambda: b.cudnn.conv.fp32_precision):
+                 lambda: b.cuda.matmul.fp32_precision, lambda: b.cudnn.conv.fp32_precision,
+                 lambda: b.cudnn.deterministic, lambda: b.cudnn.benchmark):
         try:
             said.append(read())
         except (RuntimeError, AttributeError) as error:  # switches of two kinds, and none of the newer kind
@@ -155,7 +157,7 @@ def test_whose_process_it_is_has_its_switches_back(setting: str) -> None:
     script = SHOWN.format(root=str(ROOT), setting=SETTINGS[setting])
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     before, within, after, ours = done.stdout.splitlines()
-    off = "highest False False " + ("ieee ieee" if newer else "AttributeError AttributeError")
+    off = f"highest False False {'ieee ieee' if newer else 'AttributeError AttributeError'} True False"
     assert before != off
     assert within == off
     assert after == before
