@@ -130,7 +130,7 @@ def correct(device: str, quick: bool) -> Iterator[Row]:
 
 
 def waiting(device: str, quick: bool) -> Iterator[Row]:
-    """A step asks nothing of the device: it raises where it would wait."""
+    """A step asks nothing of the device: it raises where it would wait, as is known of Shampoo's alone."""
     for name, folder in each(quick):
         pack, _ = in_the_form_of_a_device(resolved(name, folder), device)
         pack.advance(2)
