@@ -124,9 +124,9 @@ def _blocks_at_once(runs: Runs, attack: Attack, x: Tensor, size: int) -> int:
 
 
 def filling(device: torch.device) -> float:
-    """Bytes that a device is given at once: FILLED, or a sixteenth of its memory; of a device alone, as roundings are.
+    """Bytes that a device is given at once: FILLED, or a sixteenth of its memory, of which packs leave more free.
 
-    :func:`robust_erm.sweeps.plan.room_of` leaves more than that free.
+    Always the same on one device, whatever is free there: the roundings of a measurement depend on it.
     """
     whole = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else math.inf
     return min(FILLED, whole / 16)
