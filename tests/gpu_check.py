@@ -21,7 +21,7 @@ from gpu_parts import PARTS
 
 from robust_erm.store.files import write_json, write_whole
 
-LIMITS = {"correct": 300, "speed": 420, "graphs": 240, "memory": 180, "bits": 180, "where": 180}  # seconds; else 120
+LIMITS = {"correct": 300, "speed": 420, "graphs": 240, "memory": 180, "bits": 180, "where": 180, "evaluation": 300}
 TOTAL = 25 * 60
 
 
