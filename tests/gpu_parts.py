@@ -283,14 +283,9 @@ def evaluation(device: str, quick: bool) -> Iterator[Row]:
             "data.m_test=1000",
             "model=mlp",
             "dtype=float32",
-        ]
-        line += [
-            f"model.width={16 if quick else 784}",
-            "stop.steps=50",
-            f"seed=range({runs})",
-            "logger=none",
             "eps=0.01",
         ]
+        line += [f"model.width={16 if quick else 784}", "stop.steps=50", f"seed=range({runs})", "logger=none"]
         commanded([*line, f"trainer.device={device}", f"output_dir={folder}"])
         what = ["evaluate", folder, f"points={many}", "parts=test", "checks=false", f"device={device}"]
         yield commanded(what) | {"what": f"evaluate, {runs} runs, {many} points"}
