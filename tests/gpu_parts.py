@@ -274,19 +274,9 @@ def evaluation(device: str, quick: bool) -> Iterator[Row]:
     """Strong attacks and certificates at a paper's size: 784-784-1 on Gaussian points, 8 runs, 1,000 points of each."""
     many, runs = ("10", 2) if quick else ("1000", 8)
     with tempfile.TemporaryDirectory() as folder:
-        line = [
-            "train",
-            "-m",
-            "data=gaussian",
-            "data.d=784",
-            "data.m=100",
-            "data.m_test=1000",
-            "model=mlp",
-            "dtype=float32",
-            "eps=0.01",
-        ]
-        line += [f"model.width={16 if quick else 784}", "stop.steps=50", f"seed=range({runs})", "logger=none"]
-        commanded([*line, f"trainer.device={device}", f"output_dir={folder}"])
+        line = ["train", "-m", "data=gaussian", "data.d=784", "data.m=100", "data.m_test=1000", "dtype=float32"]
+        line += ["model=mlp", f"model.width={16 if quick else 784}", "stop.steps=50", f"seed=range({runs})", "eps=0.01"]
+        commanded([*line, "logger=none", f"trainer.device={device}", f"output_dir={folder}"])
         what = ["evaluate", folder, f"points={many}", "parts=test", "checks=false", f"device={device}"]
         yield commanded(what) | {"what": f"evaluate, {runs} runs, {many} points"}
 
