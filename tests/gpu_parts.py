@@ -316,7 +316,6 @@ def faults(device: str, quick: bool) -> Iterator[Row]:
 
 def where(device: str, quick: bool) -> Iterator[Row]:
     """Linear packs whose whole step is compiled on a CPU: microseconds of a step there, on one thread, and here."""
-    torch.set_num_threads(1)
     line = ["data=gaussian", "data.d=512", "model=linear", "attack=exact", "optimizer=gd", "eps=0.01"]
     for m in (64,) if quick else (64, 256, 1024, 4096, 16384):
         with tempfile.TemporaryDirectory() as folder:
@@ -360,6 +359,7 @@ def per_step(pack: Runs, device: str) -> float:
 def main(part: str, device: str, quick: bool) -> None:
     """Print the rows of a part as they come."""
     warnings.filterwarnings("ignore", category=UserWarning)
+    torch.set_num_threads(1)  # on a CPU bits are promised of one thread
     prepare()
     for row in PARTS[part](device, quick):
         print(json.dumps(row), flush=True)
