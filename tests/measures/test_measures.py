@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -395,7 +396,8 @@ def test_a_measure_inside_the_package_is_the_same_file(tmp_path: Path) -> None:
     section = README.read_text().partition("## Your own measurement")[2]
     outside, inside = re.findall(r"```sh\n(.*?)\n```", section, re.DOTALL)[:2]
     text = outside[: outside.index("python -m")] + inside.replace("train ", "train logger=none stop.steps=2 ")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # the README's python is this one
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PATH": path}
     line = ["bash", "-euo", "pipefail", "-c", text]
     done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
