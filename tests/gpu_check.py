@@ -21,6 +21,7 @@ from gpu_parts import PARTS
 
 from robust_erm.store.files import write_json, write_whole
 
+# seconds; of a part that is not named 120
 LIMITS = {"correct": 300, "speed": 420, "graphs": 240, "memory": 180, "bits": 180, "where": 180, "evaluation": 300}
 TOTAL = 25 * 60
 

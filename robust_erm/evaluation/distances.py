@@ -24,7 +24,7 @@ from robust_erm.evaluation import certificates
 from robust_erm.evaluation.strong import Tick
 from robust_erm.oracles.boundary import across, lengths, nearest, shortest
 from robust_erm.oracles.certified import STEPS
-from robust_erm.training import resources, stacked
+from robust_erm.training import stacked
 from robust_erm.training.attacked import filling
 from robust_erm.training.points import FEW, Points
 from robust_erm.training.step import Recipe
@@ -135,8 +135,7 @@ def _at_once(recipe: Recipe, x: Tensor, others: Tensor) -> int:
     """Points of all runs that are searched together: few on a CPU, as many as fill a device."""
     if x.device.type == "cpu":
         return FEW
-    each = resources.of_point(recipe.model, recipe.layout, x.shape[-1]) + others.shape[1]
-    return max(1, int(filling(x.device) / (8 * len(x) * each)))
+    return max(1, int(filling(recipe, x, 8, 8 * others.shape[1])))
 
 
 def _nearest(

@@ -17,7 +17,7 @@ from robust_erm.core.streams import torch_stream
 from robust_erm.training import kernels, resources, stacked
 from robust_erm.training.mapped import parts
 from robust_erm.training.points import CHUNK, FEW, Points
-from robust_erm.training.step import Batch, outputs, perturbed
+from robust_erm.training.step import Batch, Recipe, outputs, perturbed
 from robust_erm.training.step import attacked_outputs as attacked_outputs_of_one
 
 if TYPE_CHECKING:
@@ -119,11 +119,23 @@ def _blocks_at_once(runs: Runs, attack: Attack, x: Tensor, size: int) -> int:
     if x.device.type == "cpu":
         return 1
     drawn = attack.draw(1, x.shape[2], torch.Generator()).nbytes
-    each = resources.of_point(runs.recipe.model, runs.recipe.layout, x.shape[2]) * x.element_size() + drawn
-    return max(1, int(filling(x.device) / (x.shape[0] * size * each)))
+    return max(1, int(filling(runs.recipe, x, x.element_size(), drawn) / size))
 
 
-def filling(device: torch.device) -> float:
+def filling(recipe: Recipe, x: Tensor, itemsize: int, more: int = 0) -> float:
+    """Points of x (R, n, d) that fill a device, with all that is made of each in numbers of ``itemsize`` bytes.
+
+    Args:
+        recipe: of the R runs.
+        x: the points, on the device.
+        itemsize: bytes of a number.
+        more: further bytes for each point.
+    """
+    each = resources.of_point(recipe.model, recipe.layout, x.shape[2]) * itemsize + more
+    return room_at_once(x.device) / (x.shape[0] * each)
+
+
+def room_at_once(device: torch.device) -> float:
     """Bytes that a device is given at once: FILLED, or a sixteenth of its memory, of which packs leave more free.
 
     Always the same on one device, whatever is free there: the roundings of a measurement depend on it.

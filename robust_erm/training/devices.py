@@ -13,9 +13,9 @@ from importlib.util import find_spec
 
 import torch
 
-from robust_erm.core.params import Layout
 from robust_erm.store.config import UNKNOWN, Run
 from robust_erm.training.kernels.plan import plan
+from robust_erm.training.resources import layout_of
 from robust_erm.training.step import Recipe
 
 CPU = torch.device("cpu")
@@ -44,9 +44,8 @@ def has_whole_step(run: Run) -> bool:
     whole = run.batch.whole(run.points or UNKNOWN)
     if not whole or not hasattr(run.model, "weight") or find_spec("numba") is None:
         return False
-    layout = Layout.of(run.model.init(run.data.dimension, run.outputs, torch.Generator()))
     sparse = getattr(run.data, "sparse", False)
-    return plan(Recipe(run.model, layout, run.objective, run.optimizer, run.attack, None, sparse)) is not None
+    return plan(Recipe(run.model, layout_of(run), run.objective, run.optimizer, run.attack, None, sparse)) is not None
 
 
 def free_memory() -> list[float]:

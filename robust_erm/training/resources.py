@@ -74,6 +74,11 @@ def _layout(model: Any, d: int, outputs: int) -> Layout:
     return Layout.of(model.init(d, outputs, torch.Generator()))
 
 
+def layout_of(run: Run) -> Layout:
+    """The layout of the parameters of ``run``."""
+    return _layout(run.model, run.data.dimension, run.outputs)
+
+
 def of_point(model: Any, layout: Layout, d: int) -> int:
     """Numbers that a step makes of one point, an upper estimate: 6 of each of its own, 3 of each in a forward pass.
 
@@ -96,11 +101,7 @@ def _made(model: Any, layout: Layout, d: int) -> int:
 
 def parameters(run: Run) -> int:
     """How many parameters the model of ``run`` has."""
-    return _layout_of(run).size
-
-
-def _layout_of(run: Run) -> Layout:
-    return _layout(run.model, run.data.dimension, run.outputs)
+    return layout_of(run).size
 
 
 def of_run(run: Run) -> int:
@@ -109,7 +110,7 @@ def of_run(run: Run) -> int:
     Parameters count 12 times (state, gradient, direction, best state, their copies while stepping), points as in
     :func:`of_point`.
     """
-    layout = _layout_of(run)
+    layout = layout_of(run)
     points = max(min(batch(run), run.trainer.points or batch(run)), CHUNK)
     return _itemsize(run) * (12 * layout.size + points * of_point(run.model, layout, run.data.dimension)) + 2**16
 
