@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,21 +21,20 @@ def victim_of(model: Any, params: Params, x: Tensor, y: Tensor, box: Box) -> Vic
     """One model at ``params`` on x (n, d) and y (n,), inputs kept to ``box``; of a :class:`Stack` where it is one."""
     stack = getattr(model, "stack", None)
     if isinstance(stack, Stack):
-        return StackVictim(stack, {name: p.unsqueeze(0) for name, p in params.items()}, x[None], y[None], box)
+        batched = {name: p.unsqueeze(0) for name, p in params.items()}
+        return StackVictim(stack, lambda: batched, x[None], y[None], box)
     return Victim(lambda at: model.apply(params, at), x, y, box, None)
 
 
 class StackVictim(Victim):
     """R models on n samples each, as one batch of R n: x (R, n, d), y (R, n), every parameter with a run axis.
 
-    Of runs on one data set the batch is a copy; with ``later`` it is made only for attacks that ask for it.
+    What only some attacks ask for is made when they do: ``params``, and the batch, of runs on one data set a copy.
     """
 
-    def __init__(self, stack: Stack, params: Params, x: Tensor, y: Tensor, domain: Box, later: bool = False) -> None:
-        self.stack, self.params, self._domain = stack, params, domain
+    def __init__(self, stack: Stack, params: Callable[[], Params], x: Tensor, y: Tensor, domain: Box) -> None:
+        self.stack, self._params, self._domain = stack, params, domain
         self.of_runs, self.labels = x, y
-        self._x: Tensor | None = None if later else x.flatten(0, 1)
-        self._y = y.flatten()
 
     @property
     def domain(self) -> Box:
@@ -45,17 +45,20 @@ class StackVictim(Victim):
     def weight(self) -> None:
         """Models that are linear in their input are attacked otherwise."""
 
-    @property
+    @cached_property
+    def params(self) -> Params:
+        """With a run axis."""
+        return self._params()
+
+    @cached_property
     def x(self) -> Tensor:
         """Clean inputs (R n, d)."""
-        if self._x is None:
-            self._x = self.of_runs.flatten(0, 1)
-        return self._x
+        return self.of_runs.flatten(0, 1)
 
-    @property
+    @cached_property
     def y(self) -> Tensor:
         """Labels (R n,)."""
-        return self._y
+        return self.labels.flatten()
 
     def outputs(self, x: Tensor) -> Tensor:
         """At x (R n, d): (R n,) for one logit, (R n, C) for several."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -189,9 +190,7 @@ class _Victim(StackVictim):
     """With compiled steps, and small nets in compiled loops."""
 
     def __init__(self, recipe: Recipe, theta: Tensor, batch: Batch, small: Any) -> None:
-        super().__init__(
-            _stack(recipe), recipe.layout.unflatten(theta), batch.x, batch.y, recipe.domain, later=bool(small)
-        )
+        super().__init__(_stack(recipe), partial(recipe.layout.unflatten, theta), batch.x, batch.y, recipe.domain)
         self.theta, self.small = theta, small
 
     def margin_slopes(self, f: Tensor, y: Tensor) -> Tensor:

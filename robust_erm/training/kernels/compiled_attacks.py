@@ -23,47 +23,34 @@ def steepest_into(bits, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def sign_step_row(x, gradient, step, bar, low, high, out):
-    """Out = x - step sign(gradient) of one row, in [low, high]; entries of at most ``bar`` do not move."""
-    for j in range(x.shape[0]):
-        g = gradient[j]
-        move = step if g > bar else (-step if g < -bar else g * 0)  # nan stays visible
-        at = x[j] - move
-        out[j] = high if at > high else (low if at < low else at)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def into_ball_row(x, center, radius):
-    """Clip one row to the l_inf ball, in place; nan stays."""
-    for j in range(x.shape[0]):
-        off = x[j] - center[j]
-        x[j] = center[j] + (radius if off > radius else (-radius if off < -radius else off))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def into_box_row(x, low, high):
-    """Clip one row to the box, in place; nan stays."""
-    for j in range(x.shape[0]):
-        x[j] = high if x[j] > high else (low if x[j] < low else x[j])
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def sign_step_into(x, gradient, bits, length, rounding, ball, center, radius, low, high, out):
-    """The same of rows (n, d), for entries within ``rounding`` of their row's largest; then into ball and box.
+    """Out = x - length sign(gradient) of rows (n, d), for entries within ``rounding`` of their row's largest.
 
-    ``bits``: of the gradient, the same memory as integers.
+    The others do not move. Then into the l_inf ball, where ``ball``, and the box; nan stays. ``bits``: of the gradient,
+    the same memory as integers. Sums and minima vectorise better than choices of choices, and a call for each row would
+    take as long as a row.
     """
     held = np.empty(x.shape[0], bits.dtype)
     steepest_into(bits, held)
-    top, nowhere = held.view(x.dtype), x.dtype.type(np.inf)  # of the rows' type: else loops would go by way of float64
+    top, nothing = held.view(x.dtype), x.dtype.type(0)  # of the rows' type: else loops would go by way of float64
     for i in range(x.shape[0]):
-        bar = rounding * top[i]
-        if ball:
-            sign_step_row(x[i], gradient[i], length[i], bar, -nowhere, nowhere, out[i])
-            into_ball_row(out[i], center[i], radius[i])
-            into_box_row(out[i], low, high)
-        else:
-            sign_step_row(x[i], gradient[i], length[i], bar, low, high, out[i])
+        bar, step, row, slopes, moved = rounding * top[i], length[i], x[i], gradient[i], out[i]
+        if not ball:
+            for j in range(row.shape[0]):
+                g = slopes[j]
+                at = row[j] - ((step if g > bar else nothing) - (step if g < -bar else nothing) + g * nothing)
+                at = high if at > high else at
+                moved[j] = low if at < low else at
+            continue
+        middle, far = center[i], radius[i]
+        for j in range(row.shape[0]):
+            g = slopes[j]
+            at = row[j] - ((step if g > bar else nothing) - (step if g < -bar else nothing) + g * nothing)
+            off = at - middle[j]
+            off = far if off > far else off
+            at = middle[j] + (-far if off < -far else off)
+            at = high if at > high else at
+            moved[j] = low if at < low else at
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
@@ -116,7 +103,10 @@ def length_step_into(x, gradient, length, ball, center, radius, low, high, out):
     for i in range(x.shape[0]):
         length_step_row(x[i], gradient[i], length[i], ball, center[i], radius[i], off, out[i])
         if low > -np.inf or high < np.inf:
-            into_box_row(out[i], low, high)
+            row = out[i]
+            for j in range(row.shape[0]):
+                at = high if row[j] > high else row[j]
+                row[j] = low if at < low else at
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
