@@ -16,7 +16,7 @@ from robust_erm.attacks.pgd import PGD
 from robust_erm.training.kernels import compiled_net as c
 from robust_erm.training.step import Batch, Recipe
 
-_DENSE = 0.12  # share of the coordinates from which a matrix product is faster than a sparse update
+_DENSE = 0.2  # share of the coordinates from which a matrix product is faster than a sparse update
 
 
 class Net:

@@ -47,7 +47,7 @@ def nets(attack: PGD, **options: Any) -> Runs:
     return make_runs(drawn.x_train, drawn.y_train, [0.0, 0.1, 0.3], attack=attack, seeds=[0, 1, 2], **given)
 
 
-@pytest.mark.parametrize("dense", [0.0, 0.12, 2.0], ids=["all dense", "as chosen", "all sparse"])
+@pytest.mark.parametrize("dense", [0.0, net._DENSE, 2.0], ids=["all dense", "as chosen", "all sparse"])
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_compiled_is_mapped(attack: str, dense: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where every update is forced to be a matrix product, or none is."""
