@@ -72,4 +72,5 @@ def _line(group: _Group, members: Sequence[Recorded]) -> str:
     if group.files is None:
         return f"{what} before it was recorded by which code"
     some = ", ".join(group.files[:3]) + (f" and {len(group.files) - 3} more" if len(group.files) > 3 else "")
-    return f"{what} with other code or data than now: {some} ({made(members)})"
+    by = f" ({made(members)})" if group.ended else ""  # of others no date is recorded
+    return f"{what} with other code or data than now: {some}{by}"

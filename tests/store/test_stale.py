@@ -193,7 +193,7 @@ def test_a_checkpoint_of_other_code_is_not_gone_on_from(tmp_path: Path) -> None:
     before = metrics(tmp_path)
     done = trained(tmp_path, *line, sweep=False)
     assert done.status == 2
-    assert "1 run stopped half-way with other code or data than now: helper.py" in done.err
+    assert "1 run stopped half-way with other code or data than now: helper.py; stale=retrain" in done.err
     assert trained(tmp_path, *line, "stale=keep", sweep=False).status == 0
     assert metrics(tmp_path) == before, "it had taken all its steps"
     for _ in range(2):  # what two codes have computed is neither's
