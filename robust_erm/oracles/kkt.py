@@ -137,7 +137,6 @@ def pooled(model: Model, iterates: Sequence[tuple[Params, Tensor]], y: Tensor) -
     for params, x in iterates:
         rows.append(_gradients(model, {k: v.double() for k, v in params.items()}, x.double(), y.double()))
     gradients = torch.cat(rows)
-    gradients = gradients / gradients.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
     theta = layout.flatten({k: v.double() for k, v in iterates[-1][0].items()})
     lam = _multipliers((gradients @ gradients.T).cpu().numpy(), (gradients @ theta).cpu().numpy())
     return float((theta - torch.from_numpy(lam).to(theta) @ gradients).norm() / theta.norm())
@@ -216,12 +215,17 @@ def _gradients(model: Model, params: Params, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _multipliers(matrix: Array, target: Array) -> Array:
-    """Argmin over lam >= 0 of ``lam' K lam - 2 lam' b``, from a root of K; directions K does not have are left out."""
-    values, vectors = np.linalg.eigh(matrix)
+    """Argmin over lam >= 0 of ``lam' K lam - 2 lam' b``, from a root of K; directions K does not have are left out.
+
+    K is that of gradients of unit length: else long ones would make rounding of short ones.
+    """
+    lengths = np.sqrt(np.diag(matrix))
+    lengths = np.where(lengths > 0, lengths, 1.0)
+    values, vectors = np.linalg.eigh(matrix / lengths / lengths[:, None])
     kept = values > 1e-13 * max(float(values[-1]), 1e-300)
-    root = np.sqrt(values[kept])[:, None] * vectors[:, kept].T
-    found: Array = nnls(root, vectors[:, kept].T @ target / np.sqrt(values[kept]), maxiter=30 * len(target) + 300)[0]
-    return found
+    root, pull = np.sqrt(values[kept])[:, None] * vectors[:, kept].T, vectors[:, kept].T @ (target / lengths)
+    found: Array = nnls(root, pull / np.sqrt(values[kept]), maxiter=30 * len(target) + 300)[0]
+    return found / lengths
 
 
 def gram(model: Model, params: Params, x: Tensor, y: Tensor) -> Tensor:
@@ -276,7 +280,9 @@ def in_span(model: Model, params: Params, x: Tensor) -> tuple[Params, float]:
     """
     name = model.stack.layers[0][0]  # type: ignore[attr-defined]
     params = {k: v.double() for k, v in params.items()}
-    _, size, basis = torch.linalg.svd(x.double(), full_matrices=False)
+    tiny = torch.finfo(torch.float64).tiny
+    points = torch.nn.functional.normalize(x.double(), eps=tiny)  # short ones span as much as long ones
+    _, size, basis = torch.linalg.svd(points, full_matrices=False)
     basis = basis[size > 1e-10 * size[0]]
     inside = params[name] @ basis.T @ basis
     off = (params[name] - inside).norm() / Layout.of(params).flatten(params).norm()

@@ -15,7 +15,7 @@ from robust_erm.models.diagonal import Diagonal
 from robust_erm.models.linear import Linear
 from robust_erm.models.mlp import MLP
 from robust_erm.oracles import kkt as module
-from robust_erm.oracles.kkt import gram, kkt, pooled
+from robust_erm.oracles.kkt import gram, in_span, kkt, pooled
 from robust_erm.oracles.margin import max_margin
 from robust_erm.oracles.robust_margin import robust_max_margin
 
@@ -36,6 +36,20 @@ def test_the_max_margin_separator_is_a_kkt_point() -> None:
         assert found.complementarity < 1e-9
         assert found.feasible
         assert found.lam / found.lam.sum() == pytest.approx(exact.lam, abs=1e-8)
+
+
+@pytest.mark.parametrize("length", [1e-9, 1e-7, 1.0, 4e6, 1e9])
+def test_lengths_of_points_do_not_hide_a_kkt_point(length: float) -> None:
+    """``w = sum_i x_i / ||x_i||_2^2`` has margin 1 on orthogonal points, of any lengths; their span is all of them."""
+    x = torch.diag(torch.tensor([length, 1.0, 2.0], dtype=torch.float64))
+    y = torch.ones(3, dtype=torch.float64)
+    w = {"w": (x / x.diag() ** 2).sum(0)}
+    assert kkt(Linear(), w, x, y).stationarity < 1e-9
+    assert pooled(Linear(), [(w, x)], y) < 1e-9
+    net = {"W1": torch.eye(3, dtype=torch.float64), "W2": torch.ones(1, 3, dtype=torch.float64)}
+    inside, off = in_span(MLP(width=3), net, x)
+    assert off < 1e-9
+    assert torch.allclose(inside["W1"], net["W1"])
 
 
 def test_other_directions_are_not() -> None:
