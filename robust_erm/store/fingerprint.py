@@ -21,7 +21,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from robust_erm.core.fields import parts
 from robust_erm.store.config import Run
 from robust_erm.store.fits import attacks_of
 from robust_erm.store.source import PACKAGE
@@ -43,8 +42,7 @@ _INSTALLED = tuple(
 
 def of_run(run: Run) -> Fingerprint:
     """The fingerprint of ``run`` as it would be trained now."""
-    components = [run.data, run.model, run.objective, run.optimizer, *parts(run.optimizer), *attacks_of(run).values()]
-    components += run.measure.values()
+    components = [run.data, run.model, run.objective, run.optimizer, *attacks_of(run).values(), *run.measure.values()]
     counts = run.eps_unit == "margin" or getattr(run.optimizer, "limit", False)
     exact = () if not counts else _EXACT if run.outputs == 1 else _OF_CLASSES
     engine = [*(f"{_NAME}.training.{name}" for name in _ENGINE), f"{_NAME}.oracles.risk"]
@@ -52,13 +50,26 @@ def of_run(run: Run) -> Fingerprint:
     return _of_modules(tuple(engine)) | of_components(components)
 
 
-def of_components(parts: Iterable[Any]) -> Fingerprint:
-    """The fingerprint of some components alone: their classes, what these import, and files that they name."""
+def of_components(components: Iterable[Any]) -> Fingerprint:
+    """The fingerprint of components alone, with those in their fields: classes, what these import, files they name."""
     found: Fingerprint = {}
-    for part in parts:
+    for part in (part for component in components for part in _with_parts(component)):
         classes = [cls.__module__ for cls in type(part).__mro__ if cls.__module__ not in ("builtins", "typing")]
         found |= _of_modules(tuple(classes), components=True) | _files(part)
     return found
+
+
+def _with_parts(value: Any) -> Iterator[Any]:
+    """A component, those in its fields, and in theirs, also in lists and mappings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield value
+        inner = [getattr(value, f.name) for f in dataclasses.fields(value) if f.metadata.get("identity", True)]
+    elif isinstance(value, dict | tuple | list):
+        inner = list(value.values() if isinstance(value, dict) else value)
+    else:
+        inner = []
+    for part in inner:
+        yield from _with_parts(part)
 
 
 def of_modules(*names: str) -> Fingerprint:
@@ -211,8 +222,9 @@ def _hashed(tree: ast.Module) -> str:
                     found.update(name.encode() + b"=")
                     todo.append(value)
         elif isinstance(node, list):
-            found.update(b"[%d" % len(node))
-            todo += [child for child in node if not _is_docstring(child)]
+            some = [child for child in node if not _is_docstring(child)]
+            found.update(b"[%d" % len(some))
+            todo += some
         else:
             found.update(repr(node).encode() + b",")
     return found.hexdigest()[:16]

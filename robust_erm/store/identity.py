@@ -37,8 +37,8 @@ def as_data(value: Any, purpose: str = "all") -> Any:
     Args:
         value: dataclasses become mappings (components with their ``_target_``), tuples lists.
         purpose: ``all`` keeps everything (config.yaml); ``identity`` what may change a result, with
-            floats as text so that equal configs give equal hashes; ``pack`` of that what runs of one
-            pack must share.
+            floats as text so that equal configs give equal hashes; ``pack`` of that what components of
+            one pack must share, of those whose :func:`robust_erm.core.fields.per_run` fields it knows of.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kept = [f for f in dataclasses.fields(value) if purpose == "all" or f.metadata.get("identity", True)]
@@ -47,10 +47,11 @@ def as_data(value: Any, purpose: str = "all") -> Any:
             kept = [f for f in kept if not f.metadata.get("later") or getattr(value, f.name) != _default(f)]
         found = {f.name: as_data(getattr(value, f.name), purpose) for f in kept}
         return found if isinstance(value, Section) else {"_target_": target_of(value), **found}
+    inner = "identity" if purpose == "pack" else purpose  # as robust_erm.core.fields.numbers knows them
     if isinstance(value, dict):
-        return {k: as_data(v, purpose) for k, v in value.items()}
+        return {k: as_data(v, inner) for k, v in value.items()}
     if isinstance(value, (tuple, list)):
-        return [as_data(v, purpose) for v in value]
+        return [as_data(v, inner) for v in value]
     return repr(value) if isinstance(value, float) and purpose != "all" else value
 
 

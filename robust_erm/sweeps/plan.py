@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 
 from robust_erm.store.config import Run
-from robust_erm.store.identity import as_data
+from robust_erm.store.identity import as_data, target_of
+from robust_erm.store.source import PACKAGE
 from robust_erm.training import devices, resources
 from robust_erm.training.resources import cores
 
@@ -40,10 +41,17 @@ BOUNDLESS = Room(math.inf, math.inf)
 
 
 def pack_key(run: Run) -> str:
-    """Runs with equal keys can be trained together: they differ in numbers of the run axis only."""
+    """Runs with equal keys can be trained together: they differ in numbers of the run axis only.
+
+    These are the optimizer's, and what data and models use before training. Whether a model does is known of ours;
+    of other components the first one's code is that of the pack, so that nothing in them may differ.
+    """
     if getattr(run.optimizer, "limit", False):
         return run.id  # nothing is shared: found one by one, each with its own end
-    kept = {k: v for k, v in as_data(run, "pack").items() if k not in _BATCHED}
+    kept = {k: v for k, v in as_data(run, "identity").items() if k not in _BATCHED}
+    kept |= {"optimizer": as_data(run.optimizer, "pack"), "data": as_data(run.data, "pack")}
+    if target_of(run.model).startswith(f"{PACKAGE.name}."):
+        kept["model"] = as_data(run.model, "pack")
     kept["outputs"] = run.outputs  # of data whose number of classes is a number of the run axis
     kept["stop"] = [run.stop.steps, run.stop.epochs]
     kept["runtime"] = [repr(run.trainer), run.logger.enabled]

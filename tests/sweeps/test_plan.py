@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -11,6 +12,13 @@ from typing import Any
 import pytest
 import torch
 
+from robust_erm.attacks.fgm import FGM
+from robust_erm.core.fields import per_run
+from robust_erm.measures.norms import Norms
+from robust_erm.models.mlp import MLP
+from robust_erm.objectives import Objective
+from robust_erm.optimizers.steepest import Steepest
+from robust_erm.schedules.constant import Constant
 from robust_erm.store.config import Run
 from robust_erm.sweeps import plan
 from robust_erm.sweeps import sweep as sweeps
@@ -55,6 +63,54 @@ def seeds(run: Run, count: int) -> list[Run]:
 
 def bytes_of(run: Run) -> int:
     return resources.of_run(run) + resources.of_data(run)
+
+
+@dataclasses.dataclass(frozen=True)
+class Share(FGM):
+    share: float = per_run(1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tempered(Objective):
+    share: float = per_run(1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sloped(MLP):
+    share: float = per_run(1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled(Norms):
+    share: float = per_run(1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Slower(Constant):
+    share: float = per_run(1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chained(Steepest):
+    chain: tuple[Any, ...] = ()
+
+
+def test_runs_share_a_pack_only_where_what_differs_is_given_to_each(resolved: Callable[..., Run]) -> None:
+    """A pack has one attack, objective, model and measurement, its first run's: a number of another would be lost."""
+    run = resolved("model.width=8")
+
+    def apart(of: Callable[[float], dict[str, Any]]) -> bool:
+        return len({plan.pack_key(dataclasses.replace(run, **of(share))) for share in (0.5, 1.0)}) == 2
+
+    assert apart(lambda share: {"attack": Share(math.inf, share=share)})
+    assert apart(lambda share: {"eval_attacks": {"own": Share(math.inf, share=share)}})
+    assert apart(lambda share: {"objective": Tempered(share=share)})
+    assert apart(lambda share: {"model": Sloped(share=share)})
+    assert apart(lambda share: {"model": Sloped(init_scale=share)})
+    assert apart(lambda share: {"measure": {"own": Scaled(share=share)}})
+    assert apart(lambda share: {"optimizer": Chained(Constant(1e-3), chain=(Slower(1e-3, share=share),))})
+    assert not apart(lambda share: {"optimizer": Steepest(Slower(1e-3, share=share))})
+    assert not apart(lambda share: {"model": MLP(width=8, init_scale=share)})
 
 
 def test_room_is_that_of_each_gpu(gpus: Callable[..., None]) -> None:
