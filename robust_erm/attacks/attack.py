@@ -93,7 +93,10 @@ class Attack(Protocol):
 
     @property
     def closed_form(self) -> bool:
-        """Whether the answer is exact, for models linear in their input only."""
+        """Whether ``perturb`` is the exact worst case of the whole l_p ball, for models linear in their input only.
+
+        With one logit, its formula ``y <w, x> - eps ||w||_{p*}`` then stands for it, also in gradients.
+        """
         ...
 
     def check_fits(self, outputs: int) -> None:

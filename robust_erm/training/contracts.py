@@ -202,7 +202,7 @@ def _objective(objective: Any, outputs: int, dtype: torch.dtype) -> None:
             return
         slope = grad(lambda z: objective.log_loss(z, y))(f)
         _shape("objective", objective, "the gradient of log_loss", slope, tuple(f.shape), dtype)
-    if hasattr(objective, "shares"):
+    if callable(getattr(objective, "shares", None)):
         with in_one_line("objective", target_of(objective), "shares"):
             s, slopes = score_slopes(f.reshape(N, -1), y)
             value, share = objective.shares(s)
@@ -335,6 +335,10 @@ def _attack(key: str, attack: Any, model: Any, d: int, outputs: int, dtype: torc
         far = float(Norm(attack.p).value(moved - x).max() / eps) if getattr(attack, "keeps_ball", True) else 0.0
         says = f"perturb leaves the l_{attack.p:g} ball, by {far - 1:.2g} of its radius"
         require(far <= 1 + 1e3 * torch.finfo(dtype).eps, key, target_of(attack), says)
+        if attack.closed_form and weight is not None and weight.ndim == 1:
+            least = y * (x @ weight) - eps * Norm(attack.p).dual.value(weight)
+            says = "closed_form, but perturb leaves other margins than y <w, x> - eps ||w||, by {far} of them; closed_form = False has it used"
+            _equal(key, attack, y * (moved @ weight), least, says, dtype)
         if getattr(attack, "box", False):
             inside = bool((moved >= 0).all() & (moved <= 1).all())
             require(inside, key, target_of(attack), "perturb leaves the data's domain, which box=true forbids")

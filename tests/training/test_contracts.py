@@ -14,6 +14,7 @@ import torch
 from shell import command, folders
 from torch import Tensor
 
+from robust_erm.attacks.exact import Exact
 from robust_erm.attacks.pgd import PGD
 from robust_erm.core.errors import ConfigError
 from robust_erm.core.margins import margin
@@ -125,6 +126,26 @@ class Tempered(Objective):
         return super().of_scores(0.5 * s)
 
 
+class Masked(Exact):
+    """An attack that says it is the worst case of the whole ball, and is that of the first inputs."""
+
+    def perturb(self, victim: Any, eps: Tensor, noise: Tensor) -> Tensor:
+        return torch.cat([super().perturb(victim, eps, noise)[:, :2], victim.x[:, 2:]], 1)
+
+
+class OfOurs(Exact):
+    """The same as it is."""
+
+    def perturb(self, victim: Any, eps: Tensor, noise: Tensor) -> Tensor:
+        return super().perturb(victim, eps, noise)
+
+
+class Untold(Tempered):
+    """A loss that says nothing of its derivative."""
+
+    shares = None  # type: ignore[assignment]
+
+
 class Together(PGD):
     """An attack that says it looks at each point alone, and does not."""
 
@@ -222,6 +243,8 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         "samplewise, but perturb moves a point otherwise beside others",
     ),
     "radius": ({"attack": OneRadius()}, "samplewise, but perturb gives other points for eps (n, 1) than for eps ()"),
+    "masked": ({"attack": Masked(), "model": Linear()}, "closed_form, but perturb leaves other margins than"),
+    "masked, evaluated": ({"eval_attacks": {"mine": Masked()}, "model": Linear()}, "eval_attacks.mine = test_contracts"),
     "axis": (
         {"optimizer": Whole(Constant(0.1))},
         "update with a run axis (run_axis = True) differs from that of each run alone",
@@ -273,7 +296,8 @@ def test_what_breaks_its_contract_is_refused(name: str, resolved: Callable[..., 
 
 def test_what_keeps_its_contract_is_not(resolved: Callable[..., Run]) -> None:
     run = resolved("data=digits", "model.width=5", "optimizer=sd")
-    for changes in ({"data": Mine()}, net(""), {"attack": Reach()}, {"optimizer": Descent(Constant(0.1))}):
+    linear = {"model": Linear(), "attack": OfOurs()}
+    for changes in (linear, {"objective": Untold()}, {"data": Mine()}, net(""), {"attack": Reach()}, {"optimizer": Descent(Constant(0.1))}):
         changed = dataclasses.replace(run, **changes)
         check(changed)
 
