@@ -18,8 +18,8 @@ def per_run(default: Any = MISSING) -> Any:
 
     Runs that differ in such fields alone are trained together. In an optimizer, and what is in its fields, such as a
     schedule, the field must then be used as a tensor without axes (see :func:`substituted`), which :func:`number` makes
-    of it in any case; a data set uses it in ``draw``. Our models use it in ``init`` alone. In models of others, attacks,
-    objectives and measurements it changes nothing: runs that differ in it are trained apart.
+    of it in any case; a data set uses it in ``draw``. Our models use it in ``init`` alone. In models of others, in
+    attacks, objectives and measurements it changes nothing: runs that differ in it are trained apart.
     """
     return field(default=default, metadata={"per_run": True})
 

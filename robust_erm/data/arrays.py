@@ -24,7 +24,8 @@ _KINDS = (".npz", ".npy", ".csv", ".parquet")
 class Arrays(Split):
     """m random points of a file for each seed; all others, or a file of their own, are the test points.
 
-    Labels may be any numbers or words. Two classes become +1 (the first of ``classes``) and -1, more become 0, 1, ...
+    Labels may be any numbers or words. Two classes become +1 and -1: the first of ``classes`` is +1, or
+    1 of -1, 1 and of 0, 1, and True. More become 0, 1, ...
 
     Args:
         file: .npz with arrays of inputs (n, d), or (n, ...), and labels (n,); .npy of inputs, its labels in another;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -100,22 +101,23 @@ def part(
     return Part(key, source, x.reshape(len(x), -1), x.shape[1:], names, codes, pixels, columns)
 
 
+_NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]{0,99})([.][0-9]+)?")
+
+
 def word(value: Any) -> str:
-    """A label as a word: 3, 3.0 and "3" are the same."""
+    """A label as a word: 3, 3.0 and "3" are the same, but "007", "1_1" and "1e1" are words of their own."""
     text = value.decode() if isinstance(value, bytes) else str(value)
-    try:
-        number = float(text)
-    except ValueError:
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return f"{int(value)}"
+    if not _NUMBER.fullmatch(text):
         return text
-    return f"{int(number)}" if number.is_integer() and abs(number) < 2**53 else f"{number!r}"
+    whole, _, rest = text.partition(".")
+    return f"{float(text)!r}" if rest.strip("0") else f"{int(whole)}"
 
 
 def order(word: str) -> tuple[int, float, str]:
     """Numbers by size, before words."""
-    try:
-        return 0, float(word), word
-    except ValueError:
-        return 1, 0.0, word
+    return (0, float(word), word) if _NUMBER.fullmatch(word) else (1, 0.0, word)
 
 
 def few(names: Sequence[str]) -> str:

@@ -9,6 +9,8 @@ from robust_erm.data import images
 from robust_erm.data.dataset import Array, Dataset
 from robust_erm.data.part import Part, few, word
 
+_SIGNS = (("-1", "1"), ("0", "1"), ("False", "True"))  # labels that say themselves which is +1: the second
+
 
 class Split:
     """m points of the classes for each seed; tests are on the test points, or on points held out of training.
@@ -156,7 +158,7 @@ class Split:
         return "; ".join(said)
 
     def _names(self, train: Part) -> tuple[str, ...]:
-        names = self.classes or train.names
+        names = self.classes or (train.names[::-1] if train.names in _SIGNS else train.names)
         require(len(names) >= 2, train.key, train.source, f"has one label alone, {names[0]}: must have two or more")
         return names
 
@@ -172,10 +174,15 @@ class Split:
 
 
 def _standardised(x: Array, train: Array) -> Array:
-    """Less the mean of the training points, over their standard deviation where that is not 0; by inputs."""
+    """Less the mean of the training points, over their standard deviation; by inputs.
+
+    Those that are constant, up to rounding, are not divided: what rounding leaves of their deviation is no scale.
+    """
+    low, high = train.min(0), train.max(0)
     with np.errstate(over="ignore", invalid="ignore"):
         scale = train.std(0)
+        constant = high - low <= 64 * np.finfo(np.float64).eps * np.maximum(np.abs(low), np.abs(high))
     says = "overflows: some inputs are too large; divide them by a power of ten"
-    require(bool(np.isfinite(scale).all()), "standardise", "true", says)
-    found: Array = (x - train.mean(0)) / np.where(scale == 0, 1.0, scale)
+    require(bool(np.isfinite(scale[~constant]).all()), "standardise", "true", says)
+    found: Array = (x - np.where(low == high, low, train.mean(0))) / np.where(constant, 1.0, scale)
     return found

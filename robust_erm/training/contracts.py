@@ -337,7 +337,9 @@ def _attack(key: str, attack: Any, model: Any, d: int, outputs: int, dtype: torc
         require(far <= 1 + 1e3 * torch.finfo(dtype).eps, key, target_of(attack), says)
         if attack.closed_form and weight is not None and weight.ndim == 1:
             least = y * (x @ weight) - eps * Norm(attack.p).dual.value(weight)
-            says = "closed_form, but perturb leaves other margins than y <w, x> - eps ||w||, by {far} of them; closed_form = False has it used"
+            says = (
+                "closed_form, but perturb is not the worst case of the ball, by {far}; closed_form = False has it used"
+            )
             _equal(key, attack, y * (moved @ weight), least, says, dtype)
         if getattr(attack, "box", False):
             inside = bool((moved >= 0).all() & (moved <= 1).all())

@@ -19,6 +19,7 @@ from shell import command
 
 from robust_erm.core.errors import ConfigError
 from robust_erm.data.arrays import Arrays
+from robust_erm.data.part import word
 from robust_erm.results import load
 from robust_erm.store.config import Run
 from robust_erm.store.fingerprint import differing, of_components
@@ -87,6 +88,57 @@ def test_labels_that_are_numbers(place: Path) -> None:
     assert np.array_equal(one.draw(0).y_train, other.draw(0).y_train)
     named = Arrays(file=str(place / "numbers.csv"), classes=("10.0", "2"))
     assert np.array_equal(named.draw(0).y_train, -one.draw(0).y_train)
+
+
+@pytest.mark.parametrize("labels", [(-1, 1), (0, 1), ("-1", "+1"), (-1.0, 1.0), (False, True)], ids=str)
+def test_labels_that_say_which_is_positive_are_taken_at_their_word(labels: Any, tmp_path: Path) -> None:
+    """A net trained on -1 and +1 is positive where these are +1; words and other numbers are as sorted."""
+    y = np.array(labels)[np.arange(N) % 2]
+    np.savez(tmp_path / "signs.npz", x=X, y=y)
+    drawn = Arrays(file=str(tmp_path / "signs.npz"), m=N - 1).draw(0)
+    whole = {tuple(x): label for x, label in zip(X, y, strict=True)}
+    theirs = np.array([whole[tuple(x)] for x in drawn.x_train])
+    assert np.array_equal(drawn.y_train > 0, theirs == labels[1])
+    asked = Arrays(file=str(tmp_path / "signs.npz"), m=N - 1, classes=tuple(map(str, labels))).draw(0)
+    assert np.array_equal(asked.y_train > 0, theirs == labels[0]), "an order that is asked for is kept"
+
+
+def test_words_that_are_not_plain_numbers_stay_apart(tmp_path: Path) -> None:
+    words = [
+        "1_1",
+        "11",
+        "011",
+        "1.1e1",
+        "11.0",
+        "9007199254740993",
+        "9007199254740992",
+        "nan",
+        "NaN",
+        "inf",
+        "Infinity",
+    ]
+    np.savez(tmp_path / "words.npz", x=np.eye(len(words)), y=np.array(words))
+    names = set(Arrays(file=str(tmp_path / "words.npz"), m=3).names)
+    assert names == set(words) - {"11.0"}, "11 and 11.0 are one label"
+    assert [word(v) for v in (3, 3.0, "3", b"3.0", "+3", np.float32(3), np.int8(3), 2**60 + 1)] == [
+        *["3"] * 7,
+        str(2**60 + 1),
+    ]
+
+
+@pytest.mark.parametrize("value", [0.1, -1e6 / 3, 0.0, 1e300, "0.1 + 0.2"])
+def test_a_constant_input_is_not_scaled_by_rounding(value: Any, tmp_path: Path) -> None:
+    """Its standard deviation is what rounding leaves of it: a test point with another value is not far away."""
+    column = np.full(60, 0.3 if isinstance(value, str) else value)
+    column[::2] = 0.1 + 0.2 if isinstance(value, str) else value
+    x = np.column_stack([np.random.default_rng(0).standard_normal(60), column])
+    for name, points in (("train", x), ("test", x + np.array([0, 0.5]))):
+        np.savez(tmp_path / f"{name}.npz", x=points, y=np.arange(60) % 2)
+    files = {part: str(tmp_path / f"{name}.npz") for part, name in (("file", "train"), ("test", "test"))}
+    drawn = Arrays(**files, standardise=True).draw(0)
+    assert np.abs(drawn.x_train[:, 1]).max() <= 1e-15
+    assert drawn.x_test[:, 1] == pytest.approx(x[0, 1] + 0.5 - x[0, 1], abs=1e-9)
+    assert drawn.x_train[:, 0].std() == pytest.approx(1)
 
 
 def test_a_test_file_and_standardised_inputs(place: Path) -> None:
