@@ -50,10 +50,12 @@ class Arrays:
     options: Mapping[str, Any]
 
     def __init__(self, x: npt.ArrayLike, y: npt.ArrayLike, **options: Any) -> None:
-        for name, value in (("x", np.asarray(x)), ("y", np.asarray(y)), ("options", options)):
+        for name, value in (("x", _numbers(x)), ("y", np.asarray(y)), ("options", options)):
             object.__setattr__(self, name, value)
         shape, labels = np.shape(self.x), np.shape(self.y)
         require(len(shape) >= 2, "x", f"array of shape {shape}", "must have (n, d) or (n, ...)")
+        bad = int((~np.isfinite(self.x)).sum())
+        require(not bad, "x", f"array of shape {shape}", f"has {bad} numbers that are missing or not finite")
         require(labels == shape[:1], "y", f"array of shape {labels}", f"must have ({shape[0]},), as many as x")
         missing = int(pd.isna(np.asarray(self.y)).sum())
         require(not missing, "y", "labels", f"has {missing} labels that are missing")
@@ -69,6 +71,20 @@ class Arrays:
             write_whole(path, buffer.getvalue())
         options = [f"data.{key}={spelled(value)}" for key, value in self.options.items()]
         return ["data=arrays", f"data.file={spelled(str(path))}", *options]
+
+
+def _numbers(x: npt.ArrayLike) -> npt.NDArray[Any]:
+    """``x`` as an array of numbers, also where it holds them as objects, as tables of several types do."""
+    found = np.asarray(x)
+    if found.dtype.kind == "O":
+        try:
+            return found.astype(np.float64)
+        except (TypeError, ValueError):
+            pass
+    words = [str(c) for c in x if x[c].dtype.kind not in "fiub"] if isinstance(x, pd.DataFrame) else []
+    where = f": column {words[0]} does not" if words else ""
+    require(found.dtype.kind in "fiub", "x", f"array of {found.dtype}", f"must hold numbers{where}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -141,9 +157,7 @@ def train(*overrides: str, quiet: bool = False, **keys: Any) -> Trained:
     errors = [text.removeprefix(_MARK) for text in said if text.startswith(_MARK)]
     failures = tuple(text for text in said if text.startswith("failed: "))
     if code == 2 and not folders:
-        key, _, rest = "; ".join(errors).partition(" = ")
-        value, _, expected = rest.partition(": ")
-        raise ConfigError(key, value, expected)
+        raise ConfigError.said("; ".join(errors))
     if code and not folders:
         raise RuntimeError("\n".join([*errors, *failures] or said[-5:]))
     for failure in failures:

@@ -17,16 +17,29 @@ class ConfigError(Exception):
     Printed as ``key = value: what would be right``; entry points turn it into exit status 2.
     """
 
+    _line = ""
+
     def __init__(self, key: str, value: object, expected: str) -> None:
         self.key, self.value, self.expected = key, value, expected
         super().__init__(key, value, expected)
+
+    @classmethod
+    def said(cls, line: str) -> ConfigError:
+        """The error that a line tells, which may name no value: ``key: what would be right``."""
+        key, equals, rest = line.partition(" = ")
+        value, _, expected = rest.partition(": ")
+        if not equals or ": " in key:
+            (key, _, expected), value = line.partition(": "), ""
+        found = cls(key, value, expected)
+        found._line = line
+        return found
 
     def under(self, prefix: str) -> ConfigError:
         """The same error seen from one level above: ``k_w`` becomes ``data.k_w``."""
         return ConfigError(f"{prefix}.{self.key}" if self.key else prefix, self.value, self.expected)
 
     def __str__(self) -> str:
-        return f"{self.key} = {self.value}: {self.expected}"
+        return self._line or f"{self.key} = {self.value}: {self.expected}"
 
 
 def require(condition: bool, key: str, value: object, expected: str) -> None:

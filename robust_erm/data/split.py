@@ -94,6 +94,12 @@ class Split:
         require(wanted <= left, "m_test", wanted, f"must be at most {left}, the points that are left for tests")
         says = f"must be at most {spare}, the points that are left by training (m = {m}) and tests"
         require(self.validation is None or self.validation <= spare, "validation", self.validation, says)
+        if self.domain is not None:
+            for each in (train, test or train):
+                x = each.values(each.rows(names))
+                says = f"must hold all numbers of {each.source}, which reach from {x.min():g} to {x.max():g}"
+                inside = self.domain[0] <= x.min() and x.max() <= self.domain[1]
+                require(bool(inside), "domain", list(self.domain), says)
 
     def draw(self, seed: int) -> Dataset:
         """The data set of ``seed``."""

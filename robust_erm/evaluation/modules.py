@@ -130,7 +130,7 @@ def evaluate(
             certified[norm, radius] = _certified(bounds, threat, least)
             row["certified"] = float((certified[norm, radius] > 0).mean())
         rows.append(row)
-        doubts += _masked(found)
+        doubts += [*_inverted(net, found), *_masked(found)]
     if several and len(norms) > 1:
         union: dict[str, Any] = {"p": math.nan, "eps": math.nan, "points": len(flat), "clean": rows[0]["clean"]}
         union["attacked"] = float((np.min(list(margins.values()), axis=0) > 0).mean())
@@ -153,6 +153,14 @@ def _numbers(key: str, value: Any) -> list[float]:
         found = []
     require(bool(found), key, repr(value), "must be a number, or several")
     return [float(one) for one in found]
+
+
+def _inverted(net: Net, found: dict[str, float]) -> list[str]:
+    """Of one logit, whose sign is a convention."""
+    if net.classes > 2 or found["clean"] >= 0.5:
+        return []
+    right = 100 * found["clean"]
+    return [f"right on {right:.0f} % of the clean points, less than by chance: are the labels the other way round?"]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from robust_erm.core.statistics import LEGEND, bracketed, interval
 from robust_erm.store.files import write_json, write_whole
@@ -39,6 +40,18 @@ def spread(values: Iterable[float], percent: bool = True) -> str:
     if not x:
         return "nothing"
     return bracketed(*interval(x), *((".1f", " points") if percent else ()))
+
+
+def by_draw(values: pd.Series, seeds: pd.Series | None = None) -> pd.Series:
+    """One number a draw: the mean over settings that share a seed, and with it points, which are no further draws.
+
+    Args:
+        values: indexed like ``seeds``; without these, by a level ``seed`` among others.
+        seeds: of each.
+    """
+    grouped = values.groupby(level="seed") if seeds is None else values.groupby(seeds)
+    found: pd.Series = grouped.mean()
+    return found
 
 
 def above(

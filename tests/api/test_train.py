@@ -86,9 +86,14 @@ def test_points_in_memory() -> None:
         ((x[:, 0, 0], x[:, 0, 0]), "must have"),
         ((x, np.zeros(3)), "as many as x"),
         ((x, gaps), "has 2 labels that are missing"),
+        ((np.where(x > 1, np.nan, x), x[:, 0, 0]), "numbers that are missing or not finite"),
+        ((pd.DataFrame({"a": [1.0, 2.0], "f": ["u", "v"]}), [0, 1]), "must hold numbers: column f does not"),
     ):
         with pytest.raises(ConfigError, match=says):
             re.Arrays(*bad)
+    mixed = pd.DataFrame({"a": [1.5, 2.0], "b": [True, False]})
+    assert np.array_equal(re.Arrays(mixed, [0, 1]).x, [[1.5, 1.0], [2.0, 0.0]]), "a table of several types"
+    assert len(list(Path("outputs/arrays").iterdir())) == 2, "what is refused is not written"
 
 
 def test_raw_inputs_are_standardised_as_the_run_did() -> None:
@@ -182,6 +187,9 @@ def test_what_the_command_refuses_is_raised() -> None:
     with pytest.raises(ConfigError, match=r"data.m = -4: must be") as caught:
         re.train(**{**QUICK, "data__m": -4})
     assert (caught.value.key, caught.value.value) == ("data.m", "-4")
+    with pytest.raises(ConfigError) as unknown:
+        re.train(**QUICK, stop__step=10)
+    assert str(unknown.value).startswith("stop.step: unknown option (did you mean stop.steps?)")
     with pytest.raises(ConfigError, match="optimiser"):
         re.train(**QUICK, optimiser="gd")
     with pytest.raises(ConfigError, match=r"seed = \[\]: has nothing to sweep over"):

@@ -370,6 +370,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "wide": ({"file": "all.csv", "test": "wide.csv"}, "has other columns than all.csv: has d"),
     "gap": ({"file": "gap.csv"}, "has 1 labels that are missing"),
     "domain": ({"file": "all.csv", "domain": (1.0, 0.0)}, "the lower first"),
+    "outside": ({"file": "all.csv", "domain": (0.0, 1.0)}, "domain = [0.0, 1.0]: must hold all numbers of all.csv"),
     "scaled": ({"file": "all.csv", "domain": (0.0, 1.0), "standardise": True}, "leave one of them out"),
     "pickle": ({"file": "objects.npy", "labels": "y.npy"}, "cannot be read"),
 }

@@ -240,6 +240,16 @@ def test_refusals(net: Any, change: dict[str, Any], says: str) -> None:
         evaluate(net, given.pop("x"), given.pop("y"), given.pop("eps"), given.pop("p", math.inf), **given)
 
 
+def test_labels_the_other_way_round_are_said() -> None:
+    """Of one logit, whose sign is a convention; right on all points it is said of none."""
+    x, _ = points(12, 4)
+    w = torch.ones(4, dtype=torch.float64)
+    labels = (torch.as_tensor(x) @ w).sign()
+    for net, said in ((lambda z: z @ w, False), (lambda z: -z @ w, True)):
+        found = evaluate(net, x, labels, 0.1, **QUICK)
+        assert any("right on 0 % of the clean points" in line for line in found.warnings) == said
+
+
 def test_gradients_that_vanish_are_said() -> None:
     """Half of the points lie where the net is flat: gradients see nothing there, and a line says so."""
     x, y = points(40, 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,8 @@ def test_smoke(experiment: str, place: Path) -> None:
     folder = place / "outputs" / "reproduced" / f"{experiment}-smoke"
     assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-    assert len(pd.read_csv(folder / f"{name}.csv")) > 0
+    table = pd.read_csv(folder / f"{name}.csv")
+    assert len(table) > 0
     page = json.loads((folder / "claims.json").read_text())
     assert page["runs"] > 0
     assert page["device"].startswith("cpu")
@@ -107,6 +109,8 @@ def test_smoke(experiment: str, place: Path) -> None:
     assert set(verdicts) <= {HOLDS, FAILS, UNDECIDED}
     assert all(claim["measured"] for claim in page["claims"])
     assert verdicts.count(HOLDS) >= CERTAIN.get(experiment, 0)
+    drawn = [int(n) for claim in page["claims"] for n in re.findall(r" over (\d+) draws", claim["measured"])]
+    assert max(drawn, default=0) <= len(set(table.get("seed", ()))), "settings that share a seed are no further draws"
     assert (folder / "claims.md").read_text().count("| **") == len(verdicts)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +36,14 @@ class Mine(Steepest):
     def update(self, *args, **kwargs):
         direction, log_scale, state = super().update(*args, **kwargs)
         return FACTOR * direction, log_scale, state
+"""
+WRAPPER = """
+from dataclasses import dataclass
+from typing import Any
+
+@dataclass(frozen=True)
+class Wrap:
+    inside: Any
 """
 DATA = """
 from dataclasses import dataclass, replace
@@ -160,6 +171,30 @@ def test_the_factors_of_an_optimizer_are_a_part_of_what_computed_it(resolved: Ca
     parts = {f"robust_erm.{part}" for part in ("geometries.layers", "accumulators.momentum", "schedules.power")}
     assert parts <= fingerprint.of_run(resolved("optimizer=muon")).keys()
     assert not parts & fingerprint.of_run(resolved("optimizer=gd")).keys()
+
+
+def test_components_in_the_fields_of_components_are_too(
+    resolved: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At any depth, in lists and mappings as well, with the files that they name."""
+    for name in ("outer_of_mine", "inner_of_mine"):
+        (tmp_path / f"{name}.py").write_text(WRAPPER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    outer, inner = (importlib.import_module(name).Wrap for name in ("outer_of_mine", "inner_of_mine"))
+    (file := tmp_path / "points.npz").write_bytes(b"some")
+    base, own = resolved("optimizer=gd"), inner(str(file))
+    for holder in (outer(own), outer([outer({"a": own})]), outer((0.5, outer(own)))):
+        assert {"inner_of_mine", f"file {file}"} <= fingerprint.of_components([holder]).keys()
+        assert {"inner_of_mine", f"file {file}"} <= fingerprint.of_run(replace(base, measure={"own": holder})).keys()
+
+
+@pytest.mark.parametrize("more", ["", "    pass\n"])
+def test_a_docstring_more_is_no_change(more: str) -> None:
+    """Nor one less; a statement is."""
+    bare, said = (f"class A:\n{doc}    x = 1\n{more}" for doc in ("", '    """Says."""\n'))
+    plain = fingerprint._hashed(ast.parse(bare))
+    assert plain == fingerprint._hashed(ast.parse(said)) == fingerprint._hashed(ast.parse(f'"""Top."""\n{said}'))
+    assert plain != fingerprint._hashed(ast.parse(bare + "    y = 1\n"))
 
 
 def test_what_is_loaded_is_what_counts(resolved: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,5 +211,6 @@ def _printed(table: pd.DataFrame) -> list[Claim]:
     label, mean, half = min(rows, key=lambda row: abs(row[1] - PRINTED))
     near = bracketed(100 * mean, 100 * half, ".1f", " points")
     text = f"nearest: {near} ({label}); {len(holding)} of {len(rows)} intervals hold 4.11"
-    holds = True if any(mean > half for _, mean, half in holding) else None if holding else False
+    narrow = any(mean > half and half <= PRINTED / 2 for _, mean, half in holding)  # wide ones hold many numbers
+    holds = True if narrow else None if holding else False
     return [stated("one of these choices gives the 4.11 points of the paper", "Sec. 5.2", text, holds)]

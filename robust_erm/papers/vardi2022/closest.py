@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from robust_erm.core.statistics import slope
-from robust_erm.papers.claims import Claim, above, between, every
+from robust_erm.papers.claims import Claim, above, between, by_draw, every
 from robust_erm.papers.vardi2022.sec6 import alphas, banded
 from robust_erm.papers.vardi2022.sec6 import table as of_runs
 from robust_erm.reports.style import COLOURS, PAGE, style
@@ -56,7 +56,7 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     found.append(every(name, "ours", done["excess"], 0.99, "median along z over nearest: "))
     for one, other in pairwise(values):
         both = done[done["alpha"].isin([one, other])].pivot_table(index=["d", "seed"], columns="alpha", values="cosine")
-        falls = (both[one] - both[other]).dropna() if {one, other} <= set(both) else pd.Series(dtype=float)
+        falls = by_draw((both[one] - both[other]).dropna()) if {one, other} <= set(both) else pd.Series(dtype=float)
         name = f"the closest attack leaves it as points get more: alpha = {other:g} against {one:g}"
         found.append(above(name, "ours", falls, 0.0, "cosine, at the same d, less: ", percent=False))
     for alpha in values:

@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from robust_erm.core.statistics import interval
-from robust_erm.papers.claims import Claim, above, between, every
+from robust_erm.papers.claims import Claim, above, between, by_draw, every
 from robust_erm.papers.vardi2022 import sec6
 from robust_erm.papers.vardi2022.sec6 import LENGTHS, banded, fitted, legend, references
 from robust_erm.reports.style import COLOURS, PAGE, style
@@ -62,7 +62,8 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     return found
 
 
-def _slopes(done: pd.DataFrame, column: str) -> list[float]:
-    """Of the logarithm of a column on that of the width, one for each draw of the points."""
-    draws = [some for _, some in done.groupby(["d", "seed"]) if len(some) > 1]
-    return [sec6.growth(some, column, "width")[0] for some in draws]
+def _slopes(done: pd.DataFrame, column: str) -> pd.Series:
+    """Of the logarithm of a column on that of the width, one for each draw: their mean over d."""
+    draws = {at: some for at, some in done.groupby(["d", "seed"]) if len(some) > 1}
+    found = [sec6.growth(some, column, "width")[0] for some in draws.values()]
+    return by_draw(pd.Series(found, pd.MultiIndex.from_tuples(draws, names=["d", "seed"]), dtype=float))
