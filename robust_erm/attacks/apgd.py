@@ -32,7 +32,7 @@ class APGD(Iterative):
     """``z = P(x' + eta s), x' <- P(x' + 3/4 (z - x') + 1/4 (x' - x'_before))``, s the steepest direction.
 
     eta begins at 2 eps and is halved, each sample for itself, at checkpoints 0.22, 0.41, 0.57, ... of the way
-    where fewer than 3/4 of the steps raised the loss or nothing has improved since the last one; the search
+    where at most 3/4 of the steps raised the loss or nothing has improved since the last one; the search
     then goes on from the best point. P is the projection onto the ball, then the box.
 
     Args:

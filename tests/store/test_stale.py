@@ -44,6 +44,9 @@ from typing import Any
 @dataclass(frozen=True)
 class Wrap:
     inside: Any
+
+    def measure(self, look):
+        return {}
 """
 DATA = """
 from dataclasses import dataclass, replace

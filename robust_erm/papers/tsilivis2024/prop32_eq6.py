@@ -45,7 +45,8 @@ def complexities(x: Array, y: Array, r: int, eps: float) -> tuple[float, float]:
     """Empirical Rademacher complexities of ``||w||_r <= 1`` under l_inf attacks: (clean, robust), by sampled signs.
 
     For signs s, ``sup <w, v> - eps mean(s) ||w||_1`` with v = mean(s_i y_i x_i) has a closed form: with
-    c = eps mean(s), the dual norm of ``sign(v) (|v| - c)``, negative parts dropped where c > 0.
+    c = eps mean(s), the dual norm of ``sign(v) (|v| - c)``, negative parts dropped where c > 0. For r = 1 that is
+    ``max|v| - c``, and robust less clean is 0 on average whatever the points: nothing is to be measured there.
     """
     rng = numpy_stream(0, "signs")
     half = rng.choice([-1.0, 1.0], (SIGNS // 2, len(y)))
@@ -143,13 +144,6 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     found.append(
         every("the extra complexity is below eq. (6)'s second term", "eq. (6)", slack, 0.0, "1 - extra / bound: ")
     )
-    at_ends = (
-        sampled[sampled["r"] == 1].sort_values("d").groupby("eps")[["extra", "extra_bound"]].agg(["first", "last"])
-    )
-    growth = (at_ends["extra"]["last"] - at_ends["extra"]["first"]) / at_ends["extra_bound"]["first"]
-    parts = ", ".join(f"{g:.2g}" for g in growth)
-    text = f"from the least d to the greatest, in parts of the bound: {parts} (asked: at most 0.1)"
-    found.append(stated("r = 1: it does not grow with d", "eq. (6)", text, bool((growth <= 0.1).all())))
     slopes = [_slope(rows["d"], rows["extra"]) for _, rows in sampled[sampled["r"] == 2].groupby("eps")]
     text = f"exponents {', '.join(f'{s:.2f}' for s in slopes)} for eps = 0.05 to 0.4 (asked: 0.4 to 0.7)"
     found.append(stated("r = 2: it grows like d^1/2", "eq. (6)", text, all(0.4 <= s <= 0.7 for s in slopes)))
