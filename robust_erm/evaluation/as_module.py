@@ -22,12 +22,13 @@ class Applied(nn.Module):
     def __init__(self, model: Any, params: Params) -> None:
         super().__init__()
         self._model = model
+        self._names = {name: name.replace(".", "__") for name in params}  # torch allows no dots here
         for name, value in params.items():
-            self.register_parameter(name, nn.Parameter(value.clone()))
+            self.register_parameter(self._names[name], nn.Parameter(value.clone()))
 
     def forward(self, x: Tensor) -> Tensor:
         """X (n, d) -> (n,) or (n, C)."""
-        found: Tensor = self._model.apply(dict(self.named_parameters()), x)
+        found: Tensor = self._model.apply({name: getattr(self, own) for name, own in self._names.items()}, x)
         return found
 
 

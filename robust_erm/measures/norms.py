@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -21,7 +22,8 @@ STANDARD: dict[str, Lp] = {norm.name: norm for norm in (Lp(1.0), Lp(2.0), Lp(mat
 class Norms:
     """``norm_<norm>`` of theta, ``w_norm_<norm>`` of the predictor, ``norm_layer_<name>`` of each tensor in l_2.
 
-    The norms are l_1, l_2, l_inf and the optimizer's own; of the predictor those that are l_r.
+    The norms are l_1, l_2, l_inf and the optimizer's own; of the predictor those that are l_r. Dots in names of tensors
+    become underscores.
     """
 
     run_axis = True
@@ -33,8 +35,13 @@ class Norms:
         found |= {f"w_norm_{name}": size for name, size in of_predictor.items()}
         if len(look.layout.shapes) > 1:
             layers: dict[str, Tensor] = vmap(layer_norms)(look.params)
-            found |= {f"norm_layer_{name}": size for name, size in layers.items()}
+            found |= {f"norm_layer_{_word(name)}": size for name, size in layers.items()}
         return found
+
+
+def _word(name: str) -> str:
+    """Modules call theirs 0.weight."""
+    return re.sub(r"\W", "_", name)
 
 
 def sizes(look: Look) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
+from pyarrow import parquet
 from torch import nn
 
 from robust_erm.evaluation.as_module import Applied, as_module
@@ -18,6 +20,9 @@ from robust_erm.models.deep_linear import DeepLinear
 from robust_erm.models.diagonal import Diagonal
 from robust_erm.models.linear import Linear
 from robust_erm.models.mlp import MLP
+from robust_erm.store.run_folder import folder_of
+from robust_erm.training import contracts
+from robust_erm.training.pack import train_pack
 
 MODELS = {
     "linear": (Linear(init_scale=1.0), 1, 6),
@@ -43,6 +48,19 @@ class Doubled(MLP):
 
     def apply(self, params: Any, x: torch.Tensor) -> torch.Tensor:
         return 2 * super().apply(params, x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dotted:
+    """Names its tensors as torch's modules do."""
+
+    degree = 1
+
+    def init(self, d: int, outputs: int, generator: torch.Generator) -> Any:
+        return {name: torch.randn(d, generator=generator, dtype=torch.float64) for name in ("0.weight", "1.weight")}
+
+    def apply(self, params: Any, x: torch.Tensor) -> torch.Tensor:
+        return (x @ params["0.weight"]).relu() - (x @ params["1.weight"]).relu()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -97,3 +115,16 @@ def test_a_script_of_it_computes_the_same() -> None:
     x = torch.rand(3, d, dtype=torch.float64)
     torch.testing.assert_close(torch.jit.script(module)(x), module(x))
     assert isinstance(module, nn.Sequential)
+
+
+def test_tensors_may_be_called_as_those_of_modules_are(resolved: Any) -> None:
+    """Which have dots: the plain module computes the same, and their norms are columns."""
+    model = Dotted()
+    params = model.init(6, 1, torch.Generator().manual_seed(0))
+    x = torch.rand(5, 6, dtype=torch.float64)
+    assert torch.equal(as_module(model, params)(x), model.apply(params, x))
+    run = dataclasses.replace(resolved("data=gaussian", "data.d=6", "data.m=5", "stop.steps=2"), model=model)
+    contracts.check(run)
+    train_pack([run])
+    kept = parquet.read_table(folder_of(run) / "metrics.parquet").column_names
+    assert {"norm_layer_0_weight", "norm_layer_1_weight"} <= set(kept)
