@@ -150,14 +150,16 @@ class Split:
         return _standardised(x, train.values(self._chosen(train, test, seed)[0]))
 
     def describe(self, seed: int) -> str:
-        """What the inputs are where they have names, and what the classes are; and where tests are on other points."""
+        """What the inputs are called, and reach over; what the classes are; where tests are on other points."""
         train, _ = self._parts()
         names, d = self._names(train), train.x.shape[1]
         signs = (
             [f"{names[0]} = +1", f"{names[1]} = -1"] if len(names) == 2 else [f"{n} = {k}" for k, n in enumerate(names)]
         )
         of = f" ({few(train.columns)})" if train.columns else ""
-        said = [f"{d} inputs{of}; {few(signs)}"]
+        unit = 255 if train.pixels else 1
+        reach = f"from {train.x.min() / unit:g} to {train.x.max() / unit:g}"
+        said = [f"{d} inputs{of} {reach}; {few(signs)}"]
         if self.validation is not None:
             held = f"{self.validation} points held out of {train.source}"
             said.append(f"validation: tests are on {held}, not on the test points")

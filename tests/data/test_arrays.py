@@ -198,7 +198,7 @@ def test_ids_and_lines_without_held_out_points_are_as_before(place: Path, resolv
     plain, held = resolved(*line), resolved(*line, "data.m=8", "data.m_test=5", "data.validation=3")
     assert "validation" not in as_data(plain, "identity")["data"]
     assert as_data(held, "identity")["data"]["validation"] == 3
-    what = "arrays, seed 0: 3 inputs (a, b, c); yes = +1, no = -1"
+    what = f"arrays, seed 0: 3 inputs (a, b, c) from {X.min():g} to {X.max():g}; yes = +1, no = -1"
     says = f"validation: tests are on 3 points held out of {place / 'all.csv'}, not on the test points"
     assert described([plain, held]) == [what, f"{what}; {says}"]
 
