@@ -157,7 +157,7 @@ def _numbers(key: str, value: Any) -> list[float]:
 
 def _inverted(net: Net, found: dict[str, float]) -> list[str]:
     """Of one logit, whose sign is a convention."""
-    if net.classes > 2 or found["clean"] >= 0.5:
+    if net.classes > 1 or found["clean"] >= 0.5:
         return []
     right = 100 * found["clean"]
     return [f"right on {right:.0f} % of the clean points, less than by chance: are the labels the other way round?"]
