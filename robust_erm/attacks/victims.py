@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,7 +33,9 @@ class StackVictim(Victim):
 
     def __init__(self, stack: Stack, params: Callable[[], Params], x: Tensor, y: Tensor, domain: Box) -> None:
         self.stack, self._params, self._domain = stack, params, domain
-        self.of_runs, self.labels = x, y
+        self.of_runs, self.labels, self._y = x, y, y.flatten()
+        self._x: Tensor | None = None  # no cached_property: torch.compile does not know its lock
+        self._made: Params | None = None
 
     @property
     def domain(self) -> Box:
@@ -45,20 +46,24 @@ class StackVictim(Victim):
     def weight(self) -> None:
         """Models that are linear in their input are attacked otherwise."""
 
-    @cached_property
+    @property
     def params(self) -> Params:
         """With a run axis."""
-        return self._params()
+        if self._made is None:
+            self._made = self._params()
+        return self._made
 
-    @cached_property
+    @property
     def x(self) -> Tensor:
         """Clean inputs (R n, d)."""
-        return self.of_runs.flatten(0, 1)
+        if self._x is None:
+            self._x = self.of_runs.flatten(0, 1)
+        return self._x
 
-    @cached_property
+    @property
     def y(self) -> Tensor:
         """Labels (R n,)."""
-        return self.labels.flatten()
+        return self._y
 
     def outputs(self, x: Tensor) -> Tensor:
         """At x (R n, d): (R n,) for one logit, (R n, C) for several."""
