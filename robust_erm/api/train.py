@@ -24,6 +24,7 @@ import yaml
 
 from robust_erm.api.run import LoadedRun, load_run
 from robust_erm.core.errors import ConfigError, require
+from robust_erm.data.part import check_labels, check_numbers
 from robust_erm.reports.compare import compare
 from robust_erm.reports.tables import load, read_curves
 from robust_erm.store.files import write_whole
@@ -54,11 +55,9 @@ class Arrays:
             object.__setattr__(self, name, value)
         shape, labels = np.shape(self.x), np.shape(self.y)
         require(len(shape) >= 2, "x", f"array of shape {shape}", "must have (n, d) or (n, ...)")
-        bad = int((~np.isfinite(self.x)).sum())
-        require(not bad, "x", f"array of shape {shape}", f"has {bad} numbers that are missing or not finite")
+        check_numbers("x", f"array of shape {shape}", np.asarray(self.x), _columns(x))
         require(labels == shape[:1], "y", f"array of shape {labels}", f"must have ({shape[0]},), as many as x")
-        missing = int(pd.isna(np.asarray(self.y)).sum())
-        require(not missing, "y", "labels", f"has {missing} labels that are missing")
+        check_labels("y", f"array of shape {labels}", np.asarray(self.y))
 
     def written(self, folder: Path) -> list[str]:
         """Write them below ``folder``, and the overrides that name them."""
@@ -85,6 +84,10 @@ def _numbers(x: npt.ArrayLike) -> npt.NDArray[Any]:
     where = f": column {words[0]} does not" if words else ""
     require(found.dtype.kind in "fiub", "x", f"array of {found.dtype}", f"must hold numbers{where}")
     return found
+
+
+def _columns(x: npt.ArrayLike) -> list[str]:
+    return [str(column) for column in x] if isinstance(x, pd.DataFrame) else []
 
 
 @dataclass(frozen=True)

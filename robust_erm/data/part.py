@@ -61,6 +61,12 @@ class Part:
         x = self.x[rows]
         return x / 255.0 if self.pixels else np.asarray(x, dtype=np.float64)
 
+    def reach(self, rows: images.Labels | None = None) -> tuple[float, float]:
+        """The least and the greatest number, of all points or of ``rows``."""
+        x = self.x if rows is None else self.x[rows]
+        unit = 255.0 if self.pixels else 1.0
+        return float(x.min()) / unit, float(x.max()) / unit
+
     def places(self, names: Sequence[str]) -> images.Labels:
         """The position of each point's label among ``names``, (n,); -1 of others."""
         place = {name: k for k, name in enumerate(names)}
@@ -84,14 +90,8 @@ def part(
     Raises:
         ConfigError: numbers or labels that are missing or not finite, or labels that are neither numbers nor words.
     """
-    bad = np.argwhere(~np.isfinite(x)) if x.dtype.kind == "f" else np.empty((0, 2))
-    if len(bad):
-        row, *place = bad[0].tolist()
-        where = f"column {columns[place[0]]}" if columns else f"input {place[0] if len(place) == 1 else place}"
-        says = f"has {len(bad)} numbers that are missing or not finite, the first in point {row + 1}, {where}"
-        require(False, key, source, f"{says}; leave such points or columns out")
-    missing = int(pd.isna(y).sum())
-    require(not missing, key, source, f"has {missing} labels that are missing")
+    check_numbers(key, source, x, columns)
+    check_labels(key, source, y)
     with in_one_line(key, source, "sorting its labels"):
         values, which = np.unique(y.ravel(), return_inverse=True)
     words = [word(value) for value in values]
@@ -99,6 +99,31 @@ def part(
     place = {name: k for k, name in enumerate(names)}
     codes = np.array([place[name] for name in words], dtype=np.int64)[which]
     return Part(key, source, x.reshape(len(x), -1), x.shape[1:], names, codes, pixels, columns)
+
+
+def check_numbers(key: str, source: str, x: npt.NDArray[Any], columns: Sequence[str] = ()) -> None:
+    """Refuse inputs that no training can use.
+
+    Raises:
+        ConfigError: inputs (n, ...) that are missing or not finite; it says where the first is.
+    """
+    bad = np.argwhere(~np.isfinite(x)) if x.dtype.kind == "f" else np.empty((0, 2))
+    if not len(bad):
+        return
+    row, *place = bad[0].tolist()
+    where = f"column {columns[place[0]]}" if columns else f"input {place[0] if len(place) == 1 else place}"
+    says = f"has {len(bad)} numbers that are missing or not finite, the first in point {row + 1}, {where}"
+    require(False, key, source, f"{says}; leave such points or columns out")
+
+
+def check_labels(key: str, source: str, y: npt.NDArray[Any]) -> None:
+    """Refuse labels that say nothing.
+
+    Raises:
+        ConfigError: labels that are missing.
+    """
+    missing = int(pd.isna(y).sum())
+    require(not missing, key, source, f"has {missing} labels that are missing")
 
 
 _NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]{0,99})([.][0-9]+)?")

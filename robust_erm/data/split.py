@@ -96,10 +96,9 @@ class Split:
         require(self.validation is None or self.validation <= spare, "validation", self.validation, says)
         if self.domain is not None:
             for each in (train, test or train):
-                x = each.values(each.rows(names))
-                says = f"must hold all numbers of {each.source}, which reach from {x.min():g} to {x.max():g}"
-                inside = self.domain[0] <= x.min() and x.max() <= self.domain[1]
-                require(bool(inside), "domain", list(self.domain), says)
+                least, most = each.reach(each.rows(names))
+                says = f"must hold all numbers of {each.source}, which reach from {least:g} to {most:g}"
+                require(self.domain[0] <= least and most <= self.domain[1], "domain", list(self.domain), says)
 
     def draw(self, seed: int) -> Dataset:
         """The data set of ``seed``."""
@@ -157,9 +156,8 @@ class Split:
             [f"{names[0]} = +1", f"{names[1]} = -1"] if len(names) == 2 else [f"{n} = {k}" for k, n in enumerate(names)]
         )
         of = f" ({few(train.columns)})" if train.columns else ""
-        unit = 255 if train.pixels else 1
-        reach = f"from {train.x.min() / unit:g} to {train.x.max() / unit:g}"
-        said = [f"{d} inputs{of} {reach}; {few(signs)}"]
+        least, most = train.reach()
+        said = [f"{d} inputs{of} from {least:g} to {most:g}; {few(signs)}"]
         if self.validation is not None:
             held = f"{self.validation} points held out of {train.source}"
             said.append(f"validation: tests are on {held}, not on the test points")

@@ -65,29 +65,9 @@ def bytes_of(run: Run) -> int:
     return resources.of_run(run) + resources.of_data(run)
 
 
-@dataclasses.dataclass(frozen=True)
-class Share(FGM):
-    share: float = per_run(1.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Tempered(Objective):
-    share: float = per_run(1.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Sloped(MLP):
-    share: float = per_run(1.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Scaled(Norms):
-    share: float = per_run(1.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Slower(Constant):
-    share: float = per_run(1.0)
+def with_share(base: type) -> Any:
+    """``base`` with a number of each run's own."""
+    return dataclasses.make_dataclass("Own", [("share", float, per_run(1.0))], bases=(base,), frozen=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,14 +82,14 @@ def test_runs_share_a_pack_only_where_what_differs_is_given_to_each(resolved: Ca
     def apart(of: Callable[[float], dict[str, Any]]) -> bool:
         return len({plan.pack_key(dataclasses.replace(run, **of(share))) for share in (0.5, 1.0)}) == 2
 
-    assert apart(lambda share: {"attack": Share(math.inf, share=share)})
-    assert apart(lambda share: {"eval_attacks": {"own": Share(math.inf, share=share)}})
-    assert apart(lambda share: {"objective": Tempered(share=share)})
-    assert apart(lambda share: {"model": Sloped(share=share)})
-    assert apart(lambda share: {"model": Sloped(init_scale=share)})
-    assert apart(lambda share: {"measure": {"own": Scaled(share=share)}})
-    assert apart(lambda share: {"optimizer": Chained(Constant(1e-3), chain=(Slower(1e-3, share=share),))})
-    assert not apart(lambda share: {"optimizer": Steepest(Slower(1e-3, share=share))})
+    assert apart(lambda share: {"attack": with_share(FGM)(math.inf, share=share)})
+    assert apart(lambda share: {"eval_attacks": {"own": with_share(FGM)(math.inf, share=share)}})
+    assert apart(lambda share: {"objective": with_share(Objective)(share=share)})
+    assert apart(lambda share: {"model": with_share(MLP)(share=share)})
+    assert apart(lambda share: {"model": with_share(MLP)(init_scale=share)})
+    assert apart(lambda share: {"measure": {"own": with_share(Norms)(share=share)}})
+    assert apart(lambda share: {"optimizer": Chained(Constant(1e-3), chain=(with_share(Constant)(1e-3, share=share),))})
+    assert not apart(lambda share: {"optimizer": Steepest(with_share(Constant)(1e-3, share=share))})
     assert not apart(lambda share: {"model": MLP(width=8, init_scale=share)})
 
 
