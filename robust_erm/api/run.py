@@ -116,6 +116,7 @@ class LoadedRun:
         """As an array; the columns of a table in the order of the run's."""
         if isinstance(x, pd.DataFrame):
             columns = self.run.data.columns if hasattr(self.run.data, "columns") else ()
+            x = x.rename(columns=str)
             lacking = [name for name in columns if name not in x]
             require(not lacking, "x", "table", f"lacks columns of the run's points: {', '.join(lacking[:4])}")
             says = f"has {x.shape[1]} columns, the run's points have no names: give an array"

@@ -41,7 +41,7 @@ class Arrays:
     of their contents names them.
 
     Args:
-        x: inputs (n, d) or (n, ...), numbers.
+        x: inputs (n, d) or (n, ...), numbers; the columns of a table keep their names.
         y: labels (n,): any numbers or words.
         options: of ``data=arrays``: ``m``, ``classes``, ``standardise``, ``domain``, ...
     """
@@ -49,13 +49,17 @@ class Arrays:
     x: npt.ArrayLike
     y: npt.ArrayLike
     options: Mapping[str, Any]
+    columns: tuple[str, ...]
 
     def __init__(self, x: npt.ArrayLike, y: npt.ArrayLike, **options: Any) -> None:
-        for name, value in (("x", _numbers(x)), ("y", np.asarray(y)), ("options", options)):
+        columns = tuple(str(column) for column in x) if isinstance(x, pd.DataFrame) else ()
+        for name, value in (("x", _numbers(x)), ("y", np.asarray(y)), ("options", options), ("columns", columns)):
             object.__setattr__(self, name, value)
+        twice = [name for k, name in enumerate(columns) if name in columns[:k]]
+        require(not twice, "x", "table", f"has more than one column {', '.join(twice[:1])}")
         shape, labels = np.shape(self.x), np.shape(self.y)
         require(len(shape) >= 2, "x", f"array of shape {shape}", "must have (n, d) or (n, ...)")
-        check_numbers("x", f"array of shape {shape}", np.asarray(self.x), _columns(x))
+        check_numbers("x", f"array of shape {shape}", np.asarray(self.x), columns)
         require(labels == shape[:1], "y", f"array of shape {labels}", f"must have ({shape[0]},), as many as x")
         check_labels("y", f"array of shape {labels}", np.asarray(self.y))
 
@@ -63,7 +67,8 @@ class Arrays:
         """Write them below ``folder``, and the overrides that name them."""
         buffer = io.BytesIO()
         y = np.asarray(self.y)
-        np.savez(buffer, x=np.asarray(self.x), y=y.astype(str) if y.dtype.kind == "O" else y)
+        named = {"columns": np.array(self.columns)} if self.columns else {}
+        np.savez(buffer, x=np.asarray(self.x), y=y.astype(str) if y.dtype.kind == "O" else y, **named)
         path = folder / "arrays" / f"{hashlib.sha256(buffer.getvalue()).hexdigest()[:16]}.npz"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,14 +85,10 @@ def _numbers(x: npt.ArrayLike) -> npt.NDArray[Any]:
             return found.astype(np.float64)
         except (TypeError, ValueError):
             pass
-    words = [str(c) for c in x if x[c].dtype.kind not in "fiub"] if isinstance(x, pd.DataFrame) else []
+    words = [str(c) for c, t in x.dtypes.items() if t.kind not in "fiub"] if isinstance(x, pd.DataFrame) else []
     where = f": column {words[0]} does not" if words else ""
     require(found.dtype.kind in "fiub", "x", f"array of {found.dtype}", f"must hold numbers{where}")
     return found
-
-
-def _columns(x: npt.ArrayLike) -> list[str]:
-    return [str(column) for column in x] if isinstance(x, pd.DataFrame) else []
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from robust_erm.data.part import Part, few, part
 from robust_erm.data.split import Split
 
 _LABELS = ("label", "labels", "y", "target", "class")  # names that say by themselves that they are labels
+_COLUMNS = "columns"
 _KINDS = (".npz", ".npy", ".csv", ".parquet")
 
 
@@ -28,9 +29,10 @@ class Arrays(Split):
     1 of -1, 1 and of 0, 1, and True. More become 0, 1, ...
 
     Args:
-        file: .npz with arrays of inputs (n, d), or (n, ...), and labels (n,); .npy of inputs, its labels in another;
-            .csv (with a header) or .parquet, whose columns but the labels' are the inputs; or a folder that
-            ``save_to_disk`` of Hugging Face's ``datasets`` has made, read alike. Numbers all, or lists of numbers.
+        file: .npz with arrays of inputs (n, d), or (n, ...), and labels (n,), and perhaps ``columns`` (d,), what the
+            inputs are called; .npy of inputs, its labels in another; .csv (with a header) or .parquet, whose columns
+            but the labels' are the inputs; or a folder that ``save_to_disk`` of Hugging Face's ``datasets`` has made,
+            read alike. Numbers all, or lists of numbers.
         labels: the array or column of the labels, or the .npy file; null: what is called label, labels, y, target or
             class.
         inputs: the array of the inputs in an .npz; null: ``x`` or ``X``, or the only one beside the labels.
@@ -115,9 +117,13 @@ def _npz(path: Path, labels: str | None, inputs: str | None) -> tuple[Any, Any, 
     with open(path, "rb") as file, np.load(file, allow_pickle=False) as kept:
         names = list(kept.files)
         label = _named("labels", labels, names, _LABELS)
-        others = [name for name in names if name != label]
+        others = [name for name in names if name not in (label, _COLUMNS)]
         known = ("x", "X") if len(others) != 1 else (*others,)
-        return kept[_named("inputs", inputs, others, known)], kept[label], ()
+        x = kept[_named("inputs", inputs, others, known)]
+        columns = tuple(map(str, kept[_COLUMNS].ravel())) if _COLUMNS in names else ()
+        says = f"has {len(columns)} columns, must name each of the {x.shape[-1]} inputs once"
+        require(not columns or (x.ndim == 2 and len(set(columns)) == len(columns) == x.shape[1]), "file", path, says)
+        return x, kept[label], columns
 
 
 def _npy(path: Path, labels: str | None, _: str | None) -> tuple[Any, Any, tuple[str, ...]]:

@@ -87,6 +87,7 @@ def test_points_in_memory() -> None:
         ((x, np.zeros(3)), "as many as x"),
         ((x, gaps), "has 2 labels that are missing"),
         ((np.where(x > 1, np.nan, x), x[:, 0, 0]), "numbers that are missing or not finite"),
+        ((pd.DataFrame([[1.0, 2.0]], columns=["a", "a"]), [0]), "more than one column a"),
         ((pd.DataFrame({"a": [1.0, 2.0], "f": ["u", "v"]}), [0, 1]), "must hold numbers: column f does not"),
     ):
         with pytest.raises(ConfigError, match=says):
@@ -94,6 +95,16 @@ def test_points_in_memory() -> None:
     mixed = pd.DataFrame({"a": [1.5, 2.0], "b": [True, False]})
     assert np.array_equal(re.Arrays(mixed, [0, 1]).x, [[1.5, 1.0], [2.0, 0.0]]), "a table of several types"
     assert len(list(Path("outputs/arrays").iterdir())) == 2, "what is refused is not written"
+
+
+def test_a_table_in_memory_keeps_the_names_of_its_columns() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.standard_normal((40, 3)))  # pandas calls them 0, 1, 2
+    (run,) = re.train(**{**_without_data(), "data": re.Arrays(frame, frame[0] > 0, m=10)}).runs
+    assert run.run.data.columns == ("0", "1", "2")
+    assert (run.predict(frame[[2, 0, 1]]) == run.predict(frame.to_numpy())).all()
+    with pytest.raises(ConfigError, match="lacks columns of the run's points: 1"):
+        run.predict(frame[[0, 2]])
 
 
 def test_raw_inputs_are_standardised_as_the_run_did() -> None:

@@ -67,6 +67,15 @@ def test_all_forms_are_read_alike(name: str, place: Path, monkeypatch: pytest.Mo
     assert len(np.unique(both, axis=0)) == N, "each point once"
 
 
+def test_an_npz_may_name_its_inputs(tmp_path: Path) -> None:
+    """Then test points go by these names, as the columns of a table do."""
+    np.savez(tmp_path / "x.npz", x=X, y=WORDS, columns=["a", "b", "c"])
+    np.savez(tmp_path / "test.npz", x=X[:, ::-1], y=WORDS, columns=["c", "b", "a"])
+    data = Arrays(file=str(tmp_path / "x.npz"), test=str(tmp_path / "test.npz"))
+    assert data.columns == ("a", "b", "c")
+    assert np.array_equal(data.draw(0).x_test, X)
+
+
 def test_two_classes_are_signs(place: Path) -> None:
     """The first that is named is +1; the points of the others are left out."""
     data = Arrays(file=str(place / "all.csv"), classes=("yes", "no"))
@@ -372,6 +381,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "domain": ({"file": "all.csv", "domain": (1.0, 0.0)}, "the lower first"),
     "outside": ({"file": "all.csv", "domain": (0.0, 1.0)}, "domain = [0.0, 1.0]: must hold all numbers of all.csv"),
     "scaled": ({"file": "all.csv", "domain": (0.0, 1.0), "standardise": True}, "leave one of them out"),
+    "names": ({"file": "names.npz"}, "has 2 columns, must name each of the 3 inputs once"),
     "pickle": ({"file": "objects.npy", "labels": "y.npy"}, "cannot be read"),
 }
 
@@ -386,6 +396,7 @@ def test_what_cannot_be_read_is_refused_in_one_line(name: str, place: Path, monk
     frame().assign(d=1.0).to_csv("wide.csv", index=False)
     frame().assign(label=["yes", "maybe"] * 15).to_csv("new.csv", index=False)
     frame().assign(label="yes").to_parquet("alone.parquet")
+    np.savez("names.npz", x=X, y=WORDS, columns=["a", "b"])
     np.save("short.npy", WORDS[:5])
     np.save("objects.npy", np.array([{"a": 1}] * N, dtype=object), allow_pickle=True)
     gap = frame(np.where(np.arange(N) == 4, math.nan, 1.0))
