@@ -12,6 +12,7 @@ from robust_erm.core.errors import one_of, require
 from robust_erm.store.source import conf_dir
 
 OF_EVALUATE = "evaluate."
+_STALE = {"stale=refuse": "stale=refuse", "stale=keep": "stale=keep", "stale=retrain": "stale=again"}  # of both
 ONLY = "sweeps="
 SCALES = ("smoke", "small", "paper")
 
@@ -70,13 +71,17 @@ class Experiment:
     def evaluation(self, scale: str, overrides: Sequence[str] = ()) -> list[str]:
         """The options of ``python -m robust_erm.evaluate`` at ``scale``, those in ``overrides`` last; none: no such.
 
+        What ``stale`` says of runs, it says of their evaluations.
+
         Raises:
             ConfigError: options where nothing is evaluated.
         """
         given = [o.removeprefix(OF_EVALUATE) for o in overrides if o.startswith(OF_EVALUATE)]
         where = f"is no option of {self.name}, which evaluates nothing"
         require(scale in self.evaluate or not given, "evaluate", " ".join(given), where)
-        return _last([*self.evaluate.get(scale, []), *given])
+        if scale not in self.evaluate:
+            return []
+        return _last([*self.evaluate[scale], *(_STALE[o] for o in overrides if o in _STALE), *given])
 
 
 def _folder() -> Path:

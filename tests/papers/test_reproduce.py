@@ -242,6 +242,17 @@ def test_options_of_the_evaluation_are_checked_first(
     assert not (tmp_path / "outputs").exists(), "nothing was trained"
 
 
+def test_what_is_stale_is_said_once() -> None:
+    """Of runs and of their evaluations: else kept runs are refused after hours of training, by the evaluation."""
+    chosen = experiments.experiment("tsilivis2024/fig3_left")
+    plain = chosen.evaluation("smoke")
+    assert not any(option.startswith("stale=") for option in plain)
+    for said, passed in (("refuse", "refuse"), ("keep", "keep"), ("retrain", "again")):
+        assert chosen.evaluation("smoke", [f"stale={said}"]) == [*plain, f"stale={passed}"]
+    assert chosen.evaluation("smoke", ["evaluate.stale=again", "stale=keep"]) == [*plain, "stale=again"]
+    assert experiments.experiment("tsilivis2024/lemma_c4").evaluation("smoke", ["stale=keep"]) == []
+
+
 def test_gallery(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("lemma_c4", place) == 0
     reproduced = place / "outputs" / "reproduced"
