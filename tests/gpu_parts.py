@@ -27,6 +27,7 @@ from robust_erm.sweeps.lines import prepare
 from robust_erm.training import resources
 from robust_erm.training.attacked import room_at_once
 from robust_erm.training.faults import release
+from robust_erm.training.kept import export, load
 from robust_erm.training.measure import measure
 from robust_erm.training.problem import build
 from robust_erm.training.runs import Runs
@@ -246,7 +247,7 @@ def bits(device: str, quick: bool) -> Iterator[Row]:
             half.advance(20)
         first = in_the_form_of_a_device(runs, device)[0]
         first.advance(10)
-        resumed.load({i: first.export(i) for i in range(len(runs))})
+        load(resumed, {i: export(first, i) for i in range(len(runs))})
         resumed.t = 10
         resumed.advance(10)
         theta = whole.theta.cpu()

@@ -21,6 +21,7 @@ from recipes import begun, difference, in_the_form_of_a_device, recipes, resolve
 from robust_erm.evaluation import folders
 from robust_erm.evaluation.options import parsed
 from robust_erm.sweeps.lines import prepare
+from robust_erm.training.kept import export, load, on_host
 from robust_erm.training.measure import Evaluation, measure
 from robust_erm.training.pack import train_pack
 from robust_erm.training.runs import Runs
@@ -92,14 +93,14 @@ def saved(name: str, folder: str) -> list[tuple[int, int]]:
         pack, _ = in_the_form_of_a_device(resolved(name, folder, count), pretended.NAME)
         pack.advance(2)
 
-        def export(pack: Runs = pack, count: int = count) -> list[Any]:
-            host = pack.on_host()
-            return [pack.export(i, host) for i in range(count)]
+        def exported(pack: Runs = pack, count: int = count) -> list[Any]:
+            host = on_host(pack)
+            return [export(pack, i, host) for i in range(count)]
 
-        kept, asked = pretended.counted(export)
+        kept, asked = pretended.counted(exported)
         theta = pack.theta.cpu().clone()
         pack.advance(2)
-        _, sent = pretended.counted(partial(pack.load, dict(enumerate(kept))))
+        _, sent = pretended.counted(partial(load, pack, dict(enumerate(kept))))
         assert torch.equal(pack.theta.cpu(), theta)
         found.append((asked.totals()[2], sent.totals()[1]))
     return found

@@ -67,8 +67,10 @@ class Arrays:
         """Write them below ``folder``, and the overrides that name them."""
         buffer = io.BytesIO()
         y = np.asarray(self.y)
-        named = {"columns": np.array(self.columns)} if self.columns else {}
-        np.savez(buffer, x=np.asarray(self.x), y=y.astype(str) if y.dtype.kind == "O" else y, **named)
+        kept: dict[str, Any] = {"x": np.asarray(self.x), "y": y.astype(str) if y.dtype.kind == "O" else y}
+        if self.columns:
+            kept["columns"] = np.array(self.columns)
+        np.savez(buffer, **kept)
         path = folder / "arrays" / f"{hashlib.sha256(buffer.getvalue()).hexdigest()[:16]}.npz"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,7 @@ from robust_erm.store.files import write_json, write_whole
 from robust_erm.store.reading import EVALUATIONS
 from robust_erm.store.run_folder import RunFolder
 from robust_erm.training.contracts import ours
+from robust_erm.training.kept import load
 from robust_erm.training.measure import measure
 from robust_erm.training.points import Points
 from robust_erm.training.problem import build, draw
@@ -102,7 +103,7 @@ def evaluate_pack(members: Sequence[Member], name: str, options: Options, device
     torch.set_num_threads(threads_for(first, cores()))
     pack, evaluation, _ = build([run for _, run, _ in members], device)
     checkpoints = [RunFolder(run, path).read_checkpoint() for path, run, _ in members]
-    pack.load({i: kept["run"] for i, kept in enumerate(checkpoints) if kept is not None})  # looked for before
+    load(pack, {i: kept["run"] for i, kept in enumerate(checkpoints) if kept is not None})  # looked for before
     rows = torch.arange(len(members), device=device)
     eps = torch.tensor([radius for *_, radius in members], dtype=pack.eps.dtype, device=device)
     attacks, search, box = attacks_of(first, options), search_of(first, options), boxed(first)

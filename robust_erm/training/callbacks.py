@@ -13,6 +13,7 @@ import torch
 
 from robust_erm.store import locks
 from robust_erm.store.run_folder import RunFolder
+from robust_erm.training.kept import export, on_host
 from robust_erm.training.module import RobustERM
 from robust_erm.training.status import RUNNING, STATUS
 
@@ -43,7 +44,7 @@ class Recorder(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         """Finish what ended, checkpoint what goes on."""
         assert isinstance(module, RobustERM)
-        host = module.runs.on_host() if module.just_ended else None
+        host = on_host(module.runs) if module.just_ended else None
         for i in module.just_ended:
             self.finish(i, module, host)
         if time.monotonic() - self.last >= self.seconds:
@@ -57,7 +58,7 @@ class Recorder(L.Callback):
         self._checkpoint_running(module)
 
     def _checkpoint_running(self, module: RobustERM) -> None:
-        host = module.runs.on_host()
+        host = on_host(module.runs)
         for i in module.runs.running.tolist():
             if module.rows[i] and not locks.lost(self.folders[i].path):
                 self._write(i, module, host)
@@ -69,11 +70,11 @@ class Recorder(L.Callback):
             shapes = module.runs.recipe.layout.shapes
             steps = [int(row["step"]) for row in module.rows[i]]
             kept = {"steps": steps, "shapes": shapes, "theta": torch.stack(module.snapshots[i])}
-        self.folders[i].write_checkpoint(module.runs.export(i, host), module.rows[i], kept)
+        self.folders[i].write_checkpoint(export(module.runs, i, host), module.rows[i], kept)
         self.folders[i].write_metrics(module.rows[i])
 
     def finish(self, i: int, module: RobustERM, host: Any) -> None:
-        """Write what run i leaves; ``host``: of :meth:`robust_erm.training.runs.Runs.on_host`."""
+        """Write what run i leaves; ``host``: of :func:`robust_erm.training.kept.on_host`."""
         folder, last = self.folders[i], module.rows[i][-1]
         self._write(i, module, host)
         self.summaries[i] = {

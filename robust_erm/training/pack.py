@@ -23,6 +23,7 @@ from robust_erm.store.run_folder import RunFolder
 from robust_erm.training.callbacks import Progress, Recorder
 from robust_erm.training.devices import chosen
 from robust_erm.training.faults import release
+from robust_erm.training.kept import load
 from robust_erm.training.measure import Row, log_spaced, measure
 from robust_erm.training.module import RobustERM
 from robust_erm.training.precision import warn_of_slow_float64
@@ -32,6 +33,7 @@ from robust_erm.training.resources import cores as own_cores
 from robust_erm.training.resources import threads_for
 from robust_erm.training.stacked import fits
 from robust_erm.training.status import RUNNING
+from robust_erm.training.ties import undecided
 
 log = logging.getLogger("robust_erm")
 
@@ -122,7 +124,7 @@ class _Fit:
         schedule = log_spaced(self.pack.steps, first.measure_per_decade, first.measure_every)
         self.pack.t = t
         self.module = RobustERM(self.pack, self.evaluation, schedule, first.trainer.inner_steps, first.snapshots)
-        self.pack.load({i: kept["run"] for i, kept in enumerate(resumed) if kept is not None})
+        load(self.pack, {i: kept["run"] for i, kept in enumerate(resumed) if kept is not None})
         for i, kept in enumerate(resumed):
             if kept is not None:
                 if (earlier := kept.get("fingerprint")) is not None:
@@ -161,7 +163,7 @@ class _Fit:
         """Say which runs begin with a step that depends on the order of their points."""
         if self.t or bool(self.pack.theta.any()):  # elsewhere sums do not cancel but by chance
             return
-        for run, count in zip(self.runs, self.pack.undecided().tolist(), strict=True):
+        for run, count in zip(self.runs, undecided(self.pack).tolist(), strict=True):
             if count:
                 why = "by the sign of sums that cancel to rounding: the run depends on the order of its points"
                 advice = "a start such as model.init_scale=1e-3 decides them"

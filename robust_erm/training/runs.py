@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import chain, groupby
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor
 from torch.func import vmap
 from torch.utils import _pytree as pytree
 
-from robust_erm.attacks.attack import Attack, without_rounding
+from robust_erm.attacks.attack import Attack
 from robust_erm.core.errors import first_line
 from robust_erm.core.fields import substituted
 from robust_erm.core.memory import keep_freed
@@ -145,7 +144,7 @@ class Runs:
 
         return shared
 
-    def _groups(self, rows: Tensor, batch: Batch | None = None) -> list[Group]:
+    def groups(self, rows: Tensor, batch: Batch | None = None) -> list[Group]:
         """The rows by the attack that they need, on ``batch`` or the whole set; one for all where that is one."""
         recipe, batch = self.recipe, batch or self._batch(rows)
         whole = [(slice(None), recipe.attack)]
@@ -247,7 +246,7 @@ class Runs:
             self.status[rows],
             self.stopped_at[rows],
         )
-        groups = self._groups(rows, batch)
+        groups = self.groups(rows, batch)
         return now, Stepper(self.recipe, self.net, batch, groups, target, self.most, self.accumulate)
 
     def _stepped(self, stepper: Stepper, index: list[int], now: Carry, given: Iterable[Inputs]) -> Carry:
@@ -343,7 +342,7 @@ class Runs:
         (x, y), attack = self.train.of(rows), self.recipe.attack
         whole = self.order is None or attack.closed_form  # whose subgradient adds up from no pieces
         some = [(x, y)] if whole else pieces(self, attack, x, y)
-        groups, found = self._groups(rows, self._batch(rows, some[0])), []
+        groups, found = self.groups(rows, self._batch(rows, some[0])), []
         for piece in some:
             n = piece[0].shape[-2]
             drawn = (attack, index, n, generators)
@@ -352,28 +351,6 @@ class Runs:
             share = 0.0 if summed(self.recipe) else math.log(n / x.shape[-2])
             found.append((log_loss + share, grad))
         return pooled(found)
-
-    def undecided(self) -> Tensor:
-        """How many parameters (R,) a step from here moves along a sign that rounding decides.
-
-        That is where the update changes with the sign of an entry of the gradient within 64 roundings of the largest:
-        sign descent where sums of points cancel, as those of pixels of few values do at theta = 0.
-        """
-        rows = torch.arange(len(self.eps), device=self.eps.device)
-        noise = self.noise(self.recipe.attack, rows.tolist(), self.train.x.shape[-2], self.generators_of("eval"))
-        log_loss, grad = loss_and_grad_of(self.theta, self._groups(rows), noise)
-        tied = (grad != 0) & (without_rounding(grad) == 0)
-
-        def moved(grad: Tensor, log_loss: Tensor, state: dict[str, Any], numbers: dict[str, Tensor]) -> Tensor:
-            optimizer = substituted(self.recipe.optimizer, numbers)
-            direction: Tensor = optimizer.update(grad, log_loss, state, self.recipe.layout)[0]
-            return direction
-
-        one, other = (
-            vmap(moved)(g, log_loss, self.state["optimizer"], self.numbers)
-            for g in (grad, torch.where(tied, -grad, grad))
-        )
-        return ((one - other).abs() > 1e-6 * one.abs().amax(-1, keepdim=True)).sum(-1)
 
     def generators_of(self, stream: str) -> list[torch.Generator]:
         """One generator for every run, at the start of that stream."""
@@ -385,54 +362,6 @@ class Runs:
             return None
         weights: Tensor = vmap(lambda theta: predictor(self.recipe, theta))(self.theta[rows])  # type: ignore[assignment]
         return weights
-
-    def on_host(self) -> SimpleNamespace:
-        """What :meth:`export` reads, on the CPU: of all runs at once, whatever their number."""
-        names = ("theta", "best_theta", "best_log_loss", "status", "stopped_at", "state")
-        return SimpleNamespace(**{k: pytree.tree_map(lambda a: a.cpu(), getattr(self, k)) for k in names})
-
-    def export(self, i: int, host: SimpleNamespace | None = None) -> dict[str, Any]:
-        """Run i as plain tensors and numbers: all that is needed to go on. Ended runs keep less."""
-        host = host or self.on_host()
-        kept: dict[str, Any] = {
-            "t": int(host.stopped_at[i]) if int(host.status[i]) != RUNNING else self.t,
-            "status": int(host.status[i]),
-            "theta": host.theta[i].clone(),
-            "best_log_loss": host.best_log_loss[i].clone(),
-        }
-        if kept["status"] == RUNNING:
-            kept["best_theta"] = host.best_theta[i].clone()
-            kept["generator"] = self.drawn[i].clone()
-            kept["state"] = pytree.tree_map(lambda a: a[i].clone(), host.state)
-        return kept
-
-    def load(self, kept: Mapping[int, dict[str, Any]]) -> None:
-        """Put runs back to where :meth:`export` found them, on this device or another: a copy for all of them."""
-        host = self.on_host()  # on a CPU our own tensors
-        for i, one in kept.items():
-            host.theta[i] = one["theta"].to(host.theta)
-            host.best_log_loss[i] = one["best_log_loss"]
-            host.status[i] = one["status"]
-            if one["status"] == RUNNING:
-                host.best_theta[i] = one["best_theta"].to(host.theta)
-                self.generators[i].set_state(one["generator"])
-                self.drawn[i] = self.generators[i].get_state()
-                pytree.tree_map(
-                    lambda whole, part, i=i: whole[i].copy_(part), host.state, self._state_of(i, one["state"])
-                )
-            else:
-                host.stopped_at[i] = one["t"]
-        for name, moved in vars(host).items():
-            pytree.tree_map(lambda own, new: own if own is new else own.copy_(new), getattr(self, name), moved)
-
-    def _state_of(self, i: int, kept: dict[str, Any]) -> dict[str, Any]:
-        """The state that run i has left, with the compiled step's own where that takes it from here, else without."""
-        own = {name: part for name, part in kept.items() if name != "kernel"}
-        if self.kernel is None:
-            return own
-        row = slice(i, i + 1)
-        anew = self.kernel.init(self.theta[row], self.train.of_run[row].tolist())
-        return own | {"kernel": kept.get("kernel", {name: part[0] for name, part in anew.items()})}
 
 
 def _shapes(inputs: Inputs) -> Shapes:

@@ -128,7 +128,7 @@ def test_the_sum_is_estimated_without_bias() -> None:
     noise = runs.noise(runs.recipe.attack, [0], 11, runs.generators)
     parts = []
     for t in range(2):
-        log_loss, _ = loss_and_grad_of(runs.theta, runs._groups(rows, runs._batch(rows, points(t))), noise)
+        log_loss, _ = loss_and_grad_of(runs.theta, runs.groups(rows, runs._batch(rows, points(t))), noise)
         parts.append(float(log_loss.exp()) * math.exp(runs._of_all(order.many(t))))
     assert np.mean(parts) == pytest.approx(float(runs.log_losses(rows).exp()), rel=1e-12)
 

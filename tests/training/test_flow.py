@@ -119,7 +119,7 @@ def test_a_step_is_as_long_as_it_says(optimizer: Any) -> None:
         runs.theta *= scale
         runs.__post_init__()
         before = runs.theta.clone()
-        _, grad = loss_and_grad_of(before, runs._groups(torch.tensor([0])), torch.zeros(1, 0, 12, 6))
+        _, grad = loss_and_grad_of(before, runs.groups(torch.tensor([0])), torch.zeros(1, 0, 12, 6))
         runs.advance(1)
         moved = runs.theta - before
         relative = float(moved.norm() / before.norm())

@@ -36,6 +36,7 @@ from robust_erm.schedules.bounded_loss import BoundedLoss
 from robust_erm.schedules.constant import Constant
 from robust_erm.schedules.inverse_loss import InverseLoss
 from robust_erm.training.attacked import attacked, attacked_points, clean
+from robust_erm.training.kept import export, load
 from robust_erm.training.measure import Evaluation, log_spaced, measure
 from robust_erm.training.order import Order
 from robust_erm.training.runs import Runs
@@ -200,7 +201,7 @@ def test_resuming_is_bit_for_bit(case: str) -> None:
     first.advance(23)
     second = build()
     second.t = first.t
-    second.load({k: stored(first.export(k)) for k in range(4)})
+    load(second, {k: stored(export(first, k)) for k in range(4)})
     train(second, chunk=41)
     assert torch.equal(whole.theta, second.theta)
     assert torch.equal(whole.status, second.status)
@@ -344,9 +345,9 @@ def test_whoever_is_interrupted_has_taken_no_step_or_all(attack: Any, monkeypatc
         patch.setattr(Runs, "_advance", broken)
         with pytest.raises(KeyboardInterrupt):
             runs.advance(5)
-    kept = [runs.export(i) for i in range(3)]
+    kept = [export(runs, i) for i in range(3)]
     assert [one["t"] for one in kept] == [3, 3, 3]
     again = make()
     again.t = 3
-    again.load(dict(enumerate(kept)))
+    load(again, dict(enumerate(kept)))
     assert torch.equal(train(again).theta, expected.theta)

@@ -99,7 +99,7 @@ def test_the_step_is_one_over_the_constant() -> None:
     for length in (1.0, 3.0):
         runs = start(2, length)
         before, rows = runs.theta.clone(), torch.arange(2)
-        log_loss, grad = loss_and_grad_of(before, runs._groups(rows), torch.zeros(2, 0, 40, 5))
+        log_loss, grad = loss_and_grad_of(before, runs.groups(rows), torch.zeros(2, 0, 40, 5))
         assumed = 0.81 * norms(runs)[1]
         runs.advance(1)
         radius, one, far = runs.state["schedule"]["radius"], runs.eps.new_ones(2), runs.eps.new_tensor(length)

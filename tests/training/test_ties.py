@@ -21,6 +21,7 @@ from robust_erm.data.digits import Digits
 from robust_erm.store.config import Run
 from robust_erm.training.pack import train_pack
 from robust_erm.training.problem import build
+from robust_erm.training.ties import undecided
 
 TEN = "data.classes=[0,1,2,3,4,5,6,7,8,9]"
 BASE = ["model=linear", "objective=cross_entropy", "eps=0.05", "stop.steps=60"]
@@ -79,7 +80,7 @@ def test_signs_that_stay_open_are_said(resolved: Callable[..., Run], caplog: pyt
     said, apart = {}, {}
     for run in runs:
         pack = build([run], torch.device("cpu"))[0]
-        said[run.id], apart[run.id] = int(pack.undecided()), spread(replace(run, seed=run.seed), 1)
+        said[run.id], apart[run.id] = int(undecided(pack)), spread(replace(run, seed=run.seed), 1)
     ten = [run for run in runs if run.optimizer.r > 2 and len(run.data.classes) == 10]
     assert any(said[run.id] for run in ten)
     assert not any(said[run.id] for run in runs if run not in ten)

@@ -27,6 +27,7 @@ from robust_erm.schedules.bounded_loss import BoundedLoss
 from robust_erm.schedules.constant import Constant
 from robust_erm.schedules.growing import Growing
 from robust_erm.training import kernels
+from robust_erm.training.kept import export, load
 from robust_erm.training.kernels import compiled
 from robust_erm.training.kernels.dense import Dense
 from robust_erm.training.kernels.sparse import Sparse
@@ -174,7 +175,7 @@ def test_several_data_sets_in_one_pack(case: str) -> None:
 def take_over(second: Runs, first: Runs) -> None:
     """Put all runs to where the first pack has left them."""
     second.t = first.t
-    second.load({k: first.export(k) for k in range(len(first.seeds))})
+    load(second, {k: export(first, k) for k in range(len(first.seeds))})
 
 
 def test_resuming_sparse_is_bit_for_bit() -> None:
