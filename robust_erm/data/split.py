@@ -10,6 +10,7 @@ from robust_erm.data.dataset import Array, Dataset
 from robust_erm.data.part import Part, few, word
 
 _SIGNS = (("-1", "1"), ("0", "1"), ("False", "True"))  # labels that say themselves which is +1: the second
+_MANY = 10  # classes that few points may have one or none of
 
 
 class Split:
@@ -71,6 +72,9 @@ class Split:
         says = f"is no label of the file, which has {few(train.names)}"
         require(missing is None, "classes", missing, says + hint(str(missing), list(train.names)))
         kept = len(train.rows(names))
+        says = f"has {len(names)} different labels on {kept} points ({few(names)}): classes, not quantities; name them"
+        few_each = self.classes is not None or len(names) <= max(_MANY, kept // 2)
+        require(few_each, train.key, train.source, f"{says} (classes=[...]) where they are what is meant")
         m = self._drawn(kept, test)
         if test is not None:
             size, other = (" x ".join(map(str, each.shape)) for each in (test, train))

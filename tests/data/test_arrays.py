@@ -364,6 +364,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "none held": ({"file": "all.csv", "m_test": 3, "validation": 0}, "validation = 0: must be 1 or more, or null"),
     "new": ({"file": "test.csv", "test": "new.csv"}, "test = new.csv: has the label maybe, which test.csv has not"),
     "alone": ({"file": "alone.parquet"}, "has one label alone"),
+    "quantities": ({"file": "quantities.csv"}, "has 30 different labels on 30 points (0, 0.1, 0.2,"),
     "nothing": ({"file": "none.csv"}, "there is nothing there"),
     "kind": ({"file": "notes.txt"}, "must be one of .npz, .npy, .csv, .parquet"),
     "broken": ({"file": "broken.npz"}, "cannot be read"),
@@ -397,6 +398,7 @@ def test_what_cannot_be_read_is_refused_in_one_line(name: str, place: Path, monk
     frame().assign(label=["yes", "maybe"] * 15).to_csv("new.csv", index=False)
     frame().assign(label="yes").to_parquet("alone.parquet")
     np.savez("names.npz", x=X, y=WORDS, columns=["a", "b"])
+    frame().assign(label=np.arange(N) / 10).to_csv("quantities.csv", index=False)
     np.save("short.npy", WORDS[:5])
     np.save("objects.npy", np.array([{"a": 1}] * N, dtype=object), allow_pickle=True)
     gap = frame(np.where(np.arange(N) == 4, math.nan, 1.0))
