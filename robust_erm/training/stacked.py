@@ -50,7 +50,7 @@ def loss_and_grad(recipe: Recipe, theta: Tensor, batch: Batch, noise: Tensor) ->
     small = None if attack.closed_form else _small(recipe, theta, batch.x)
     if small is not None:
         x = _perturbed(recipe, attack, theta, batch, noise, small)
-        found: tuple[Tensor, Tensor] = small.loss_and_grad(theta, x, batch.y)
+        found: tuple[Tensor, Tensor] = small.loss_and_grad(x, batch.y)
         return found
     params = recipe.layout.unflatten(theta)
     if _exact(recipe, attack, params):
@@ -155,7 +155,8 @@ def _small(recipe: Recipe, theta: Tensor, x: Tensor) -> Any:
     _, n, d = x.shape
     if max(theta.shape[1], n * max(recipe.widest, d)) * theta.element_size() > SMALL or not readable(theta):
         return None
-    return kernels.for_stack(_stack(recipe), recipe.layout, recipe.objective, theta.dtype)
+    nets = kernels.for_stack(_stack(recipe), recipe.layout, recipe.objective, theta.dtype)
+    return None if nets is None else nets.at(theta, n)
 
 
 def _perturbed(recipe: Recipe, attack: Attack, theta: Tensor, batch: Batch, noise: Tensor, small: Any) -> Tensor:
@@ -191,7 +192,7 @@ class _Victim(StackVictim):
 
     def __init__(self, recipe: Recipe, theta: Tensor, batch: Batch, small: Any) -> None:
         super().__init__(_stack(recipe), partial(recipe.layout.unflatten, theta), batch.x, batch.y, recipe.domain)
-        self.theta, self.small = theta, small
+        self.small = small
 
     def margin_slopes(self, f: Tensor, y: Tensor) -> Tensor:
         compiled = kernels.for_attacks(f.dtype) if readable(f) else None
@@ -228,7 +229,7 @@ class _Victim(StackVictim):
         lengths, radii = (None if a is None else a.expand(y.numel(), 1).reshape(y.shape) for a in (length, radius))
         ball = None if radii is None else (x, radii)
         begin = x if start is None else start.reshape(x.shape)
-        found: Tensor = self.small.descend(norm.p, self.theta, y, begin, lengths, box, ball, steps)
+        found: Tensor = self.small.descend(norm.p, y, begin, lengths, box, ball, steps)
         return found.flatten(0, 1)
 
 

@@ -1,8 +1,8 @@
 """The loops of :mod:`robust_erm.training.kernels.stacks`, compiled by numba around BLAS.
 
 ``row``: parameters (P,) of one run. ``layers``: of each layer where its weight begins in ``row``, its rows and columns,
-and where its bias begins, or -1. ``work``: room for the values of all layers, one after another. ``turned``: room for
-weights transposed, each where it stands in ``row``.
+and where its bias begins, or -1. ``work``: room for the values of all layers, one after another. ``turned``: of
+:func:`turned_of`.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
@@ -55,15 +55,22 @@ def turns(layers, k, n):
 
 
 @njit(cache=True, nogil=True)
-def turn(row, layers, n, turned):
-    """Write the transposed weights of ``row`` (P,) that :func:`forward` asks for."""
+def turned_of(theta, layers, n):
+    """Of each run (R, P) the transposed weights that :func:`forward` asks for, each where it stands in its row."""
+    some = False
     for k in range(layers.shape[0]):
-        if turns(layers, k, n):
-            weight = part(row, layers[k, WEIGHT], layers[k, OUT], layers[k, IN])
-            out = part(turned, layers[k, WEIGHT], layers[k, IN], layers[k, OUT])
-            for j in range(out.shape[0]):
-                for i in range(out.shape[1]):
-                    out[j, i] = weight[i, j]
+        some |= turns(layers, k, n)
+    width = lines(theta.shape[1]) if some else 0
+    found = fresh(theta.shape[0] * width, theta).reshape(theta.shape[0], width)
+    for r in range(theta.shape[0] if some else 0):
+        for k in range(layers.shape[0]):
+            if turns(layers, k, n):
+                weight = part(theta[r], layers[k, WEIGHT], layers[k, OUT], layers[k, IN])
+                out = part(found[r], layers[k, WEIGHT], layers[k, IN], layers[k, OUT])
+                for j in range(out.shape[0]):
+                    for i in range(out.shape[1]):
+                        out[j, i] = weight[i, j]
+    return found
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
@@ -119,13 +126,13 @@ def activate_back(slopes, a, slope):
 
 
 @njit(cache=True, nogil=True)
-def forward(row, turned, layers, slope, x, work):
-    """Outputs (n, C) at x (n, d), in ``work`` after the values of all other layers; slope 1 is no activation.
+def forward(row, turned, layers, slope, x, work, count):
+    """Values of the first ``count`` layers at x (n, d), in ``work`` one after another; slope 1 is no activation.
 
-    ``turned``: of :func:`turn`.
+    What is given back are those of the last of them.
     """
     n, begin, h = x.shape[0], 0, x
-    for k in range(layers.shape[0]):
+    for k in range(count):
         weight = part(row, layers[k, WEIGHT], layers[k, OUT], layers[k, IN])
         z = part(work, begin, n, layers[k, OUT])
         if layers[k, OUT] == 1:
@@ -171,13 +178,13 @@ def below(row, layers, slope, k, slopes, h, spare):
 def margin_gradient(row, turned, layers, slope, x, y, work, spare, slopes, out):
     """Gradients (n, d) of the margins of labels y (n,) in x (n, d)."""
     n, last = x.shape[0], layers.shape[0] - 1
-    f = forward(row, turned, layers, slope, x, work)
-    if f.shape[1] == 1:
+    if layers[last, OUT] == 1:  # whatever the one output is
+        forward(row, turned, layers, slope, x, work, last)
         for i in range(n):
             slopes[i, 0] = y[i]
     else:
-        margin_slopes_into(f, y, slopes)
-    begin, above = work.size - lines(f.size), slopes
+        margin_slopes_into(forward(row, turned, layers, slope, x, work, last + 1), y, slopes)
+    begin, above = work.size - lines(slopes.size), slopes
     for k in range(last, 0, -1):
         begin -= lines(n * layers[k, IN])
         above = below(row, layers, slope, k, above, part(work, begin, n, layers[k, IN]), spare)
@@ -186,7 +193,24 @@ def margin_gradient(row, turned, layers, slope, x, y, work, spare, slopes, out):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def descend_into(
-    theta, layers, slope, y, start, center, lengths, radii, ball, low, high, sign, rounding, steps, gradient, bits, out
+    theta,
+    turned,
+    layers,
+    slope,
+    y,
+    start,
+    center,
+    lengths,
+    radii,
+    ball,
+    low,
+    high,
+    sign,
+    rounding,
+    steps,
+    gradient,
+    bits,
+    out,
 ):
     """From ``start`` (R, n, d), ``steps`` steps against :func:`margin_gradient`, every one into ball and box.
 
@@ -198,14 +222,12 @@ def descend_into(
     every, widest = room(layers, n)
     work, spare = fresh(every, out), fresh(2 * widest, out).reshape(2, widest)
     slopes, other = np.empty((n, layers[-1, OUT]), out.dtype), fresh(gradient.size, out).reshape(gradient.shape)
-    turned = fresh(theta.shape[1], out)
     for r in range(theta.shape[0]):
-        turn(theta[r], layers, n, turned)
         x, middle = start[r % start.shape[0]], center[r % center.shape[0]]
         labels, length, radius = y[r % y.shape[0]], lengths[r], radii[r]
         for left in range(steps - 1, -1, -1):
             to = other if left % 2 else out[r]  # not in place: such loops are not vectorised
-            margin_gradient(theta[r], turned, layers, slope, x, labels, work, spare, slopes, gradient)
+            margin_gradient(theta[r], turned[r], layers, slope, x, labels, work, spare, slopes, gradient)
             if sign:
                 sign_step_into(x, gradient, bits, length, rounding, ball, middle, radius, low, high, to)
             else:
@@ -214,17 +236,15 @@ def descend_into(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def grads_into(theta, layers, slope, x, y, soft, less, log_loss, grad):
+def grads_into(theta, turned, layers, slope, x, y, soft, less, log_loss, grad):
     """Log losses (R,), less ``less``, and their gradients (R, P) in theta, at x as above."""
     n, last = x.shape[1], layers.shape[0] - 1
     every, widest = room(layers, n)
     work, spare = fresh(every, x), fresh(2 * widest, x).reshape(2, widest)
     sums, slopes = np.empty(widest), np.empty((1, n, layers[last, OUT]), x.dtype)
-    turned = fresh(theta.shape[1], x)
     for r in range(theta.shape[0]):
         row, at, own = theta[r], x[r % x.shape[0]], r % y.shape[0]
-        turn(row, layers, n, turned)
-        f = forward(row, turned, layers, slope, at, work)
+        f = forward(row, turned[r], layers, slope, at, work, last + 1)
         slopes_into(f.reshape(1, n, f.shape[1]), y[own : own + 1], soft, less, log_loss[r : r + 1], slopes)
         begin, above = every - lines(f.size), slopes[0]
         for k in range(last, -1, -1):

@@ -27,10 +27,7 @@ _SLOPES = {"identity": 1.0, "relu": 0.0}  # below 0, over that above
 
 
 class Stacks:
-    """What :mod:`robust_erm.training.stacked` computes of R runs of one stack.
-
-    All arrays that the loops are given are contiguous: for others numba would compile anew, in this process.
-    """
+    """What :mod:`robust_erm.training.stacked` computes of runs of one stack."""
 
     def __init__(self, stack: Stack, layout: Layout, objective: Objective) -> None:
         ends = np.cumsum([math.prod(shape) for _, shape in layout.shapes])
@@ -45,10 +42,25 @@ class Stacks:
         self.slope = _SLOPES.get(activation.kind, activation.slope)
         self.scores = Scores(objective)
 
+    def at(self, theta: Tensor, n: int) -> At:
+        """These nets at theta (R, P), on n points each."""
+        return At(self, theta, n)
+
+
+class At:
+    """R runs of one stack at theta (R, P), on n points each.
+
+    Weights are transposed once, whatever is computed with them. All arrays that the loops are given are contiguous:
+    for others numba would compile anew, in this process.
+    """
+
+    def __init__(self, nets: Stacks, theta: Tensor, n: int) -> None:
+        self.nets, self.theta, self.n = nets, theta, n
+        self.made: tuple[Any, Any] | None = None  # parameters, and weights transposed
+
     def descend(
         self,
         p: float,
-        theta: Tensor,
         y: Tensor,
         start: Tensor,
         length: Tensor,
@@ -60,7 +72,6 @@ class Stacks:
 
         Args:
             p: exponent of the threat's norm.
-            theta: (R, P).
             y: labels (R, n).
             start: (R, n, d).
             length: of a step, (R, n).
@@ -70,25 +81,26 @@ class Stacks:
         """
         center, radius = ball or (start, length)
         out, (low, high) = start.new_empty(start.shape), box or (-math.inf, math.inf)
-        rows, layers, slope = self._of(theta)
-        kind, work = rows.dtype.type, start.new_empty(start.shape[1:]).numpy()
+        given = *self._given(), *map(_of_one, (y, start, center))
+        kind, work = given[0].dtype.type, start.new_empty(start.shape[1:]).numpy()
         ends = _of_all(length), _of_all(radius), ball is not None, kind(low), kind(high)
         how = p == math.inf, kind(rounding(start)), steps
-        given = rows, layers, slope, *map(_of_one, (y, start, center))
         loop: Any = c.descend_into
         loop(*given, *ends, *how, work, work.view(BITS[kind]), out.numpy())
         return out
 
-    def loss_and_grad(self, theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Log losses (R,) and gradients (R, P), at the same."""
-        log_loss, grad = theta.new_empty(len(theta)), theta.new_empty(theta.shape)
-        given = *self._of(theta), _of_one(x), _of_one(y)
-        c.grads_into(*given, self.scores.soft, self.scores.less(x.shape[1]), log_loss.numpy(), grad.numpy())
+    def loss_and_grad(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Log losses (R,) and gradients (R, P), at points x (R, n, d) with labels y (R, n)."""
+        log_loss, grad = self.theta.new_empty(len(self.theta)), self.theta.new_empty(self.theta.shape)
+        given, scores = (*self._given(), _of_one(x), _of_one(y)), self.nets.scores
+        c.grads_into(*given, scores.soft, scores.less(self.n), log_loss.numpy(), grad.numpy())
         return log_loss, grad
 
-    def _of(self, theta: Tensor) -> tuple[np.ndarray, np.ndarray, np.floating]:
-        rows = _of_all(theta)
-        return rows, self.layers, rows.dtype.type(self.slope)
+    def _given(self) -> tuple[Any, Any, np.ndarray, np.floating]:
+        if self.made is None:
+            rows = _of_all(self.theta)
+            self.made = rows, c.turned_of(rows, self.nets.layers, self.n)
+        return *self.made, self.nets.layers, self.made[0].dtype.type(self.nets.slope)
 
 
 def warm_up(dtype: torch.dtype) -> None:
@@ -104,9 +116,10 @@ def warm_up(dtype: torch.dtype) -> None:
             library.set_num_threads(1)
     square, row = torch.eye(2, dtype=dtype), torch.ones(1, 2, dtype=dtype)
     some = Stacks(Stack((("w", "b"),)), Layout((("w", (2, 2)), ("b", (2,)))), Objective("cross_entropy"))
-    some.loss_and_grad(torch.ones(1, 6, dtype=dtype), square.unsqueeze(0), row)
+    nets = some.at(torch.ones(1, 6, dtype=dtype), 2)
+    nets.loss_and_grad(square.unsqueeze(0), row)
     for p in (2.0, math.inf):
-        some.descend(p, torch.ones(1, 6, dtype=dtype), row, square.unsqueeze(0), row, None, None, 1)
+        nets.descend(p, row, square.unsqueeze(0), row, None, None, 1)
 
 
 def _of_all(x: Tensor) -> np.ndarray:

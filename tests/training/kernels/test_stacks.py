@@ -80,8 +80,9 @@ def test_attacks_are_torchs(p: float, model: str, dtype: torch.dtype) -> None:
         runs = three(MODELS[model], outputs, dtype)
         x, y = runs.train.of(torch.arange(3))
         length = torch.full((3, 9), 0.05, dtype=dtype) * torch.tensor([[1], [2], [3]], dtype=dtype)
+        nets = kernel_of(runs).at(runs.theta, 9)
         for start in (x, (x + 0.02).clamp(0, 1)):
-            ours = kernel_of(runs).descend(p, runs.theta, y, start, length, box, (x, 2 * length) if ball else None, 3)
+            ours = nets.descend(p, y, start, length, box, (x, 2 * length) if ball else None, 3)
             theirs = descended(runs, p, start, length, box, 2 * length if ball else None)
             near = (ours - theirs).abs().amax((1, 2)) <= (1e-11 if dtype == torch.float64 else 1e-4)
             assert bool(near.all())
