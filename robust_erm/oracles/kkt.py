@@ -217,10 +217,15 @@ def _gradients(model: Model, params: Params, x: Tensor, y: Tensor) -> Tensor:
 def _multipliers(matrix: Array, target: Array) -> Array:
     """Argmin over lam >= 0 of ``lam' K lam - 2 lam' b``, from a root of K; directions K does not have are left out.
 
-    K is that of gradients of unit length: else long ones would make rounding of short ones.
+    K is that of gradients of unit length: else long ones would make rounding of short ones. Points without a gradient,
+    at which all units are off, have the multiplier 0.
     """
+    alive = np.diag(matrix) > 0
+    if not alive.all():
+        spread = np.zeros(len(target))
+        spread[alive] = _multipliers(matrix[np.ix_(alive, alive)], target[alive]) if alive.any() else 0.0
+        return spread
     lengths = np.sqrt(np.diag(matrix))
-    lengths = np.where(lengths > 0, lengths, 1.0)
     values, vectors = np.linalg.eigh(matrix / lengths / lengths[:, None])
     kept = values > 1e-13 * max(float(values[-1]), 1e-300)
     root, pull = np.sqrt(values[kept])[:, None] * vectors[:, kept].T, vectors[:, kept].T @ (target / lengths)

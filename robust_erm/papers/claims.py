@@ -45,13 +45,26 @@ def spread(values: Iterable[float], percent: bool = True) -> str:
 def by_draw(values: pd.Series, seeds: pd.Series | None = None) -> pd.Series:
     """One number a draw: the mean over settings that share a seed, and with it points, which are no further draws.
 
+    A draw that lacks settings which another has is nan: the mean over others would be another quantity.
+
     Args:
         values: indexed like ``seeds``; without these, by a level ``seed`` among others.
         seeds: of each.
     """
     grouped = values.groupby(level="seed") if seeds is None else values.groupby(seeds)
-    found: pd.Series = grouped.mean()
+    count = grouped.count()
+    found: pd.Series = grouped.mean().where((count == grouped.size()) & (count == grouped.size().max()))
     return found
+
+
+def excess(own: pd.Series, other: pd.Series) -> pd.Series:
+    """``own / other - 1`` of the draws that have both: of margins, by how much one is larger than another.
+
+    It is nan where ``other`` is not positive, of which nothing is a multiple.
+    """
+    one, two = own.align(other, join="inner")
+    known = one.notna() & two.notna()
+    return (one / two - 1).where(two > 0)[known]
 
 
 def above(

@@ -91,6 +91,15 @@ def test_distances_give_robust_accuracy_at_every_radius() -> None:
     np.testing.assert_allclose(curve(found.distances, [0.02, 0.1]), found.table["attacked"], atol=0.021)
 
 
+def test_robust_accuracy_is_of_the_largest_radius_in_whatever_order() -> None:
+    torch.manual_seed(0)
+    net = nn.Linear(8, 1).double()
+    x, y = points(50, 8, 2)
+    one, other = (evaluate(net, x, y, radii, **QUICK).robust_accuracy for radii in ([0.1, 0.4], [0.4, 0.1]))
+    assert one == other
+    assert one < evaluate(net, x, y, 0.1, **QUICK).robust_accuracy
+
+
 def test_a_union_is_judged_point_by_point() -> None:
     """Towards class 1 all coordinates pull a little (l_inf wins), towards class 2 a single one does (l_2 wins)."""
     net = nn.Linear(12, 3, bias=False).double()

@@ -180,6 +180,50 @@ def test_complexities_against_a_solver(r: int) -> None:
     assert complexities(x, y, r, 0.0) == (clean, clean)
 
 
+def test_a_draw_without_all_settings_has_no_average() -> None:
+    """The mean over others would be another quantity; here it would turn the verdict round."""
+    index = pd.MultiIndex.from_product([[1, 2], [0, 1, 2]], names=["k", "seed"])
+    whole = pd.Series([0.1, 0.1, 0.1, -0.5, -0.5, -0.5], index)
+    assert claims.by_draw(whole).tolist() == pytest.approx([-0.2] * 3)
+    for lacking in (whole.where(whole.index != (2, 0)), whole.drop((2, 0))):
+        found = claims.by_draw(lacking)
+        assert found.isna().tolist() == [True, False, False]
+        assert above("", "", found).verdict == UNDECIDED
+
+
+def test_a_size_that_no_draw_of_one_algorithm_has_leaves_no_average() -> None:
+    rows = [
+        {"algorithm": name, "k_w": 8, "k_x": 8, "eps": 0.25, "m": m, "seed": seed, "gap": gap}
+        for seed in range(3)
+        for m, gap in ((64, 0.1), (128, -0.5))
+        for name in ("gd", "cd")
+    ]
+    table = pd.DataFrame(rows)
+    table.loc[table["algorithm"] == "cd", "gap"] = 0.0
+    assert algorithms.per_draw(algorithms.difference(table, "gd", "cd"), 0.25).tolist() == pytest.approx([-0.2] * 3)
+    left = table[(table["algorithm"] == "gd") | (table["m"] == 64)]
+    values = algorithms.difference(left, "gd", "cd")
+    assert algorithms.per_draw(values, 0.25).isna().all()
+    assert algorithms.over_m(values).isna().all()
+    assert algorithms.furthest(values, 0.25)[1] == 64, "the other size was not compared"
+    assert algorithms.difference(left, "gd", "diag").empty, "what was not trained is no gap"
+
+
+def test_margins_are_no_multiples_of_negative_ones() -> None:
+    own, other = pd.Series([0.1, 0.1, 0.1, 0.1]), pd.Series([0.05, -0.05, math.nan, 0.1])
+    found = claims.excess(own, other)
+    assert found.index.tolist() == [0, 1, 3], "a draw that lacks one of them is left out"
+    assert found[0] == pytest.approx(1)
+    assert math.isnan(found[1])
+    assert above("", "", found).verdict == UNDECIDED
+
+
+def test_nothing_holds_of_no_runs() -> None:
+    none = pd.DataFrame({name: [] for name in ("optimizer", "model", "status", "data.k_x", "data.d", "data.m")})
+    none = none.astype({"optimizer": str, "model": str, "status": str}).assign(train_robust_acc=[])
+    assert {claim.verdict for claim in algorithms.reached(none)} == {UNDECIDED}
+
+
 def test_a_draw_without_all_sizes_has_no_average() -> None:
     index = pd.MultiIndex.from_tuples([(0, 64), (0, 128), (1, 128)], names=["seed", "m"])
     found = algorithms.over_m(pd.Series([1.0, 3.0, 5.0], index))

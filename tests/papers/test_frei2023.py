@@ -40,10 +40,53 @@ def test_class_averages_are_flipped_at_sqrt_d_over_k() -> None:
     rows = params["W1"].norm(dim=1)
     scaled = {"W1": params["W1"] / rows.sqrt().unsqueeze(1), "W2": params["W2"] * rows.sqrt()}  # balanced layers
     size = sum(float((p**2).sum()) for p in scaled.values())
-    assert float((y * model.apply(scaled, x)).min()) / size == pytest.approx(sec2.limit_margin(data), rel=1e-9)
+    assert float((y * model.apply(scaled, x)).min()) / size == pytest.approx(sec2.limit_margin(data, False), rel=1e-9)
     directions, alone = sec2.units(params, data.cluster_means(3))
     assert directions == pytest.approx(2)
     assert alone == pytest.approx(math.sqrt(1 / 2)), "the average of two of four clusters"
+
+
+def test_the_greatest_margin_with_biases_is_a_nets() -> None:
+    """And the dual's multipliers, of the same value, stand every unit that a search finds."""
+    data = Clusters(d=40, m=10, k=10, sigma=0.0, means="orthogonal", m_test=10, balanced=True)
+    means, signs = data.cluster_means(0), data.cluster_labels()
+    d, k, rows, outer, costs = data.d, data.k, [], [], []
+    for sign in (1, -1):
+        own = signs == sign
+        b = own.sum() / (k + d)
+        w = means[own].sum(0) * (1 - b) / d - means[~own].sum(0) * b / d
+        rows.append(np.append(w, b))
+        costs.append(float(np.linalg.norm(rows[-1])))
+        outer.append(float(sign))
+    sizes = np.sqrt(costs)
+    params = {
+        "W1": torch.from_numpy(np.stack([r[:-1] / s for r, s in zip(rows, sizes, strict=True)])),
+        "b1": torch.from_numpy(np.array([r[-1] / s for r, s in zip(rows, sizes, strict=True)])),
+        "W2": torch.from_numpy(np.array([[v * s for v, s in zip(outer, sizes, strict=True)]])),
+    }
+    model = MLP(width=2, bias="first")
+    f = model.apply(params, torch.from_numpy(means))
+    size = sum(float((p**2).sum()) for p in params.values())
+    limit = sec2.limit_margin(data, True)
+    assert float((torch.from_numpy(signs) * f).min()) / size == pytest.approx(limit, rel=1e-9)
+    assert limit > 1.01 * sec2.limit_margin(data, False)
+    lam = {s: np.sqrt((d + k - n) / (n * d * (d + k))) for s in (1, -1) for n in [(signs == s).sum()]}
+    weights = np.array([lam[int(s)] for s in signs])
+    assert weights.sum() == pytest.approx(1 / (2 * limit), rel=1e-9)
+    points = np.hstack([means, np.ones((k, 1))])
+    generator, best = np.random.default_rng(0), 0.0
+    for _ in range(200):  # ascent of both signs of the dual's constraint, over units of length 1
+        unit = generator.standard_normal(d + 1)
+        unit[:d] = means.T @ generator.standard_normal(k) if generator.random() < 0.5 else unit[:d]
+        side = generator.choice([-1, 1])
+        for step in 0.1 * 0.98 ** np.arange(300):
+            unit /= np.linalg.norm(unit)
+            z = points @ unit
+            best = max(best, float(side * (weights * signs) @ np.maximum(z, 0)))
+            slope = points.T @ (side * weights * signs * (z > 0))
+            unit = unit + step * slope / (np.linalg.norm(slope) + 1e-12)
+    assert best <= 1 + 1e-9
+    assert best > 0.99
 
 
 def test_flips_count_zero_as_minus_one() -> None:

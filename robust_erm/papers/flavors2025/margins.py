@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from robust_erm.papers.claims import Claim, above, every, within
+from robust_erm.papers.claims import Claim, above, every, excess, within
 from robust_erm.papers.homogeneous import along
 from robust_erm.papers.matrices import SHOWN
 from robust_erm.reports.style import COLOURS, PAGE, style
@@ -100,19 +100,19 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
         }
 
         def more(claim: str, norm: str, own: str, other: pd.Series, ends: Any = ends, threat: str = threat) -> Claim:
-            over = (ends[norm][own] / other - 1).dropna()
+            over = excess(ends[norm][own], other)
             return above(f"{claim} ({threat})", "ours", over, 0.0, "its over the other's, less 1: ", percent=False)
 
         for sweep, norm in OWN.items():
             best = ends[norm][[name for name in OWN if name != sweep]].max(axis=1)
             found.append(more(f"Of the four, {sweep} ends with the greatest margin over {norm}", norm, sweep, best))
         plain = ends["linf"]["sd"]
-        near = (ends["linf"]["adam"] / plain - 1).dropna()
+        near = excess(ends["linf"]["adam"], plain)
         claim = f"Adam with epsilon = 0 ends at sign descent's margin over linf ({threat})"
         found.append(within(claim, "ours", near, 0.1, "its over the other's, less 1: "))
         claim, plain = "Adam with epsilon = 1e-8 ends with more margin over l2 than with 0", ends["l2"]["adam"]
         found.append(more(claim, "l2", "adam_eps", plain))
-        lost = (1 - ends["linf"]["adam_eps"] / ends["linf"]["adam"]).dropna()
+        lost = -excess(ends["linf"]["adam_eps"], ends["linf"]["adam"])
         claim = f"and with less over linf ({threat})"
         found.append(above(claim, "ours", lost, 0.0, "1 less its over the other's: ", percent=False))
     return found

@@ -62,7 +62,8 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     large = table[table["init_scale"] >= 0.1]
     reached = bool((large["status"] != "converged").all()) if len(large) else None
     return [
-        stated("All powers fit their points from a small start", "ours", f"runs that do not: {names}", left.empty),
+        stated("All powers fit their points from a small start", "ours", f"runs that do not: {names}",
+               left.empty if len(small) else None),
         every("p = 1 is robust up to sqrt(d / k) only", where, 1.1 - one["attack"] / one["unit"], 0.0,
               f"1.1 less {text}"),
         above("p = 3 is more robust than p = 1, without adversarial training", where,

@@ -70,7 +70,7 @@ def row(run: Any) -> dict[str, Any]:
         "kkt": run.get("kkt_stationarity", math.nan), "complementarity": run.get("kkt_complementarity", math.nan),
         "share": run.get("on_margin_share", math.nan), "folder": run["folder"],
     }  # fmt: skip
-    found["margin"] = run["margin_robust_l2"] / limit_margin(data)
+    found["margin"] = run["margin_robust_l2"] / limit_margin(data, one.model.bias != "none")
     for name in ("median", "5", "95"):
         column = "attack" if name == "median" else f"attack_{name}"
         found[column] = run.get(f"strong.test_distance_{name}", math.nan) / root
@@ -101,13 +101,21 @@ def _separation(data: Clusters, seed: int) -> Separation:
     return separation(data, seed)
 
 
-def limit_margin(data: Clusters) -> float:
-    """``1 / (2 (sqrt(k_+ / d) + sqrt(k_- / d)))``: the margin over ||theta||^2 of one unit for each class average.
+def limit_margin(data: Clusters, biases: bool) -> float:
+    """``1 / (2 (c_+ + c_-))``: the greatest margin over ||theta||^2 of orthogonal means without noise.
 
-    Of orthogonal means and no noise: the greatest there is.
+    Without biases ``c_+ = sqrt(k_+ / d)``, by a unit along each class average. With biases of the hidden layer
+    ``c_+ = sqrt(k_+ (d + k_-) / (d (d + k)))``: the positive means' unit has the bias ``k_+ / (k + d)`` and is 0 at the
+    negative ones. The dual certifies both, with equal multipliers within a class: no unit ``(w, b)`` of length 1
+    has ``|sum_q lam_q y_q relu(<w, mu_q> + b)| > 1``, as ``k_+ k_- <= (d + k_+)(d + k_-)``.
     """
     positive = int((data.cluster_labels() > 0).sum())
-    return math.sqrt(data.d) / (2 * (math.sqrt(positive) + math.sqrt(data.k - positive)))
+    negative, d = data.k - positive, data.d
+    costs = [
+        math.sqrt(own / d * ((d + other) / (d + data.k) if biases else 1.0))
+        for own, other in ((positive, negative), (negative, positive))
+    ]
+    return 1 / (2 * sum(costs))
 
 
 def direction(data: Clusters, seed: int) -> Tensor:

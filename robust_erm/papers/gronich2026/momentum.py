@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from robust_erm.core.statistics import interval
-from robust_erm.papers.claims import Claim, above, every, within
+from robust_erm.papers.claims import Claim, above, every, excess, within
 from robust_erm.papers.homogeneous import along, gaps
 from robust_erm.papers.matrices import AROUND, HEIGHT, matrix
 from robust_erm.reports.style import PAGE, style
@@ -77,12 +77,12 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
             found.append(every(claim, where, NEAR - own["gap"], 0.0, text, limit=True))
             others = some[some["sweep"].map(OWN) != norm].groupby("seed")[f"hard_{norm}"].max()
             claim = f"{name} has more margin in its own norm than any optimizer of another {about}"
-            over = (own[f"hard_{norm}"] / others - 1).dropna()
+            over = excess(own[f"hard_{norm}"], others)
             found.append(above(claim, where, over, 0.0, "over the best other's, less 1: ", percent=False))
             if (other := WITHOUT.get(name)) in set(some["sweep"]):
                 plain = some[some["sweep"] == other].set_index("seed")
                 claim = f"{name} ends at the margin of {other}, which has no memory {about}"
-                over = (own[f"hard_{norm}"] / plain[f"hard_{norm}"] - 1).dropna()
+                over = excess(own[f"hard_{norm}"], plain[f"hard_{norm}"])
                 found.append(within(claim, where, over, SAME, "over its, less 1: "))
                 claim = f"{name} ends nearer to a KKT point than {other} {about}"
                 nearer = (plain["gap"] - own["gap"]).dropna()

@@ -90,7 +90,7 @@ def claims(table: pd.DataFrame, runs: pd.DataFrame) -> list[Claim]:
     text = f"{len(loose)} of {len(table)} runs are reported at {LOOSE:g}, {len(left)} not at all"
     text += f" ({', '.join(names)})" if names else ""
     claim = "all runs come down to the loss at which the paper reports"
-    return [*found, stated(claim, "App. F.2", text, not len(left))]
+    return [*found, stated(claim, "App. F.2", text, not len(left) if len(table) else None)]
 
 
 def _trusted(attacked: pd.DataFrame, last: float) -> list[Claim]:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator, PercentFormatter
 
-from robust_erm.papers.claims import Claim, stated
+from robust_erm.papers.claims import Claim, by_draw, stated
 from robust_erm.reports.style import COLOURS, OF_OPTIMIZER
 
 LABELS = {
@@ -46,9 +46,13 @@ def gaps(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def difference(table: pd.DataFrame, one: str, other: str, column: str = "gap") -> pd.Series:
-    """``one`` minus ``other``, draw by draw; index: k_w, k_x, eps, m, seed."""
+    """``one`` minus ``other``, draw by draw; index: k_w, k_x, eps, m, seed.
+
+    It is nan where one of them is missing, at sparsities and radii at which both are known anywhere.
+    """
     a, b = (table[table["algorithm"] == name].set_index(KEYS)[column] for name in (one, other))
-    return (a - b).dropna()
+    found = a - b
+    return found[found.notna().groupby(level=["k_w", "k_x", "eps"]).transform("any")]
 
 
 def over_m(values: pd.Series) -> pd.Series:
@@ -69,14 +73,13 @@ def over_m(values: pd.Series) -> pd.Series:
 
 
 def per_draw(values: pd.Series, eps: float) -> pd.Series:
-    """The plain mean over the sizes m at ``eps``, draw by draw: as a curve over log m is seen."""
-    some = values[values.index.get_level_values("eps") == eps]
-    return some.groupby(level="seed").mean()
+    """The plain mean over the sizes m at ``eps``, draw by draw: as a curve over log m is seen; nan where one lacks."""
+    return by_draw(values[values.index.get_level_values("eps") == eps])
 
 
 def furthest(values: pd.Series, eps: float) -> tuple[pd.Series, int]:
     """The draws at ``eps`` and the m where their mean is furthest from 0, and that m."""
-    some = values[values.index.get_level_values("eps") == eps]
+    some = values[values.index.get_level_values("eps") == eps].dropna()
     if not len(some):
         return some, 0
     means = some.groupby(level="m").mean().abs()
@@ -92,12 +95,13 @@ def reached(runs: pd.DataFrame) -> list[Claim]:
     claim = "all runs reach 100 % robust train accuracy, but for sparse points at m = 2 d"
     least = f", the least {100 * float(below['train_robust_acc'].min()):.2f} %" if len(below) else ""
     text = f"{len(below)} of {len(trained)} runs below 100 %{least}; {len(elsewhere)} with dense points or m < 2 d"
-    found = [stated(claim, "App. F.1", text, not len(elsewhere))]
+    found = [stated(claim, "App. F.1", text, not len(elsewhere) if len(trained) else None)]
     left = trained[trained["status"] != "converged"]
     kinds = left.groupby([left["optimizer"].where(left["model"] != "diagonal", "diag"), "data.m"]).size()
     where = ", ".join(f"{key[0]} at m = {key[1]}: {n}" for key, n in zip(kinds.index, kinds, strict=True))
     text = f"{len(left)} of {len(trained)} runs stop at the last step instead" + (f" ({where})" if where else "")
-    return [*found, stated("all runs are stopped at the same training loss, 1e-3", "App. F.1", text, not len(left))]
+    verdict = not len(left) if len(trained) else None
+    return [*found, stated("all runs are stopped at the same training loss, 1e-3", "App. F.1", text, verdict)]
 
 
 def named_eps(eps: float) -> str:
