@@ -22,6 +22,7 @@ from robust_erm.store.config import Run, Trainer
 from robust_erm.store.identity import word
 from robust_erm.store.source import conf_dir
 from robust_erm.store.typed import component
+from robust_erm.training.problem import draw
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,9 @@ def attacks_of(run: Run, options: Options) -> dict[str, Attack]:
         require(fits, "attack", name, f"needs a model linear in its input, model={word(run.model)} is not")
         require(attack.p == run.p, f"{name}.p", attack.p, f"is another threat than p = {run.p:g} of {run.name}")
         require(getattr(attack, "keeps_ball", True), "attack", name, "leaves the l_p ball; pgd does not")
+        domain = draw(run.data, run.seed).domain if attack.closed_form and boxed(run) else None
+        says = f"is the worst case of the whole ball, but {run.name} keeps to its data's domain {domain}"
+        require(domain is None, "attack", name, f"{says}; there certificates are exact: attack=apgd, with certify=true")
         if hasattr(attack, "box"):
             attack = dataclasses.replace(attack, box=boxed(run))
         try:

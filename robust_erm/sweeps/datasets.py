@@ -16,7 +16,7 @@ from robust_erm.store.fits import attacks_of
 from robust_erm.store.identity import target_of, word
 from robust_erm.sweeps.workers import Pool
 from robust_erm.training import contracts
-from robust_erm.training.problem import MARGINS, exact_margin
+from robust_erm.training.problem import MARGINS, exact_margin, unattacked
 
 
 def find_margins(runs: Sequence[Run], cores: int, tick: Callable[[int, int], None]) -> None:
@@ -66,8 +66,8 @@ def _tried(data: Data, seed: int, p: float) -> None:
 def described(runs: Sequence[Run], most: int = 3) -> list[str]:
     """What data sets say of a draw (``describe``), where they say anything: one draw and line each, ``most`` of them.
 
-    ``clusters, seed 0: literal: Assumption 2.2 holds (...)``, and a line for each attack that leaves the ball. An empty
-    line says nothing.
+    ``clusters, seed 0: literal: Assumption 2.2 holds (...)``, and a line for each attack that leaves the ball, and one
+    where nothing attacks. An empty line says nothing.
 
     Raises:
         ConfigError: ``describe`` of a user's own component does.
@@ -87,7 +87,11 @@ def described(runs: Sequence[Run], most: int = 3) -> list[str]:
     lines += [f"... and {left} more data set{'s' * (left > 1)}"] if left > 0 else []
     loose = {word(a) for run in runs for a in attacks_of(run).values() if not getattr(a, "keeps_ball", True)}
     says = "moves points out of the l_p ball: what stands after it is no robust accuracy"
-    return [*lines, *(f"{name}: {says}" for name in sorted(loose))]
+    lines += [f"{name}: {says}" for name in sorted(loose)]
+    measured = (
+        "nothing attacks at eps above 0; robust numbers are under PGD (10 steps), or a formula where one is known"
+    )
+    return [*lines, *([measured] if any(map(unattacked, runs)) else [])]
 
 
 def check_data(runs: Sequence[Run]) -> list[ConfigError]:

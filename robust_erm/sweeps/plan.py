@@ -15,6 +15,7 @@ from robust_erm.store.config import Run
 from robust_erm.store.identity import as_data, target_of
 from robust_erm.store.source import PACKAGE
 from robust_erm.training import devices, resources
+from robust_erm.training.problem import unattacked
 from robust_erm.training.resources import cores
 
 _BATCHED = ("seed", "eps", "eps_unit", "eval_eps")
@@ -52,6 +53,7 @@ def pack_key(run: Run) -> str:
     kept |= {"optimizer": as_data(run.optimizer, "pack"), "data": as_data(run.data, "pack")}
     if target_of(run.model).startswith(f"{PACKAGE.name}."):
         kept["model"] = as_data(run.model, "pack")
+    kept["unattacked"] = unattacked(run)  # it is measured under another attack
     kept["outputs"] = run.outputs  # of data whose number of classes is a number of the run axis
     kept["stop"] = [run.stop.steps, run.stop.epochs]
     kept["runtime"] = [repr(run.trainer), run.logger.enabled]

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from robust_erm.attacks.exact import Exact
+from robust_erm.attacks.fgm import FGM
 from robust_erm.attacks.none import NoAttack
-from robust_erm.core.errors import ConfigError
+from robust_erm.attacks.pgd import PGD
+from robust_erm.core.errors import ConfigError, require
 from robust_erm.core.fields import numbers, unchanged
 from robust_erm.core.params import Layout, Params
 from robust_erm.core.streams import torch_stream
@@ -21,7 +23,7 @@ from robust_erm.oracles.classes import max_margin_of_classes
 from robust_erm.oracles.margin import max_margin
 from robust_erm.oracles.robust_margin import robust_max_margin
 from robust_erm.store.config import Run
-from robust_erm.store.identity import target_of
+from robust_erm.store.identity import target_of, word
 from robust_erm.training.measure import Evaluation, SparsePoints
 from robust_erm.training.order import order_of
 from robust_erm.training.points import Points
@@ -39,6 +41,35 @@ def differing(optimizers: list[Any], options: dict[str, Any]) -> dict[str, torch
     table = [numbers(optimizer) for optimizer in optimizers]
     paths = [path for path in table[0] if len({row[path] for row in table}) > 1]
     return {path: torch.tensor([row[path] for row in table], **options) for path in paths}
+
+
+def unattacked(run: Run) -> bool:
+    """Whether nothing that is asked for attacks, at a radius above 0: its robust numbers would be the clean ones."""
+    radius = run.eps if run.eval_eps is None else run.eval_eps
+    return radius > 0 and all(unchanged(attack, NoAttack) for attack in (run.attack, *run.eval_attacks.values()))
+
+
+def attacks_beside(run: Run, domain: tuple[float, float] | None) -> dict[str, Any]:
+    """The attacks beside training's own that robust numbers are the least of, by name.
+
+    They are those asked for; the closed form, where the worst case is known; and, where nothing attacks, PGD (FGM in
+    norms other than l_1, l_2 and l_inf).
+
+    Raises:
+        ConfigError: one that leaves the data's domain, which training's attack keeps to: another threat.
+    """
+    found = dict(run.eval_attacks)
+    if domain is not None and getattr(run.attack, "box", False):
+        says = f"leaves the data's domain {list(domain)}, which attack keeps to: another threat, the whole ball"
+        for name, attack in found.items():
+            inside = not attack.closed_form and getattr(attack, "box", True)
+            require(inside, f"eval_attacks.{name}", word(attack), f"{says}; leave it out, or set attack.box=false")
+    if hasattr(run.model, "weight") and domain is None:
+        if not any(attack.closed_form for attack in (run.attack, *found.values())):
+            found["exact"] = Exact(run.p)
+    elif unattacked(run):
+        found["pgd"] = PGD(run.p) if run.p in (1, 2, math.inf) else FGM(run.p)
+    return found
 
 
 @lru_cache(maxsize=4)
@@ -174,10 +205,7 @@ def build(runs: list[Run], device: torch.device) -> tuple[Runs, Evaluation, list
     )
     exact = hasattr(first.model, "weight") and all(dataset.law is not None for dataset in datasets)
     laws = [dataset.law if exact else None for dataset in datasets]
-    attacks = dict(first.eval_attacks)
-    closed_form = any(attack.closed_form for attack in (first.attack, *attacks.values()))
-    if hasattr(first.model, "weight") and datasets[0].domain is None and not closed_form:
-        attacks["exact"] = Exact(first.p)  # the worst case is known: train and test accuracy both mean it
+    attacks = attacks_beside(first, datasets[0].domain)
     linear = hasattr(first.model, "weight") and first.outputs == 1
     formulas = all(attack.closed_form or unchanged(attack, NoAttack) for attack in (first.attack, *attacks.values()))
     test: Points | SparsePoints | None = None
