@@ -14,17 +14,18 @@ from robust_erm.core.errors import require
 from robust_erm.core.statistics import bracketed, interval
 from robust_erm.reports.ends import losses
 from robust_erm.reports.query import known
-from robust_erm.reports.tables import varying
+from robust_erm.reports.tables import shown, varying
 from robust_erm.store.identity import COMPONENTS
 
 LEVEL = 0.05
-_SHARES = ("_acc", "attacked", "certified", "_clean", "after_")  # in names of metrics that are shares of points
+_SHARES = ("_acc", "attacked", "certified", "_clean", "after_", "gap_")  # in names of metrics that are shares of points
+_NOT_SHARES = ("margin", "loss", "distance")
 _LOWER = ("gap", "loss")  # of which less is better
 
 
 def is_share(metric: str) -> bool:
     """Whether a metric is a share of points, shown in per cent, and its differences in points."""
-    return any(word in metric for word in _SHARES) and "margin" not in metric and "loss" not in metric
+    return any(word in metric for word in _SHARES) and not any(word in metric for word in _NOT_SHARES)
 
 
 def arms(frame: pd.DataFrame, key: str) -> tuple[list[str], list[str]]:
@@ -48,7 +49,7 @@ def setting_of(compared: pd.DataFrame) -> list[str]:
 
 def where(row: pd.Series, setting: Sequence[str]) -> list[str]:
     """``eps = 0.2`` for each column of the setting."""
-    return [f"{name} = {row[name]:g}" if isinstance(row[name], float) else f"{name} = {row[name]}" for name in setting]
+    return [f"{name} = {shown(row[name])}" for name in setting]
 
 
 def compare(frame: pd.DataFrame, key: str, metric: str) -> pd.DataFrame:
@@ -100,9 +101,8 @@ def compare(frame: pd.DataFrame, key: str, metric: str) -> pd.DataFrame:
 def _words(values: object, own: Sequence[str]) -> str:
     """``sd, schedule.lr = 1e-4``: the component, then its options that differ."""
     given = values if isinstance(values, tuple) else (values,)
-    head, *rest = (f"{v:g}" if isinstance(v, float) else str(v) for v in given)
-    options = [f"{name.partition('.')[2]} = {v}" for name, v in zip(own[1:], rest, strict=True) if v != "nan"]
-    return ", ".join([head, *options])
+    options = [f"{n.partition('.')[2]} = {shown(v)}" for n, v in zip(own[1:], given[1:], strict=True) if pd.notna(v)]
+    return ", ".join([shown(given[0]), *options])
 
 
 def _difference(first: pd.DataFrame, second: pd.DataFrame, metric: str, own: Sequence[str]) -> dict[str, object]:
@@ -113,6 +113,7 @@ def _difference(first: pd.DataFrame, second: pd.DataFrame, metric: str, own: Seq
         first, second = (some[some["seed"].isin(both)] for some in (first, second))
         d = (a[both] - b[both]).to_numpy(dtype=float)
         (mean, half), p, n = interval(d), _paired(d), len(both)
+        half = math.inf if math.isnan(p) else half
     else:
         x, y = a.to_numpy(dtype=float), b.to_numpy(dtype=float)
         mean, half, p = welch(x, y)
@@ -128,9 +129,12 @@ def _difference(first: pd.DataFrame, second: pd.DataFrame, metric: str, own: Seq
 
 
 def _paired(d: np.ndarray) -> float:
-    """Of the paired t-test; where all differences are equal, 1 where they are 0, else 0."""
+    """Of the paired t-test; where all differences are equal, 1 where they are 0, else nan.
+
+    Accuracies are steps of a test point: equal differences of few seeds are chance, and their spread is not 0.
+    """
     if np.ptp(d) == 0:
-        return float(d[0] == 0)
+        return 1.0 if d[0] == 0 else math.nan
     return float(stats.ttest_1samp(d, 0.0).pvalue)
 
 
@@ -140,7 +144,7 @@ def welch(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     if min(len(x), len(y)) < 2 or not np.isfinite(np.concatenate([x, y])).all():
         return difference, math.inf, math.nan
     if np.ptp(x) == np.ptp(y) == 0:
-        return difference, 0.0, float(difference == 0)
+        return (difference, 0.0, 1.0) if difference == 0 else (difference, math.inf, math.nan)
     test = stats.ttest_ind(x, y, equal_var=False)
     low, high = test.confidence_interval(1 - LEVEL)
     return difference, float(high - low) / 2, float(test.pvalue)
@@ -172,7 +176,8 @@ def sentence(row: pd.Series, metric: str, setting: Sequence[str]) -> str:
     one, other = (row["second"], row["first"]) if flip else (row["first"], row["second"])
     size = bracketed(scale * abs(row["difference"]), scale * row["half"], number, unit)
     if math.isnan(row["holm"]) or row["holm"] >= LEVEL:
-        why = "one seed decides nothing" if math.isinf(row["half"]) else "undecided"
+        why = "undecided" if math.isfinite(row["half"]) else "one seed decides nothing"
+        why = why if row["n"] < 2 or math.isfinite(row["half"]) else "undecided, all seeds alike"
         return f"{why}: {one} - {other} {size} {tail}"
     best, rest = (other, one) if lower else (one, other)
     word = ("is better than" if good else "has more than") if not lower else "is better, with less, than"
@@ -182,11 +187,11 @@ def sentence(row: pd.Series, metric: str, setting: Sequence[str]) -> str:
 def unlike(frame: pd.DataFrame, key: str = "") -> list[str]:
     """What makes runs hard to compare by ``key`` beside their losses: other radii, points that they do not separate."""
     tested = "eval_eps_absolute"
-    radii = sorted(frame.groupby(key)[tested].mean().unique()) if key in frame and tested in frame else []
+    radii = sorted(frame.groupby(key, dropna=False)[tested].mean().unique()) if key in frame and tested in frame else []
     found = []
     if len(radii) > 1 and key in ("eps", "eval_eps", "eps_unit", "p"):
-        shown = f"{radii[0]:g} to {radii[-1]:g}"
-        found = [f"runs were tested at different radii, {shown}: their robust accuracies differ by that (eval_eps=...)"]
+        reach = f"{radii[0]:g} to {radii[-1]:g}"
+        found = [f"runs were tested at different radii, {reach}: their robust accuracies differ by that (eval_eps=...)"]
     return [*found, *_unseparated(frame)]
 
 

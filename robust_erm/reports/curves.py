@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from robust_erm.reports.style import COLOURS, DASHES, PAGE, colour, over_steps, style
+from robust_erm.reports.tables import shown
 from robust_erm.store.identity import COMPONENTS
 
 LINES = 12  # in a figure; more cannot be told apart
@@ -35,7 +36,9 @@ def curves(table: pd.DataFrame, keys: list[str]) -> Figure:
     """
     panels = [column for column in PANELS if column in table]
     named = [key for key in keys if key != "seed"]
-    settings = {_parts(group.iloc[0], named): group for _, group in table.groupby(named or "model", sort=False)}
+    settings = {
+        _parts(group.iloc[0], named): group for _, group in table.groupby(named or "model", sort=False, dropna=False)
+    }
     styles = _styles(list(settings))
     with style():
         figure, axes = plt.subplots(2, 2, figsize=(PAGE, 4.6), layout="constrained")
@@ -73,7 +76,9 @@ def _parts(head: pd.Series, keys: list[str]) -> tuple[str, ...]:
     ends = [key.rpartition(".")[2] for key in keys]
     found = []
     for key, end in zip(keys, ends, strict=True):
-        value = f"{head[key]:g}" if isinstance(head[key], float) else str(head[key])
+        value = shown(head[key])
+        if value == "null" and key.partition(".")[0] in COMPONENTS:
+            continue  # an option of another component
         found.append(value if key in COMPONENTS else f"{end if ends.count(end) == 1 else key} = {value}")
     return tuple(found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ from robust_erm.store.reading import (
 )
 
 _RUNTIME = ("trainer", "logger", "output_dir", "run_dir", "fresh", "stale", "returns", "report", "id")
-_PLAIN = ("seed", "eps", "eval_eps", "p", "eps_unit", "dtype")  # config keys that belong to no group
+_PLAIN = ("seed", "eps", "eval_eps", "p", "eps_unit", "dtype", "measure_per_decade", "measure_every", "snapshots")
+_CLASS = "._target_"
 _FOUND = ("train", "test", "measured")  # how the numbers of an evaluation begin
 
 
@@ -59,11 +61,26 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def as_row(config: dict[str, Any], summary: dict[str, Any], folder: Path, damaged: Told = warned) -> dict[str, Any]:
     """One row of the table, from what config.yaml and summary.json hold."""
     kept = {k: v for k, v in flat(config).items() if k.split(".")[0] not in (*_RUNTIME, "names")}
+    inner = [k for k in kept if k.endswith(_CLASS) and k.removesuffix(_CLASS) not in COMPONENTS]
+    kept |= {k.removesuffix(_CLASS): _called(str(kept[k])) for k in inner}  # optimizer.schedule, measure.kkt
     measured = {
         k: v for k, v in flat({**summary, "fingerprint": {}, "measured": {}}).items() if k not in ("eps", "eval_eps")
     }
     absolute = {"eps_absolute": summary.get("eps"), "eval_eps_absolute": summary.get("eval_eps")}
     return {**config["names"], **kept, **measured, **absolute, **evaluations(folder, damaged), "folder": str(folder)}
+
+
+def _called(target: str) -> str:
+    """A class as a table shows it: ours by its name, others by their path."""
+    return target.rpartition(".")[2].lower() if target.startswith("robust_erm.") else target
+
+
+def shown(value: Any) -> str:
+    """A value of a config as text that no other value has, beyond rounding; ``null`` where there is none."""
+    if not isinstance(value, float):
+        return "null" if value is None else str(value)
+    short = f"{value:g}"
+    return "null" if math.isnan(value) else short if math.isclose(float(short), value, rel_tol=1e-9) else repr(value)
 
 
 def evaluations(folder: Path, damaged: Told = warned) -> dict[str, Any]:

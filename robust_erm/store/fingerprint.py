@@ -29,7 +29,7 @@ Fingerprint = dict[str, str]  # of every file, by its module's name or ``file <p
 
 _NAME = PACKAGE.name
 # what every run goes through, beside its components
-_ENGINE = ("runs", "measure", "problem", "kernels", "kernels.dense", "kernels.sparse", "kernels.net")
+_ENGINE = ("runs", "module", "measure", "problem", "kernels", "kernels.dense", "kernels.sparse", "kernels.net")
 _ROOMS = (
     *("data", "models", "objectives", "attacks", "measures", "oracles"),
     *("optimizers", "geometries", "accumulators", "schedules"),

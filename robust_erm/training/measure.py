@@ -7,7 +7,7 @@ import inspect
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from typing import Any, cast
 
@@ -31,6 +31,7 @@ from robust_erm.measures.margins import Margins
 from robust_erm.measures.measure import CLEAN, TRAIN, WORST, Look, Measure
 from robust_erm.measures.norms import Norms
 from robust_erm.oracles.risk import gaussian_accuracy
+from robust_erm.store.config import Run
 from robust_erm.store.identity import target_of
 from robust_erm.training.attacked import attacked_outputs, attacked_points, clean_outputs, margins_of
 from robust_erm.training.points import Points
@@ -82,6 +83,14 @@ class Evaluation:
         return own if when == "end" else {**STANDARD, **own}
 
 
+_OF_SUMMARIES = (
+    "id name status step folder lost_separation_at measured test_accuracy parameters degree seconds pack_size kernel "
+    "date fingerprint device git python versions host_cores eps_absolute eval_eps_absolute"
+)
+KEPT = frozenset([*_OF_SUMMARIES.split(), *(one.name for one in fields(Run))])
+"""Names that summaries, configs and tables have for other things than measurements."""
+
+
 def log_spaced(steps: int, per_decade: int, every: int | None = None) -> list[int]:
     """0, 1, ..., steps, about ``per_decade`` of them in each decade, both ends included; and each ``every``."""
     if steps == 0:
@@ -103,6 +112,10 @@ def measure(runs: Runs, evaluation: Evaluation, rows: Tensor, when: str = "along
             require(not wrong, key, target, f"names a number {wrong[:1]}, must name each by a word: my_number")
             twice = sorted(columns.keys() & row.keys())
             require(not twice, key, target, f"gives {', '.join(twice)}, as another measure does")
+            kept = sorted(columns.keys() & KEPT)
+            require(
+                not kept, key, target, f"gives {', '.join(kept)}, which a summary or config has; choose another name"
+            )
             row |= columns
     return found
 

@@ -9,9 +9,10 @@ from typing import Any
 import lightning as L
 import torch
 
+from robust_erm.core.errors import ConfigError
 from robust_erm.training.measure import Evaluation, Row, measure
 from robust_erm.training.runs import Runs
-from robust_erm.training.status import RUNNING
+from robust_erm.training.status import DIVERGED, RUNNING
 
 _FIRST = 10  # steps before anything is known of how long they take
 _SECONDS = 0.5  # that a training_step may take, so that whoever waits for it need not wait long
@@ -47,7 +48,7 @@ class RobustERM(L.LightningModule):
         self.rows: list[list[Row]] = [[] for _ in runs.seeds]
         self.snapshots: list[list[torch.Tensor]] | None = [[] for _ in runs.seeds] if snapshots else None
         self.just_ended: list[int] = []
-        self.began, self.looks = runs.t, runs.looks
+        self.began, self.looks, self.caught_up = runs.t, runs.looks, False
         self.chunk = min(inner_steps, _FIRST)
 
     def configure_optimizers(self) -> None:
@@ -57,16 +58,38 @@ class RobustERM(L.LightningModule):
         """Advance to the next measurement, or by ``inner_steps``; measure what is due."""
         runs = self.runs
         before = runs.running
-        if runs.t == 0 and not self.rows[int(before[0])]:
+        if not self.caught_up:
+            self._catch_up(before)
+            self.caught_up = True
+        if len(runs.running):
+            self._advance()
+        ended = before[runs.status[before] != RUNNING]
+        self.just_ended = ended.tolist()
+        if not len(runs.running):
+            self.trainer.should_stop = True
+
+    def _catch_up(self, before: torch.Tensor) -> None:
+        """Do what is due at the first step of this fit: at 0, or where the last one was interrupted before it."""
+        runs = self.runs
+        if runs.t in self.schedule or self._looks_at(runs.t):
             runs.look()
-            self._record(before)
+            lacking = [not self.rows[i] or self.rows[i][-1]["step"] < runs.t for i in before.tolist()]
+            due = torch.tensor(lacking, device=before.device) & (runs.t in self.schedule)
+            self._record(before[due | (runs.status[before] != RUNNING)])
+
+    def _looks_at(self, t: int) -> bool:
+        return self.looks is not None and t % self.looks == 0
+
+    def _advance(self) -> None:
+        runs = self.runs
+        before = runs.running
         upcoming = bisect_right(self.schedule, runs.t)
         to_next = self.schedule[upcoming] - runs.t if upcoming < len(self.schedule) else 1
         if self.looks is not None:
             to_next = min(to_next, self.looks - runs.t % self.looks)
         n, now = min(self.chunk, to_next), time.monotonic()
         runs.advance(n)
-        if runs.t in self.schedule or (self.looks is not None and runs.t % self.looks == 0):
+        if runs.t in self.schedule or self._looks_at(runs.t):
             runs.look()
         if runs.theta.device.type == "cuda":
             torch.cuda.synchronize(runs.theta.device)  # the clock is of steps taken, not of steps asked for
@@ -74,16 +97,20 @@ class RobustERM(L.LightningModule):
         self.chunk = max(1, min(self.inner_steps, 2 * self.chunk, int(_SECONDS / max(pace, 1e-9))))
         ended = before[runs.status[before] != RUNNING]
         due = before if runs.t in self.schedule else ended
-        if len(due):
-            self._record(due)
-        self.just_ended = ended.tolist()
-        if not len(runs.running):
-            self.trainer.should_stop = True
+        self._record(due)
 
     def _record(self, index: torch.Tensor) -> None:
+        """Measure the runs; of one that diverged where it had been measured, the state that is kept instead."""
+        if not len(index):
+            return
         for i, row in zip(index.tolist(), measure(self.runs, self.evaluation, index), strict=True):
             t = int(self.runs.stopped_at[i]) if self.runs.status[i] != RUNNING else self.runs.t
-            if not self.rows[i] or self.rows[i][-1]["step"] < t:
-                self.rows[i].append({"step": t, **row})
-                if self.snapshots is not None:
-                    self.snapshots[i].append(self.runs.theta[i].cpu().clone())
+            rows, here = self.rows[i], bool(self.rows[i]) and self.rows[i][-1]["step"] >= t
+            if here and self.runs.status[i] != DIVERGED:
+                continue
+            if rows and row.keys() != rows[0].keys() - {"step"}:
+                odd = ", ".join(sorted(row.keys() ^ (rows[0].keys() - {"step"})))
+                raise ConfigError("measure", odd, f"is not measured at every step: at {rows[0]['step']} or at {t} only")
+            rows[-1 if here else len(rows) :] = [{"step": t, **row}]
+            if self.snapshots is not None:
+                self.snapshots[i][-1 if here else len(self.snapshots[i]) :] = [self.runs.theta[i].cpu().clone()]

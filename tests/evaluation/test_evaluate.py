@@ -29,6 +29,7 @@ from robust_erm.store.config import Run, resolve
 from robust_erm.store.run_folder import folder_of
 from robust_erm.training import attacked as training_attacked
 from robust_erm.training.attacked import attacked_among
+from robust_erm.training.kept import load as load_kept
 from robust_erm.training.pack import train_pack
 from robust_erm.training.points import Points
 from robust_erm.training.problem import build, draw
@@ -407,7 +408,7 @@ def test_every_margin_is_at_most_the_bound(trained: Callable[..., list[Run]]) ->
     """`certified` against `attacked`, point by point, for l_2 too."""
     (run,) = trained("model.width=16", "p=2", "eps=0.5", "stop.steps=50", seeds=1)
     pack, _, _ = build([run], torch.device("cpu"))
-    pack.load({0: torch.load(folder_of(run) / "checkpoint.pt", weights_only=True)["run"]})
+    load_kept(pack, {0: torch.load(folder_of(run) / "checkpoint.pt", weights_only=True)["run"]})
     data = draw(run.data, run.seed)
     x, y = torch.from_numpy(data.x_test), torch.from_numpy(data.y_test)
     low, size = certificates.certified(pack.recipe, pack.theta[0], x, y, 0.5, (0.0, 1.0))

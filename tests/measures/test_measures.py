@@ -53,7 +53,7 @@ from robust_erm.store.run_folder import folder_of
 from robust_erm.training import contracts
 from robust_erm.training.attacked import attacked, attacked_points, clean
 from robust_erm.training.callbacks import Interrupted
-from robust_erm.training.measure import STANDARD, Evaluation, Row, measure
+from robust_erm.training.measure import KEPT, STANDARD, Evaluation, Row, measure
 from robust_erm.training.order import order_of
 from robust_erm.training.pack import train_pack
 from robust_erm.training.runs import Runs
@@ -250,6 +250,7 @@ class Mine:
             "text": {"my_number": "many"},
             "vector": {"my_number": look.theta},
             "other": {"margin_clean": value},
+            "taken": {"seed": 9.0, "step": value},
             "list": [value],
         }
         if self.fault == "raises":
@@ -264,6 +265,7 @@ class Mine:
         ("text", "measure raises ValueError"),
         ("vector", "measure raises"),
         ("other", "gives margin_clean, as another measure does"),
+        ("taken", "gives seed, step, which a summary or config has; choose another name"),
         ("list", "measure raises AttributeError"),
         ("raises", "measure raises KeyError: 'W9'"),
     ],
@@ -312,6 +314,15 @@ def test_what_would_hold_too_much_is_refused_before_training(resolved: Callable[
     for more in ("own=true", "iterates=2"):
         with pytest.raises(ConfigError, match="GiB at once"):
             contracts.check(resolved(*line, f"measure.kkt.{more}"))
+
+
+def test_no_measurement_is_called_what_a_summary_calls_otherwise(resolved: Callable[..., Run]) -> None:
+    """All that a summary has beside measurements, so that whoever adds to it adds the name here."""
+    run = resolved("stop.steps=1", "model.width=2")
+    (summary,) = train_pack([run])
+    measured = set(parquet.read_table(folder_of(run) / "metrics.parquet").column_names) - {"step"}
+    assert summary.keys() - measured <= KEPT
+    assert not measured & KEPT
 
 
 def test_two_measures_of_one_name_and_unknown_names_are_refused(resolved: Callable[..., Run]) -> None:

@@ -117,18 +117,34 @@ def test_what_one_seed_or_equal_values_allow() -> None:
     same = compare(runs(lambda *_: 0.5), "optimizer", "test_robust_acc")
     assert list(same["p"]) == [1, 1]
     shifted = compare(runs(lambda name, *_: 0.5 + 0.25 * (name == "sd")), "optimizer", "test_robust_acc")
-    assert list(shifted["p"]) == [0, 0]
-    assert welch(np.array([1.0, 1.0]), np.array([2.0, 2.0])) == (-1, 0, 0)
+    assert shifted["p"].isna().all(), "accuracies are steps of a test point: equal differences are chance"
+    assert sentence(shifted.iloc[1], "test_robust_acc", []).startswith("undecided, all seeds alike: ")
+    difference, half, p = welch(np.array([1.0, 1.0]), np.array([2.0, 2.0]))
+    assert (difference, half) == (-1, math.inf)
+    assert math.isnan(p)
+    assert welch(np.array([1.0, 1.0]), np.array([1.0, 1.0])) == (0, 0, 1)
 
 
 def test_less_is_better_of_gaps() -> None:
     frame = runs(noisy).rename(columns={"test_robust_acc": "gap_robust"})
     row = compare(frame, "optimizer", "gap_robust").iloc[1]
-    assert sentence(row, "gap_robust", []).startswith("gd is better, with less, than sd by 0.0")
+    assert sentence(row, "gap_robust", []).startswith("gd is better, with less, than sd by ")
     other = compare(frame.rename(columns={"gap_robust": "seconds"}), "optimizer", "seconds").iloc[1]
     assert sentence(other, "seconds", []).startswith("sd has more than gd by 0.0")
-    shares = ["test_robust_acc", "evaluated.auto.test_attacked", "margin_clean", "log_loss_under_clean", "seconds"]
-    assert [is_share(name) for name in shares] == [True, True, False, False, False]
+    shares = {"test_robust_acc", "evaluated.auto.test_attacked", "gap_clean", "gap_robust"}
+    others = {"margin_clean", "log_loss_under_clean", "seconds", "evaluated.auto.test_certified_distance_median"}
+    assert {name for name in shares | others if is_share(name)} == shares
+
+
+def test_null_and_near_values_are_values_of_their_own() -> None:
+    """They were left out, or merged: a setting with null had no line in the figure either."""
+    frame = pd.concat([runs(noisy).assign(eval_eps=value) for value in (np.nan, 0.1234561, 0.1234564)])
+    frame["eval_eps_absolute"] = frame["eval_eps"].fillna(0.05)
+    gd = frame[frame["optimizer"] == "gd"]
+    found = compare(gd, "eval_eps", "test_robust_acc")
+    pairs = set(zip(found["first"], found["second"], strict=True))
+    assert pairs == {("null", "0.1234561"), ("null", "0.1234564"), ("0.1234561", "0.1234564")}
+    assert any("tested at different radii" in line for line in unlike(gd, "eval_eps"))
 
 
 def test_runs_that_ended_otherwise_are_said() -> None:

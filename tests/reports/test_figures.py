@@ -13,7 +13,7 @@ from robust_erm.papers.tsilivis2024 import fig3_right as cnn
 from robust_erm.papers.tsilivis2024 import net_steps
 from robust_erm.reports.curves import curves
 from robust_erm.reports.style import save
-from robust_erm.reports.tables import varying
+from robust_erm.reports.tables import as_row, grouped, varying
 
 
 def table(n: int) -> pd.DataFrame:
@@ -55,6 +55,34 @@ def test_what_tells_runs_apart() -> None:
         }
     )
     assert varying(frame) == ["optimizer", "optimizer.schedule.lr", "seed"]
+
+
+def test_classes_and_plain_keys_tell_runs_apart() -> None:
+    """Two schedules with equal fields, or more measurements of one seed, were further draws of one setting."""
+    configs = [
+        {"names": {"optimizer": "gd"}, "seed": seed, "measure_per_decade": k, "measure": measures,
+         "optimizer": {"_target_": "robust_erm.Steepest", "schedule": {"_target_": name, "lr": 0.1}}}
+        for seed in (0, 1) for k, measures, name in (
+            (10, {}, "mine.Slow"), (10, {}, "mine.Fast"), (5, {}, "mine.Slow"),
+            (10, {"kkt": {"_target_": "robust_erm.measures.kkt.KKTResidual"}}, "mine.Slow"),
+        )
+    ]  # fmt: skip
+    frame = pd.DataFrame(
+        [as_row(config, {"test_robust_acc": 0.5, "status": "converged"}, Path("none")) for config in configs]
+    )
+    assert set(varying(frame)) == {"seed", "measure_per_decade", "optimizer.schedule", "measure.kkt"}
+    assert (grouped(frame, varying(frame))[0]["runs"] == 2).all()
+    assert set(frame["optimizer.schedule"]) == {"mine.Slow", "mine.Fast"}
+
+
+def test_what_is_null_or_has_fewer_options_has_its_line() -> None:
+    data = table(4)
+    data["batch.size"] = data["folder"].map({"run0": math.nan, "run1": math.nan, "run2": 8.0, "run3": 8.0})
+    data["optimizer.schedule.fall"] = data["optimizer"].map({"gd": 0.5})
+    figure = curves(data, ["optimizer", "batch.size", "optimizer.schedule.fall"])
+    texts = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert texts == {"gd, size = null, fall = 0.5", "sd, size = null", "gd, size = 8, fall = 0.5", "sd, size = 8"}
+    plt.close(figure)
 
 
 # ---- claims, from tables made by hand --------------------------------------------------------------
