@@ -248,7 +248,7 @@ def test_means_without_noise() -> None:
 def test_what_draws_satisfy_is_said_before_training() -> None:
     """One line for each set of clusters, at its first seed, a few of them; nothing of other data."""
     sets = [Clusters(d=40, m=20, k=k, m_test=5) for k in range(2, 7)]
-    attack = {"attack": NoAttack(2.0), "eval_attacks": {}}
+    attack = {"attack": NoAttack(2.0), "eval_attacks": {}, "eps": 0.0, "eval_eps": None}
     runs: list[Any] = [SimpleNamespace(data=data, seed=seed, **attack) for data in sets for seed in (3, 4)]
     runs.insert(0, SimpleNamespace(data=Sphere(d=5, m=4), seed=0, **attack))
     lines = described(runs)

@@ -30,7 +30,7 @@ CERTAIN = {
     "vardi2022/thm41": 8,
     "vardi2022/cor41": 5,
     "vardi2022/thm31": 4,
-    "vardi2022/kkt": 4,
+    "vardi2022/kkt": 3,
     "vardi2022/choices": 6,
     "frei2023/robustness": 8,
     "frei2023/flip_curves": 3,
