@@ -176,8 +176,8 @@ def sentence(row: pd.Series, metric: str, setting: Sequence[str]) -> str:
     one, other = (row["second"], row["first"]) if flip else (row["first"], row["second"])
     size = bracketed(scale * abs(row["difference"]), scale * row["half"], number, unit)
     if math.isnan(row["holm"]) or row["holm"] >= LEVEL:
-        why = "undecided" if math.isfinite(row["half"]) else "one seed decides nothing"
-        why = why if row["n"] < 2 or math.isfinite(row["half"]) else "undecided, all seeds alike"
+        open_end = "one seed decides nothing" if row["n"] < 2 else "undecided, all seeds alike"
+        why = "undecided" if math.isfinite(row["half"]) else open_end
         return f"{why}: {one} - {other} {size} {tail}"
     best, rest = (other, one) if lower else (one, other)
     word = ("is better than" if good else "has more than") if not lower else "is better, with less, than"

@@ -34,8 +34,9 @@ from robust_erm.store.reading import (
 )
 
 _RUNTIME = ("trainer", "logger", "output_dir", "run_dir", "fresh", "stale", "returns", "report", "id")
+# config keys that belong to no group
 _PLAIN = ("seed", "eps", "eval_eps", "p", "eps_unit", "dtype", "measure_per_decade", "measure_every", "snapshots")
-_CLASS = "._target_"
+_CLASS = "._target_"  # how the column of a component's class ends
 _FOUND = ("train", "test", "measured")  # how the numbers of an evaluation begin
 
 
@@ -182,7 +183,7 @@ def varying(frame: pd.DataFrame) -> list[str]:
     """The config columns that tell the rows apart: components by name, their options where names do not."""
     found: list[str] = []
     config = [c for c in frame.columns if c in COMPONENTS or "." in c or c in _PLAIN]
-    config = [c for c in config if not c.startswith(("versions.", "evaluated.")) and not c.endswith("_target_")]
+    config = [c for c in config if not c.startswith(("versions.", "evaluated.")) and not c.endswith(_CLASS)]
     for column in config:
         group = column.split(".")[0]
         if column == group or group not in found:

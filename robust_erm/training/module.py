@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from robust_erm.core.errors import ConfigError
+from robust_erm.core.errors import require
 from robust_erm.training.measure import Evaluation, Row, measure
 from robust_erm.training.runs import Runs
 from robust_erm.training.status import DIVERGED, RUNNING
@@ -108,9 +108,13 @@ class RobustERM(L.LightningModule):
             rows, here = self.rows[i], bool(self.rows[i]) and self.rows[i][-1]["step"] >= t
             if here and self.runs.status[i] != DIVERGED:
                 continue
-            if rows and row.keys() != rows[0].keys() - {"step"}:
+            if rows:
                 odd = ", ".join(sorted(row.keys() ^ (rows[0].keys() - {"step"})))
-                raise ConfigError("measure", odd, f"is not measured at every step: at {rows[0]['step']} or at {t} only")
-            rows[-1 if here else len(rows) :] = [{"step": t, **row}]
+                require(not odd, "measure", odd, f"is not measured at every step: at {rows[0]['step']} or at {t} only")
+            if here:
+                rows.pop()
+            rows.append({"step": t, **row})
             if self.snapshots is not None:
-                self.snapshots[i][-1 if here else len(self.snapshots[i]) :] = [self.runs.theta[i].cpu().clone()]
+                if here:
+                    self.snapshots[i].pop()
+                self.snapshots[i].append(self.runs.theta[i].cpu().clone())
